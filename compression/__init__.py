@@ -1,0 +1,1 @@
+"""What both ends share: the codec from image to bits, the model bundle, settings and errors."""

@@ -1,0 +1,61 @@
+"""Every error that headwater raises on purpose, as one tree.
+
+    HeadwaterError
+    ├── SettingsError          a flag, an environment variable or the configuration file is wrong
+    ├── DataError              training or input data cannot be used
+    ├── BundleError            a model bundle is damaged, of another schema, or not what was asked for
+    │   └── SignatureError     a bundle's signature is missing or does not match the key
+    ├── FrameError             bytes that should be a feature frame are not one
+    ├── SourceError            a frame source (camera, folder, stream) cannot deliver
+    └── LinkError              the connection between device and server
+        ├── RefusedError       the server answered, and refused: full, draining, or over a limit
+        ├── UnknownBundleError the server does not serve the bundle that a frame was coded for
+        └── DeadlineError      no answer within the time that was set
+
+An error's text says what was got, what was wanted, and what to do. Errors of other libraries (grpc, onnxruntime,
+zipfile, json) are turned into one of these where they enter, and keep the original as ``__cause__``.
+"""
+
+
+class HeadwaterError(Exception):
+    """The base of every error that headwater raises on purpose."""
+
+
+class SettingsError(HeadwaterError):
+    """A setting is unknown, of the wrong type, out of range, or contradicts another one."""
+
+
+class DataError(HeadwaterError):
+    """Training or input data is missing, empty, or cannot be read."""
+
+
+class BundleError(HeadwaterError):
+    """A model bundle is missing, damaged, of an unknown schema, or lacks what was asked of it."""
+
+
+class SignatureError(BundleError):
+    """A bundle's signature is missing, malformed, or was not made by the key that is trusted."""
+
+
+class FrameError(HeadwaterError):
+    """Bytes that were to be decoded are not a feature frame of the agreed bundle."""
+
+
+class SourceError(HeadwaterError):
+    """A frame source cannot be opened or has stopped delivering."""
+
+
+class LinkError(HeadwaterError):
+    """The server cannot be reached, or the connection broke for good."""
+
+
+class RefusedError(LinkError):
+    """The server was reached and refused the request; ``RESOURCE_EXHAUSTED`` and ``UNAVAILABLE`` end here."""
+
+
+class UnknownBundleError(LinkError):
+    """The server does not serve the bundle that a frame names; its message lists the ids that are served."""
+
+
+class DeadlineError(LinkError):
+    """No answer came within the time that was set."""

@@ -1,0 +1,1 @@
+"""The agent on the device: frame sources, head, controller, link."""

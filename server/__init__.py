@@ -1,0 +1,1 @@
+"""The edge server: inference service, batcher, tails, training."""

@@ -1,0 +1,1 @@
+"""`headwater train`: from labelled images to a model bundle."""

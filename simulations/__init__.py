@@ -1,0 +1,1 @@
+"""A fleet on one machine: trace-driven links, the demo, and simulated fleets."""
