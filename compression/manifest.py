@@ -1,0 +1,209 @@
+"""What a model bundle says of itself: ``manifest.json`` as frozen dataclasses.
+
+The manifest names every file of the bundle with its SHA-256, so the hash of the manifest's own bytes identifies the
+whole bundle. It is data only: reading one never runs anything.
+
+    schema 1
+    ├── name, created, parent          what it is called, when it was built, the bundle it came from
+    ├── input, latent                  what the head takes, the shape that it gives
+    ├── modes[]                        (width, gain) pairs with what each costs and yields, measured on held-out data
+    ├── tasks[]                        name and labels, each with a tail
+    ├── files{}                        SHA-256 and size of every other file
+    └── recipe, data, measured         how it was trained, on what (with licence), figures for people
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from headwater.compression.errors import BundleError
+from headwater.compression.image import InputSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEMA = 1
+MAX_MODES = 64
+MAX_MANIFEST_BYTES = 1 << 20
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """Shape of the full latent, [C, H, W]."""
+
+    channels: int
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        """Check the ranges; raises :class:`BundleError`."""
+        if not (1 <= self.channels <= 255 and 1 <= self.height <= 1024 and 1 <= self.width <= 1024):
+            raise BundleError(f"latent is {self.channels}x{self.height}x{self.width}; want 1..255 channels, sides 1..1024")
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way to code a frame, with what it costs and yields on held-out data."""
+
+    index: int
+    """Position in the manifest's list; this number travels in each frame."""
+    width: float
+    """Share of the head's channels that is used, such as 0.25."""
+    gain: int
+    """0 is the coarsest quantisation, with the fewest bytes."""
+    channels: int
+    """Latent channels sent: a prefix of the latent's."""
+    mean_bytes: float
+    """Mean size of a frame on a stream, header included."""
+    p95_bytes: float
+    accuracy: Mapping[str, float]
+    """Accuracy of each task, 0 to 1."""
+    balanced_accuracy: Mapping[str, float]
+    auroc: Mapping[str, float]
+    """Area under the ROC curve (mean of one class against the rest), 0 to 1."""
+    head_macs: int
+    """Multiply-adds of the head for one image."""
+    head_parameters: int
+
+    @property
+    def head_file(self) -> str:
+        """Name of the head's graph in the bundle."""
+        return head_file(self.width)
+
+
+def head_file(width: float) -> str:
+    """Name of the graph of the head of this width, such as ``head_0.25.onnx``."""
+    return f"head_{width:g}.onnx"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One question that the bundle answers about an image."""
+
+    name: str
+    labels: tuple[str, ...]
+    """Class names in the order of the tail's outputs."""
+
+    @property
+    def tail_file(self) -> str:
+        """Name of the tail's graph in the bundle."""
+        return f"tail_{self.name}.onnx"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Hash and size of a file of the bundle."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """See the module's text for the layout."""
+
+    name: str
+    created: str
+    """Time of building, ISO 8601 with the zone."""
+    input: InputSpec
+    latent: LatentSpec
+    modes: tuple[Mode, ...]
+    tasks: tuple[Task, ...]
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    parent: str | None = None
+    """Hex id of the bundle that this one was made from."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """Name, licence and split of the training data."""
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    """Figures for people: the teacher's accuracy, number of test images, latency of the graphs."""
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Cross-check the parts; raises :class:`BundleError`."""
+        if not 1 <= len(self.modes) <= MAX_MODES:
+            raise BundleError(f"the manifest lists {len(self.modes)} modes; want 1 to {MAX_MODES}")
+        if [mode.index for mode in self.modes] != list(range(len(self.modes))):
+            raise BundleError("the modes' indices are not 0, 1, 2, ... in order")
+        if [(m.width, m.gain) for m in self.modes] != sorted({(m.width, m.gain) for m in self.modes}):
+            raise BundleError("the modes are not sorted by (width, gain) or repeat a pair")
+        if not self.tasks:
+            raise BundleError("the manifest lists no task; a bundle answers at least one")
+        for mode in self.modes:
+            if not 1 <= mode.channels <= self.latent.channels:
+                raise BundleError(f"mode {mode.index} sends {mode.channels} channels; the latent has {self.latent.channels}")
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """The widths, ascending."""
+        return tuple(sorted({mode.width for mode in self.modes}))
+
+    def missing_files(self) -> list[str]:
+        """Names of the files that inference needs and :attr:`files` does not list."""
+        needed = {mode.head_file for mode in self.modes} | {task.tail_file for task in self.tasks}
+        return sorted((needed | {"decoder.onnx", "tables.safetensors"}) - set(self.files))
+
+    def replace_files(self, files: Mapping[str, FileEntry]) -> Manifest:
+        """The same manifest with other files."""
+        return dataclasses.replace(self, files=files)
+
+    def to_json(self) -> bytes:
+        """The bytes of ``manifest.json``: sorted keys, so that the same manifest always has the same id."""
+        plain = dataclasses.asdict(self)
+        return json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Manifest:
+        """Parse and check; raises :class:`BundleError` for anything that is not a manifest of this schema."""
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise BundleError(f"manifest.json has {len(data)} bytes; the most that is read is {MAX_MANIFEST_BYTES}")
+        try:
+            plain = json.loads(data)
+            if plain.get("schema") != SCHEMA:
+                raise BundleError(
+                    f"the bundle's schema is {plain.get('schema')!r}; this version reads schema {SCHEMA}: "
+                    "build the bundle again with `headwater train`, or install the version that made it"
+                )
+            return cls(
+                name=str(plain["name"]),
+                created=str(plain["created"]),
+                input=InputSpec.from_json(plain["input"]),
+                latent=LatentSpec(**plain["latent"]),
+                modes=tuple(Mode(**mode) for mode in plain["modes"]),
+                tasks=tuple(Task(_task_name(task["name"]), tuple(map(str, task["labels"]))) for task in plain["tasks"]),
+                files={_file_name(name): _entry(entry) for name, entry in plain["files"].items()},
+                parent=plain["parent"],
+                recipe=dict(plain["recipe"]),
+                data=dict(plain["data"]),
+                measured=dict(plain["measured"]),
+            )
+        except BundleError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise BundleError(f"manifest.json is not a bundle manifest of schema {SCHEMA}: {error!r}") from error
+
+
+def _file_name(name: str) -> str:
+    # A name with a slash or a leading dot could leave the bundle's directory.
+    if not _FILE_NAME.fullmatch(name):
+        raise BundleError(f"the manifest names a file {name!r}; names are letters, digits, '.', '_' and '-' only")
+    return name
+
+
+def _task_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name):
+        raise BundleError(f"a task is named {name!r}; names are lower-case letters, digits and '_', at most 32")
+    return name
+
+
+def _entry(entry: Mapping[str, Any]) -> FileEntry:
+    digest, size = entry["sha256"], entry["size"]
+    if not (isinstance(digest, str) and _DIGEST.fullmatch(digest) and isinstance(size, int) and size >= 0):
+        raise BundleError(f"a file's entry is {entry!r}; want a SHA-256 in lower-case hex and a size in bytes")
+    return FileEntry(digest, size)
