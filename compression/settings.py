@@ -143,8 +143,9 @@ def find_file(environment: Mapping[str, str], file: Path | None = None) -> Path 
     if named != Path():
         if not named.is_file():
             source = "--config" if file is not None else "HEADWATER_CONFIG"
-            message = f"{named} is not a file, but {source} names it as the configuration; correct the path or drop it."
-            raise SettingsError(message)
+            raise SettingsError(
+                f"{named} is not a file, but {source} names it as the configuration; correct the path or drop it."
+            )
         return named
     base = Path(environment.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
     places = (Path("headwater.toml"), base / "headwater" / "config.toml")
@@ -176,8 +177,7 @@ def descriptions(section: type[Section]) -> dict[str, str]:
 def between(key: str, value: float, lowest: float, highest: float) -> None:
     """Raise :class:`SettingsError` unless ``lowest <= value <= highest``; for a section's ``__post_init__``."""
     if not lowest <= value <= highest:
-        message = f"{key} is {value}; it must be from {lowest} to {highest}."
-        raise SettingsError(message)
+        raise SettingsError(f"{key} is {value}; it must be from {lowest} to {highest}.")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -201,16 +201,17 @@ class _Layers:
         sections = _section_names(self.section.section)
         for name, table in document.items():
             if name not in sections:
-                message = f"{path}: unknown section [{name}]; {nearest(name, sections)}"
-                raise SettingsError(message)
+                raise SettingsError(f"{path}: unknown section [{name}]; {nearest(name, sections)}")
             if not isinstance(table, dict):
-                message = f"{path}: {name} is {table!r}, but it names a section; write [{name}] and its keys below it."
-                raise SettingsError(message)
+                raise SettingsError(
+                    f"{path}: {name} is {table!r}, but it names a section; write [{name}] and its keys below it."
+                )
         for key, value in document.get(self.section.section, {}).items():
             where = f"{path}: [{self.section.section}] {key}"
             if key not in self.kinds:
-                message = f"{path}: unknown key {key} in [{self.section.section}]; {nearest(key, self.kinds)}"
-                raise SettingsError(message)
+                raise SettingsError(
+                    f"{path}: unknown key {key} in [{self.section.section}]; {nearest(key, self.kinds)}"
+                )
             converted = _checked(self.kinds[key], value, where)
             self._set(key, _from_folder(converted, path.parent), Origin("file", str(path)))
 
@@ -223,8 +224,9 @@ class _Layers:
                 value = _checked(self.kinds[key], _from_text(self.kinds[key], environment[name]), name)
                 self._set(key, value, Origin("environment", name))
             elif name not in RESERVED and not name.startswith(others):
-                message = f"environment: unknown variable {name}; {nearest(name, {*names, *others, *RESERVED})}"
-                raise SettingsError(message)
+                raise SettingsError(
+                    f"environment: unknown variable {name}; {nearest(name, {*names, *others, *RESERVED})}"
+                )
 
     def add_flags(self, flags: Mapping[str, object | None]) -> None:
         for key, value in flags.items():
@@ -236,14 +238,12 @@ class _Layers:
         missing = [key for key in self.kinds if key not in self.values and key in _without_default(self.section)]
         if missing:
             ways = ", ".join(f"{_flag(key)} ({variable(self.section.section, key)})" for key in missing)
-            message = f"{self.section.section}: nothing sets {ways}, and there is no default."
-            raise SettingsError(message)
+            raise SettingsError(f"{self.section.section}: nothing sets {ways}, and there is no default.")
         try:
             return Resolved(self.section(**self.values), types.MappingProxyType(self.origin))
         except SettingsError as error:
             given = "; ".join(f"{key} from {self.origin[key]}" for key in self.values)
-            message = f"{self.section.section}: {error} (Set were: {given or 'only defaults'}.)"
-            raise SettingsError(message) from error
+            raise SettingsError(f"{self.section.section}: {error} (Set were: {given or 'only defaults'}.)") from error
 
     def _set(self, key: str, value: object, origin: Origin) -> None:
         self.values[key] = value
@@ -255,8 +255,7 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        message = f"{path} cannot be read as TOML: {error}"
-        raise SettingsError(message) from error
+        raise SettingsError(f"{path} cannot be read as TOML: {error}") from error
 
 
 def _flag(key: str) -> str:
@@ -305,8 +304,7 @@ def _checked(kind: Any, value: object, where: str) -> object:  # noqa: ANN401 - 
         return Path(value).expanduser()
     if kind in {bool, int, float, str} and type(value) is kind:
         return value
-    message = f"{where} is {value!r}; it must be {_wanted(kind)}."
-    raise SettingsError(message)
+    raise SettingsError(f"{where} is {value!r}; it must be {_wanted(kind)}.")
 
 
 def _wanted(kind: Any) -> str:  # noqa: ANN401 - see _from_text
