@@ -55,17 +55,13 @@ class Claim:
     """What it was compared with, and its version; where the peer is missing, why."""
 
 
-def at_least(  # noqa: PLR0913 - a claim has that many parts, and each is named where it is given
-    benchmark: str, claim: str, value: float | None, *, unit: str, target: float, peer: str
-) -> Claim:
+def at_least(benchmark: str, claim: str, value: float | None, *, unit: str, target: float, peer: str) -> Claim:
     """Claim that `value` reaches `target`; None where it could not be measured, with the reason in `peer`."""
     holds = None if value is None else bool(value >= target)
     return Claim(benchmark, claim, _rounded(value), unit, target, "at least", holds, peer)
 
 
-def at_most(  # noqa: PLR0913 - a claim has that many parts, and each is named where it is given
-    benchmark: str, claim: str, value: float | None, *, unit: str, target: float, peer: str
-) -> Claim:
+def at_most(benchmark: str, claim: str, value: float | None, *, unit: str, target: float, peer: str) -> Claim:
     """Claim that `value` stays within `target`; None where it could not be measured, with the reason in `peer`."""
     holds = None if value is None else bool(value <= target)
     return Claim(benchmark, claim, _rounded(value), unit, target, "at most", holds, peer)
