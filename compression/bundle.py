@@ -135,6 +135,10 @@ class Bundle:
         entries = {name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in sorted(files.items())}
         return cls(manifest.replace_files(entries).to_json(), files)
 
+    def signed(self, signature: bytes) -> Bundle:
+        """The same bundle with this ``manifest.sig``; see :mod:`headwater.compression.signature`."""
+        return Bundle(self.manifest_bytes, self._files, signature)
+
     def save(self, path: Path | str) -> Path:
         """Write it as a directory, or as a zip if the path ends in ``.zip``; returns the path.
 
