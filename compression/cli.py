@@ -84,10 +84,7 @@ def root(
 
 @app.command()
 def config(
-    config: _COMPLETION = {"install_completion", "show_completion"}
-"""Flags that typer gives every app; only the root's make sense."""
-
-ConfigOption = None,
+    config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Print the effective settings of every section, and where each came from."""
