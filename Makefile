@@ -1,0 +1,109 @@
+# headwater: every task of the project by one name. `make` lists them; CI calls these and nothing else.
+#
+# Each target makes .venv and installs what it needs, once (pyproject.toml or constraints.txt changed: again).
+# torch: `pip install torch==2.13.0` gives a CPU build where the machine provides one. Elsewhere on x86 Linux it brings
+# CUDA packages of several GB; to avoid them, create .venv yourself, install the CPU build of torch 2.13.0 in it as
+# torch's own installation page says, then run make: what is there is kept.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INPUTS := pyproject.toml constraints.txt $(wildcard compression/*.c)
+FOLDERS := protos compression device server simulations
+PROTOC := $(BIN)/python -m grpc_tools.protoc --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(VENV)/.dev ## make .venv with everything for development
+
+.PHONY: demo
+demo: $(VENV)/.demo ## a server and four devices on this machine, under 2 minutes; report in out/demo
+	$(BIN)/headwater demo
+
+.PHONY: test
+test: $(VENV)/.dev ## the tests; ARGS="-k frame" chooses some
+	$(PYTEST) -m "not slow and not gpu and not network" $(ARGS)
+
+.PHONY: test-slow
+test-slow: $(VENV)/.dev ## the tests that take minutes
+	$(PYTEST) -m slow $(ARGS)
+
+.PHONY: check
+check: lint types protos-check ## lint, formatting, types, and whether the generated modules are current
+
+.PHONY: lint
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+.PHONY: format
+format: $(VENV)/.dev ## format and mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# mypy has to see each folder x as headwater.x, the name that users import: a folder of links gives it that.
+.PHONY: types
+types: $(VENV)/.dev
+	mkdir -p build/types/headwater
+	for folder in $(FOLDERS); do ln -sfn "../../../$$folder" "build/types/headwater/$$folder"; done
+	$(BIN)/mypy -p headwater
+
+.PHONY: bench
+bench: $(VENV)/.peers ## every benchmark, beside its peers; writes out/bench.json; ARGS=--quick for a trial
+	$(BIN)/python -m benchmarks --json out/bench.json $(ARGS)
+
+.PHONY: protos
+protos: build/protos ## generate the modules in protos/ again
+	cp build/protos/headwater/protos/* protos/
+
+.PHONY: protos-check
+protos-check: build/protos
+	for file in build/protos/headwater/protos/*; do \
+	    cmp "$$file" "protos/$$(basename "$$file")" || { echo "protos/ is not what its .proto files say: run make protos"; exit 1; }; \
+	done
+
+.PHONY: build/protos
+build/protos: $(VENV)/.dev
+	rm -rf $@ && mkdir -p $@
+	$(PROTOC) -Iheadwater/protos=protos \
+	    --python_out=$@ --pyi_out=$@ --grpc_python_out=$@ --mypy_grpc_out=quiet:$@ \
+	    $(patsubst protos/%,headwater/protos/%,$(wildcard protos/*.proto))
+
+.PHONY: wheel
+wheel: $(VENV)/.dev ## build dist/headwater-*.whl
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+
+.PHONY: clean
+clean: ## remove what was built, but keep .venv
+	rm -rf build dist out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis compression/*.so
+	rm -f $(VENV)/.demo $(VENV)/.dev $(VENV)/.peers
+
+# The environment, in steps: each stamp says which extras have been installed at these pins.
+
+$(BIN)/python:
+	python3 -m venv $(VENV)
+
+$(VENV)/.demo: $(INPUTS) | $(BIN)/python
+	$(PIP) setuptools
+	$(PIP) --no-build-isolation --editable '.[demo]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) torch==2.13.0
+	$(PIP) --no-build-isolation --editable '.[train,demo,dev]'
+	touch $@
+
+# CompressAI pins numpy<2 and torchvision; only its entropy coder is wanted, which needs neither. A peer that cannot be
+# installed is said to be missing in the benchmark's own table.
+$(VENV)/.peers: $(VENV)/.dev
+	$(PIP) --no-deps compressai==1.2.8 || echo "compressai is not to be had here; its rows will say so"
+	touch $@
