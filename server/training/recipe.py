@@ -1,0 +1,122 @@
+"""Everything that decides what a training run gives, in one frozen dataclass; it is written into the bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from headwater.compression.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes to training images that leave the label true."""
+
+    flip_horizontal: bool = True
+    flip_vertical: bool = False
+    shift: float = 0.04
+    """Largest shift, as a share of the side."""
+    scale: float = 0.06
+    """Largest change of size, as a share."""
+    rotate_degrees: float = 4.0
+    brightness: float = 0.1
+    """Largest change of brightness and of contrast, as a share."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hyper-parameters of one run. The defaults are for photographs of a few thousand examples."""
+
+    colour: Literal["L", "RGB"] = "RGB"
+    side: int = 128
+    """Height and width of the input in pixels; a multiple of 32."""
+    tasks: tuple[str, ...] = ()
+    """Tasks to train; empty = the data set's first."""
+    cut: int = 4
+    """The head ends after this many of the network's sixteen blocks; each of 4 and 5 leaves a side / 8 latent."""
+    latent_channels: int = 12
+    groups: int = 4
+    """Channel groups of a frame, of equal size where that divides."""
+    widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    start_gains: tuple[float, ...] = (1.5, 2.0, 3.0, 4.5, 7.0)
+    """Gain of each quantisation step when training starts; they are learnt."""
+    rate_weights: tuple[float, ...] = (1.2e-3, 4e-4, 1.3e-4, 4.5e-5, 1.5e-5)
+    """Price of one bit in the loss, for each gain; the first gives the fewest bytes."""
+    teacher_epochs: int = 16
+    match_epochs: int = 8
+    """Stage 1: head and decoder learn the teacher's features at the cut."""
+    tune_epochs: int = 24
+    """Stage 2: everything, by task, distillation and rate."""
+    batch: int = 32
+    teacher_rate: float = 6e-4
+    match_rate: float = 2e-3
+    tune_rate: float = 6e-4
+    tail_rate: float = 2e-4
+    weight_decay: float = 1e-2
+    task_weight: float = 0.5
+    distill_weight: float = 1.0
+    distill_temperature: float = 2.0
+    feature_weight: float = 0.5
+    drop_groups: float = 0.2
+    """Share of training frames that are cut after a random channel group."""
+    label_smoothing: float = 0.05
+    class_weights: Literal["auto", "balanced", "none"] = "auto"
+    """``auto`` weighs classes when the largest has over three times the images of the smallest."""
+    test_share: float = 0.25
+    seed: int = 0
+    augmentation: Augmentation = Augmentation()
+
+    def __post_init__(self) -> None:
+        """Cross-check; raises :class:`SettingsError`."""
+        if self.side % 32 or self.side < 32:
+            raise SettingsError(f"the input side is {self.side}; it must be a multiple of 32, at least 32")
+        if len(self.start_gains) != len(self.rate_weights):
+            raise SettingsError(
+                f"there are {len(self.start_gains)} start gains and {len(self.rate_weights)} rate weights; give as many of each"
+            )
+        if 1.0 not in self.widths or list(self.widths) != sorted(set(self.widths)) or self.widths[0] <= 0:
+            raise SettingsError(f"the widths are {self.widths}; give them ascending, each above 0, the last 1.0")
+        if len(self.widths) * len(self.start_gains) > 64:
+            raise SettingsError(f"{len(self.widths)} widths and {len(self.start_gains)} gains make over 64 modes")
+        if not 1 <= self.groups <= self.latent_channels:
+            raise SettingsError(f"{self.groups} groups of {self.latent_channels} channels; want 1 to the number of channels")
+        if not 1 <= self.cut <= 15:
+            raise SettingsError(f"the cut is after block {self.cut}; want 1 to 15")
+
+    @property
+    def gains(self) -> int:
+        """Number of gains a width."""
+        return len(self.start_gains)
+
+    @property
+    def group_ends(self) -> tuple[int, ...]:
+        """Cumulative channel counts of the groups, the last one all channels."""
+        return tuple(round(self.latent_channels * (g + 1) / self.groups) for g in range(self.groups))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return dataclasses.asdict(self)
+
+
+SOLAR = Recipe(colour="L", augmentation=Augmentation(flip_vertical=True))
+DIGITS = Recipe(
+    colour="L",
+    side=32,
+    latent_channels=8,
+    teacher_epochs=4,
+    match_epochs=2,
+    tune_epochs=3,
+    batch=64,
+    teacher_rate=2e-3,
+    augmentation=Augmentation(flip_horizontal=False, rotate_degrees=8.0, shift=0.08, scale=0.1),
+)
+RECIPES: Mapping[str, Recipe] = {"solar": SOLAR, "digits": DIGITS}
+
+
+def recipe_for(data: str) -> Recipe:
+    """The recipe that a named data set ships with; the defaults for a folder."""
+    return RECIPES.get(data, Recipe())

@@ -1,0 +1,188 @@
+"""The three stages of training: fine-tune a teacher, match its features, tune everything end to end.
+
+Losses are means over the batch:
+
+    teacher   cross-entropy
+    match     relative squared error of the features at the cut            + rate weight * bits
+    tune      task + distillation (Hinton et al., 2015) + relative squared
+              error of the last feature map, at every width                 + rate weight * bits
+
+Distilling every width from the external teacher, rather than narrow widths from the widest, and end-to-end rate
+follow "Supervised Compression for Resource-Constrained Edge Computing Systems" (Matsubara et al., WACV 2022) and
+"Slimmable Encoders for Flexible Split DNNs" (Assine et al., 2023).
+
+Legend: B batch, C H W channels, height and width, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+from headwater.server.training.lite import Lite0, normalise
+from headwater.server.training.loop import Stage
+from headwater.server.training.samples import augment
+from headwater.server.training.student import Student
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headwater.server.training.recipe import Recipe
+    from headwater.server.training.samples import Samples
+
+
+def class_weights(labels: torch.Tensor, classes: int, recipe: Recipe) -> torch.Tensor:
+    """Weight of each class in the task's loss, mean 1 over the images: float32 [K]."""
+    counts = torch.bincount(labels, minlength=classes).float().clamp_min(1)
+    balanced = recipe.class_weights == "balanced" or (
+        recipe.class_weights == "auto" and bool(counts.max() > 3 * counts.min())
+    )
+    return counts.sum() / (classes * counts) if balanced else torch.ones(classes)
+
+
+def teacher_stage(model: Lite0, samples: Samples, recipe: Recipe, weights: Sequence[torch.Tensor], generator: torch.Generator) -> Stage:
+    """Fine-tune the whole network on the tasks."""
+
+    def step(indices: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        images = augment(samples.images[indices], recipe.augmentation, generator)
+        loss = _task_loss(model(normalise(images)), samples, indices, recipe, weights)
+        return loss, {"task": loss.item()}
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.teacher_rate, weight_decay=recipe.weight_decay)
+    return Stage("teacher", recipe.teacher_epochs, model, optimizer, step)
+
+
+def match_stage(student: Student, teacher: Lite0, samples: Samples, recipe: Recipe, generator: torch.Generator) -> Stage:
+    """Stage 1: head, gains, prior and decoder learn the teacher's features at the cut; cheap, as no tail runs."""
+    teacher.eval()
+
+    def step(indices: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        images = augment(samples.images[indices], recipe.augmentation, generator)
+        with torch.no_grad():
+            wanted = teacher.features(normalise(images))
+        latents, modes, bits = _code_widths(student, images, generator)
+        features = student.decoder(latents, modes)
+        error = _relative_error(features, wanted)
+        rate = _rate(bits, modes, recipe)
+        loss = error.mean() + rate
+        return loss, {"feature": error.mean().item(), "bytes": bits.mean().item() / 8}
+
+    parts = [student.head, student.gains, student.decoder]
+    groups = [
+        {"params": [p for part in parts for p in part.parameters()], "lr": recipe.match_rate},
+        {"params": list(student.prior.parameters()), "lr": 5 * recipe.match_rate, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+    return Stage("match", recipe.match_epochs, student, optimizer, step)
+
+
+def tune_stage(
+    student: Student,
+    teacher: Lite0,
+    samples: Samples,
+    recipe: Recipe,
+    weights: Sequence[torch.Tensor],
+    generator: torch.Generator,
+) -> Stage:
+    """Stage 2: everything learns the tasks, the teacher's answers and its last feature map, at a price for each bit."""
+    teacher.eval()
+
+    def step(indices: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        images = augment(samples.images[indices], recipe.augmentation, generator)
+        with torch.no_grad():
+            wanted = _intermediates(teacher, normalise(images))
+        latents, modes, bits = _code_widths(student, images, generator)
+        features = student.decoder(latents, modes)
+        outputs = [tail.intermediate(features) for tail in student.typed_tails()]
+        task = _task_loss([logits for _, logits in outputs], samples, indices, recipe, weights)
+        distill, error = torch.zeros(()), torch.zeros(())
+        for (last, logits), (last_wanted, logits_wanted) in zip(outputs, wanted, strict=True):
+            error = error + _relative_error(last, last_wanted).mean()
+            distill = distill + _distillation(logits, logits_wanted, recipe.distill_temperature)
+        loss = (
+            recipe.task_weight * task
+            + recipe.distill_weight * distill
+            + recipe.feature_weight * error
+            + _rate(bits, modes, recipe)
+        )
+        figures = {"task": task.item(), "distill": distill.item(), "feature": error.item(), "bytes": bits.mean().item() / 8}
+        return loss, figures
+
+    early = [student.head, student.gains, student.decoder]
+    groups = [
+        {"params": [p for part in early for p in part.parameters()], "lr": recipe.tune_rate},
+        {"params": list(student.tails.parameters()), "lr": recipe.tail_rate},
+        {"params": list(student.prior.parameters()), "lr": 5 * recipe.tune_rate, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+    return Stage("tune", recipe.tune_epochs, student, optimizer, step)
+
+
+@torch.no_grad()
+def recalibrate(student: Student, samples: Samples, recipe: Recipe) -> None:
+    """Replace the running statistics of each width's norms by exact ones over the training images, as they come."""
+    norms = [module for module in student.head.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+    student.head.train()
+    for width in recipe.widths:
+        # Plain means over equal batches: momentum 1/n at the n-th batch.
+        for n, images in enumerate(samples.images.split(4 * recipe.batch), start=1):
+            for norm in norms:
+                norm.momentum = 1 / n
+            student.head(normalise(images), width)
+    for norm in norms:
+        norm.momentum = 0.1
+    student.eval()
+
+
+def _code_widths(
+    student: Student, images: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Latents [B, C, H, W], modes [B] and bits [B]; each width codes its share of the batch."""
+    latents, modes, bits = [], [], []
+    widths = student.recipe.widths
+    for width, part in zip(widths, images.tensor_split(len(widths)), strict=True):
+        mode = student.sample_modes(width, len(part), generator)
+        coded = student.code(part, width, mode, student.sample_groups(len(part), generator))
+        latents.append(coded.latent)
+        modes.append(mode)
+        bits.append(coded.bits)
+    return torch.cat(latents), torch.cat(modes), torch.cat(bits)
+
+
+def _intermediates(teacher: Lite0, x: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    features = teacher.features(x)
+    return [tail.intermediate(features) for tail in teacher.typed_tails()]
+
+
+def _task_loss(
+    logits: Sequence[torch.Tensor],
+    samples: Samples,
+    indices: torch.Tensor,
+    recipe: Recipe,
+    weights: Sequence[torch.Tensor],
+) -> torch.Tensor:
+    losses = [
+        functional.cross_entropy(scores, labels[indices], weight, label_smoothing=recipe.label_smoothing)
+        for scores, labels, weight in zip(logits, samples.labels.values(), weights, strict=True)
+    ]
+    return torch.stack(losses).sum()
+
+
+def _distillation(logits: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:
+    learnt = functional.log_softmax(logits / temperature, dim=1)
+    target = functional.log_softmax(wanted / temperature, dim=1)
+    return functional.kl_div(learnt, target, log_target=True, reduction="batchmean") * temperature**2
+
+
+def _relative_error(features: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Squared error of each sample as a share of the wanted features' variance over the batch: [B]."""
+    return (features - wanted).square().mean(dim=(1, 2, 3)) / wanted.var().clamp_min(1e-6)
+
+
+def _rate(bits: torch.Tensor, modes: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    price = torch.tensor(recipe.rate_weights)[modes % recipe.gains]
+    return (price * bits).mean()
