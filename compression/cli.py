@@ -54,7 +54,10 @@ class _Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 - the same
         point = _entry_points().get(cmd_name)
         if point is None:
-            return super().get_command(ctx, cmd_name)
+            own = super().get_command(ctx, cmd_name)
+            if own is None:  # typer suggests one of the commands that it holds, so let it hold them all
+                self.commands.update((name, self.get_command(ctx, name)) for name in _entry_points())
+            return own
         command = typer.main.get_command(_load(point))
         command.name = cmd_name
         command.params = [param for param in command.params if param.name not in _COMPLETION]
