@@ -1,0 +1,178 @@
+"""What happened to each frame, as JSON lines.
+
+A line is written whole and handed to the system at once, so killing the agent loses at most the last line, and a file
+that ends in half a line is mended by the next writer and read without it. One line (wrapped here)::
+
+    {"sequence": 7, "name": "cell0031.png", "taken": "2026-05-04T09:12:33.120+00:00", "source": "edge", "status": "ok",
+     "mode": 4, "width": 0.25, "gain": 0, "groups": 3, "bytes": 31, "attempts": 1,
+     "latency_ms": 9.6, "prepare_ms": 0.4, "head_ms": 0.5, "code_ms": 0.1, "wait_ms": 0.0, "round_trip_ms": 8.4,
+     "server": {"queue_us": 40, "decode_us": 25, "run_us": 1100, "batch": 1, "queue_depth": 0},
+     "results": {"defect": {"label": "intact", "score": 0.93}}, "truth": {"defect": "intact"}}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from headwater.compression.errors import DataError, SettingsError
+
+Source = Literal["edge", "none"]
+Status = Literal[
+    "ok", "invalid_frame", "unknown_bundle", "busy", "expired", "cancelled", "draining", "unknown_task", "internal"
+]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer to one task."""
+
+    label: str
+    """The likeliest class."""
+    score: float
+    """Its probability, 0 to 1."""
+    scores: Mapping[str, float]
+    """The probability of every class; they sum to 1."""
+
+
+@dataclass(frozen=True)
+class ServerTimes:
+    """What the server says that it took; `decode_us` and `run_us` are the whole batch's."""
+
+    queue_us: int = 0
+    decode_us: int = 0
+    run_us: int = 0
+    batch: int = 0
+    queue_depth: int = 0
+
+    @property
+    def total_ms(self) -> float:
+        """From the frame's arrival at the server to its answer, ms."""
+        return (self.queue_us + self.decode_us + self.run_us) / 1e3
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """One frame, from its picture to its answer. Durations in ms."""
+
+    sequence: int
+    """Counts up from 1 in one run of the agent."""
+    name: str
+    """The picture's name in its source."""
+    taken: str
+    """When the picture was taken, by the device's clock: ISO 8601, UTC."""
+    source: Source
+    """Who answered: "edge" for the server, "none" where nobody did."""
+    status: Status
+    """"ok", or why there is no answer."""
+    detail: str
+    """What the server or the link said to a status that is not "ok"."""
+    mode: int
+    width: float
+    gain: int
+    groups: int
+    """Channel groups that were sent."""
+    bytes: int
+    """Of the frame with its header; what gRPC, TCP and IP add is not counted."""
+    attempts: int
+    """How often the frame was written; more than 1 after a broken connection or a full server."""
+    latency_ms: float
+    """From taking the picture to having the answer."""
+    prepare_ms: float
+    head_ms: float
+    code_ms: float
+    wait_ms: float
+    """From the coded frame to its being written for the last time: for its turn, a connection, or a full server."""
+    round_trip_ms: float
+    """From then to the answer; 0 where there is none."""
+    server: ServerTimes = field(default_factory=ServerTimes)
+    results: Mapping[str, Result] = field(default_factory=dict)
+    """By task."""
+    truth: Mapping[str, str] = field(default_factory=dict)
+    """The right label of each task, where the source knew it."""
+
+    def __getitem__(self, task: str) -> Result:
+        """The answer to a task; KeyError with the tasks there are."""
+        try:
+            return self.results[task]
+        except KeyError:
+            raise KeyError(f"no answer to {task!r}; there are {', '.join(self.results) or 'none'}") from None
+
+    @property
+    def correct(self) -> Mapping[str, bool]:
+        """Whether the answer is right, for each task whose truth is known."""
+        return {task: result.label == self.truth[task] for task, result in self.results.items() if task in self.truth}
+
+    def to_json(self) -> str:
+        """One line without its end; times to the microsecond, scores to four digits."""
+        return json.dumps(_rounded(asdict(self)), ensure_ascii=False, allow_nan=False)
+
+
+def _rounded(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    return value
+
+
+class RecordFile:
+    """Appends records to a file of JSON lines."""
+
+    def __init__(self, path: Path) -> None:
+        """Open for appending and mend a last line that a killed agent left unfinished; SettingsError if it cannot."""
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torn = _is_torn(path)
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise SettingsError(f"records cannot be written to {path}: {error.strerror}; name another file") from error
+        if torn:
+            self._file.write(b"\n")
+
+    def write(self, record: FrameRecord) -> None:
+        """Append one line, in one write."""
+        self._file.write(record.to_json().encode() + b"\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _is_torn(path: Path) -> bool:
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+
+
+def read_records(path: Path) -> Iterator[FrameRecord]:
+    """Read records back, leaving out lines that a killed agent left unfinished; DataError if there is no such file."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"the records {path} cannot be read: {error.strerror}") from error
+    for line in lines:
+        try:
+            plain = json.loads(line)
+        except ValueError:
+            continue
+        yield _record(plain)
+
+
+def _record(plain: dict[str, Any]) -> FrameRecord:
+    server = ServerTimes(**plain.pop("server"))
+    results = {task: Result(**result) for task, result in plain.pop("results").items()}
+    return FrameRecord(server=server, results=results, **plain)

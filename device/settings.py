@@ -1,0 +1,72 @@
+"""What the agent on the device can be told; every key is a flag of ``headwater device`` as well."""
+
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from headwater.compression.errors import SettingsError
+from headwater.compression.settings import between
+
+
+@dataclass(frozen=True)
+class DeviceSettings:
+    """What the agent on the device can be told."""
+
+    section: ClassVar[str] = "device"
+
+    bundle: Path | None = None
+    """The model bundle, a directory or a zip; the server has to serve the same one."""
+    server: str = "127.0.0.1:50051"
+    """Address of the edge server, host:port."""
+    name: str = ""
+    """The device's name; empty for the machine's own."""
+    source: str = "camera"
+    """Where pictures come from: a folder or file, solar, digits, camera:N, /dev/videoN, http://..., rtsp://..., or -
+    for standard input."""
+    fps: float | None = None
+    """Pictures a second; empty for as many as come and are answered."""
+    repeat: bool = False
+    """Begin a folder or data set again at its end."""
+    count: int | None = None
+    """Stop after so many pictures; empty for no end but the source's."""
+    tasks: tuple[str, ...] = ()
+    """Which of the bundle's tasks to ask for; empty for all."""
+    width: float | None = None
+    """Use only this width of the head; with neither width nor gain set, a rule picks both for each frame."""
+    gain: int | None = None
+    """Use only this gain; 0 is the coarsest, with the fewest bytes."""
+    deadline_ms: int | None = None
+    """Time from a picture to its answer; a frame that is later is given up. Empty for no limit."""
+    threads: int = 1
+    """Threads of the head's inference."""
+    window: int = 8
+    """Frames that may be unanswered; the server may allow fewer."""
+    records: Path | None = None
+    """File to append a JSON line a frame to; empty for none."""
+    retry_s: float = 10.0
+    """Longest pause between two attempts to connect."""
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    """Least level that is logged, on standard error."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        between("threads", self.threads, 1, 64)
+        between("window", self.window, 1, 1024)
+        between("retry_s", self.retry_s, 0.1, 3600)
+        for key, value, least, most in (
+            ("fps", self.fps, 0.001, 1000),
+            ("count", self.count, 1, 1 << 62),
+            ("deadline_ms", self.deadline_ms, 1, 3_600_000),
+            ("gain", self.gain, 0, 63),
+        ):
+            if value is not None:
+                between(key, value, least, most)
+        if not re.fullmatch(r"(unix:.+|.+:\d{1,5})", self.server):
+            raise SettingsError(f"server is {self.server!r}; it must be host:port, such as edge.local:50051.")
+
+    @property
+    def device_name(self) -> str:
+        """The name that was set, or the machine's."""
+        return self.name or socket.gethostname()
