@@ -13,7 +13,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
-INPUTS := pyproject.toml constraints.txt $(wildcard compression/*.c)
+INPUTS := pyproject.toml constraints.txt $(wildcard compression/*.[ch])
 FOLDERS := protos compression device server simulations
 PROTOC := $(BIN)/python -m grpc_tools.protoc --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc
 PYTEST := $(BIN)/python -m pytest
