@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -30,7 +31,7 @@ def show(
     if as_json:
         typer.echo(json.dumps({"id": bundle.id.hex(), **json.loads(bundle.manifest_bytes)}, indent=2))
     else:
-        Console().print(Group(_facts(bundle), _modes(bundle.manifest)))
+        Console().print(Group(_facts(bundle), _modes(bundle.manifest), _unbalanced(bundle.manifest)))
 
 
 @app.command()
@@ -110,24 +111,44 @@ def _facts(bundle: "Bundle") -> Table:
 
 
 def _modes(manifest: "Manifest") -> Table:
-    """Lay out the modes, a row a mode, one accuracy column group a task."""
-    table = Table(title="Modes, measured on held-out images", title_justify="left")
-    names = ["mode", "width", "gain", "channels", "bytes", "p95", "MMACs", "k params"]
-    for task in manifest.tasks:
-        names += [f"{task.name}\naccuracy %", "balanced %", "AUROC"]
-    for name in names:
-        table.add_column(name, justify="right")
+    """Lay out what each mode costs and how often it is right, a row a mode."""
+    accuracy = [f"{task.name}\nright %" for task in manifest.tasks]
+    table = _table(
+        "Modes", "mode", "width", "gain", "chan-\nnels", "mean\nbytes", "p95", "MMACs", "k par-\nams", *accuracy
+    )
     for mode in manifest.modes:
-        cells = [f"{mode.index}", f"{mode.width:g}", f"{mode.gain}", f"{mode.channels}"]
-        cells += [f"{mode.mean_bytes:.1f}", f"{mode.p95_bytes:.0f}"]
-        cells += [f"{mode.head_macs / 1e6:.1f}", f"{mode.head_parameters / 1e3:.1f}"]
-        for task in manifest.tasks:
-            shares = (mode.accuracy.get(task.name), mode.balanced_accuracy.get(task.name))
-            cells += ["-" if share is None else f"{100 * share:.1f}" for share in shares]
-            auroc = mode.auroc.get(task.name)
-            cells.append("-" if auroc is None else f"{auroc:.3f}")
-        table.add_row(*cells, end_section=mode is [m for m in manifest.modes if m.width == mode.width][-1])
+        table.add_row(
+            *(f"{mode.index}", f"{mode.width:g}", f"{mode.gain}", f"{mode.channels}"),
+            *(f"{mode.mean_bytes:.1f}", f"{mode.p95_bytes:.0f}"),
+            *(f"{mode.head_macs / 1e6:.2f}", f"{mode.head_parameters / 1e3:.1f}"),
+            *(_percent(mode.accuracy.get(task.name)) for task in manifest.tasks),
+            end_section=mode is [each for each in manifest.modes if each.width == mode.width][-1],
+        )
     return table
+
+
+def _unbalanced(manifest: "Manifest") -> Table:
+    """Lay out the figures that mean more than accuracy where classes differ in size, two columns a task."""
+    names = [f"{task.name}\n{figure}" for task in manifest.tasks for figure in ("balanced %", "AUROC")]
+    table = _table("Classes weighed alike", "mode", "width", "gain", *names)
+    for mode in manifest.modes:
+        cells = [f"{mode.index}", f"{mode.width:g}", f"{mode.gain}"]
+        for task in manifest.tasks:
+            auroc = mode.auroc.get(task.name)
+            cells += [_percent(mode.balanced_accuracy.get(task.name)), "-" if auroc is None else f"{auroc:.3f}"]
+        table.add_row(*cells, end_section=mode is [each for each in manifest.modes if each.width == mode.width][-1])
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, collapse_padding=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
 
 
 def _plain(value: object) -> str:

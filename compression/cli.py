@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -123,12 +124,16 @@ def _plain(value: object) -> object:
 
 def _table(name: str, resolved: settings.Resolved[Any]) -> Table:
     texts = settings.descriptions(type(resolved.value))
-    table = Table("key", "value", "from", "meaning", title=f"[{name}]", title_justify="left", title_style="bold")
+    table = Table(
+        "key", "value", "from", "meaning", title=Text(f"[{name}]", "bold"), title_justify="left", box=SIMPLE_HEAD
+    )
     for key, origin in resolved.origin.items():
         value = _plain(getattr(resolved.value, key))
         shown = "" if value is None else value if isinstance(value, str) else json.dumps(value)
         style = "" if origin.layer == "default" else "bold"
-        table.add_row(Text(key, style), Text(shown, style), Text(str(origin), style), Text(texts.get(key, "")))
+        table.add_row(
+            Text(key, style), Text(shown, style), Text(str(origin), style), Text(" ".join(texts.get(key, "").split()))
+        )
     return table
 
 

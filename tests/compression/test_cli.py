@@ -86,7 +86,9 @@ def test_bundle_show_prints_the_modes(saved: Path, tiny_bundle: Bundle) -> None:
     output = run("bundle", "show", saved)
     assert tiny_bundle.id.hex() in output
     for mode in tiny_bundle.manifest.modes:
-        assert re.search(rf"{mode.width:g} +│ +{mode.gain} +│ +{mode.channels} +│ +{mode.mean_bytes:.1f}", output)
+        assert re.search(
+            rf" {mode.index} +{mode.width:g} +{mode.gain} +{mode.channels} +{mode.mean_bytes:.1f} ", output
+        )
     for task in tiny_bundle.manifest.tasks:
         assert ", ".join(task.labels) in output
 
