@@ -1,0 +1,206 @@
+"""The edge server as a process: loads bundles, listens, and stops without losing a frame.
+
+start     bundles loaded and warmed -> listening -> health SERVING -> one line with the ports on stdout
+SIGHUP    the bundles' paths are read again; a new one is served beside the one before
+SIGTERM   health NOT_SERVING, /readyz 503 -> new work refused, every device told -> what is in flight is answered,
+          devices leave -> exit; after `grace_s` whatever is still open is cut
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from headwater.compression.bundle import Bundle
+from headwater.compression.errors import BundleError, SettingsError
+from headwater.protos import edge_pb2 as pb
+from headwater.protos import edge_pb2_grpc
+from headwater.server.batcher import Batcher, BatchQueue, Limits
+from headwater.server.engine import Engine, Work
+from headwater.server.http import HttpServer
+from headwater.server.metrics import Metrics
+from headwater.server.registry import Registry, Served
+from headwater.server.service import EdgeService
+from headwater.server.settings import ServerSettings, split_address
+
+SERVICE = pb.DESCRIPTOR.services_by_name["Edge"].full_name
+MAX_MESSAGE_BYTES = (1 << 21) + (1 << 16)
+"""The largest message: a frame or a chunk, and what is around it."""
+
+_log = logging.getLogger("headwater.server")
+
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a partner
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # A device behind a NAT may ping an idle connection this often to keep it open.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+_CLOSING_S = 0.5
+"""For the last statuses to leave, and for what only watches (health) to end."""
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a started server listens, as host:port."""
+
+    grpc: str
+    http: str | None
+
+
+class EdgeServer:
+    """The whole server on the running event loop, for a process (:func:`run`) or a test."""
+
+    def __init__(self, settings: ServerSettings, registry: Registry) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.metrics = Metrics()
+        limits = Limits(settings.queue, settings.max_batch, settings.max_wait_ms / 1e3, settings.worker_count)
+        self.batcher: Batcher[Work, pb.Answer] = Batcher(
+            BatchQueue(limits), Engine(self.metrics.observe), self._batch_failed
+        )
+        self.service = EdgeService(registry, self.batcher, self.metrics, settings)
+        self.ready = False
+        self._health = health.aio.HealthServicer()
+        self._http = HttpServer(self.metrics, lambda: self.ready)
+        self._watch: asyncio.Task[None] | None = None
+        self._server = grpc.aio.server(options=_OPTIONS)
+        edge_pb2_grpc.add_EdgeServicer_to_server(self.service, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+
+    async def start(self) -> Addresses:
+        """Listen and serve; raises :class:`SettingsError` if an address cannot be bound."""
+        host, port = split_address("listen", self.settings.listen)
+        try:
+            bound = self._server.add_insecure_port(_address(host, port))
+        except RuntimeError as error:
+            raise SettingsError(f"listen is {self.settings.listen}, which cannot be bound: {error}") from error
+        http = await self._start_http()
+        await self._server.start()
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._watch = asyncio.create_task(self.service.watch_for_silence())
+        self.ready = True
+        return Addresses(_address(host, bound), http)
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """Drain, then stop; what is still open after `grace_s` (the setting, if not given) is cut."""
+        grace_s = self.settings.grace_s if grace_s is None else grace_s
+        self.ready = False
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self.service.drain(grace_s)
+        try:
+            async with asyncio.timeout(grace_s):
+                await self.service.drained()
+        except TimeoutError:
+            _log.warning("the grace is over: what is still open is cut", extra={"grace_s": grace_s})
+        await self._close()
+
+    async def _close(self) -> None:
+        self.service.hang_up("the server has stopped")
+        await self._server.stop(_CLOSING_S)
+        await self._http.stop()
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+        await asyncio.to_thread(self.batcher.close)
+
+    async def reload(self) -> None:
+        """Read the bundles' paths again and serve what is new; a bundle that fails is logged, the others stay."""
+        for path in self.settings.bundle:
+            try:
+                retired = await asyncio.to_thread(self._load, path)
+            except BundleError as error:
+                _log.error("a bundle was not reloaded", extra={"path": str(path), "error": str(error)})
+                continue
+            for served in retired:
+                self.batcher.queue.forget(served.id)
+        _log.info("bundles were read again", extra={"served": self.registry.listing()})
+
+    def _load(self, path: Path) -> tuple[Served, ...]:
+        return self.registry.add(Bundle.load(path))
+
+    async def _start_http(self) -> str | None:
+        if self.settings.http is None:
+            return None
+        host, port = split_address("http", self.settings.http)
+        try:
+            return _address(host, await self._http.start(host, port))
+        except OSError as error:
+            raise SettingsError(f"http is {self.settings.http}, which cannot be bound: {error.strerror}") from error
+
+    async def _set_health(self, status: int) -> None:
+        for service in ("", SERVICE):
+            await self._health.set(service, status)
+
+    def _batch_failed(self, error: BaseException) -> None:
+        self.metrics.count_failure()
+        _log.error("a batch failed", exc_info=error)
+
+
+def load(settings: ServerSettings) -> Registry:
+    """Load and warm the bundles of the settings; raises :class:`BundleError` or :class:`SettingsError`."""
+    if not settings.bundle:
+        raise SettingsError("no bundle is set; name one with --bundle PATH (`headwater train` makes one)")
+    bundles = [Bundle.load(path) for path in settings.bundle]
+    return Registry(bundles, settings.threads, warm=(1, settings.max_batch))
+
+
+async def run(settings: ServerSettings, announce: Callable[[Addresses, Registry], None]) -> None:
+    """Serve until SIGTERM or SIGINT; a second one does not wait for the grace.
+
+    Args:
+        settings: see :class:`ServerSettings`.
+        announce: called once the server takes work.
+
+    Raises:
+        BundleError: if a bundle cannot be served.
+        SettingsError: if an address cannot be bound.
+    """
+    server = EdgeServer(settings, load(settings))
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = asyncio.create_task(server.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    addresses = await server.start()
+    _log.info("serving", extra={"grpc": addresses.grpc, "http": addresses.http, "bundles": server.registry.listing()})
+    announce(addresses, server.registry)
+    await stop.wait()
+    stop.clear()
+    _log.info("stopping", extra={"grace_s": settings.grace_s})
+    await _first(server.stop(), stop.wait())
+    _log.info("stopped", extra=vars(server.batcher.queue.counts))
+
+
+async def _first(stopping: Coroutine[None, None, None], again: Coroutine[None, None, object]) -> None:
+    """Stop in order unless a second signal comes."""
+    tasks = [asyncio.create_task(stopping), asyncio.create_task(again)]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,78 @@
+"""``headwater server``: the edge server's command, a group whose default is to serve."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from headwater.compression.cli import ConfigOption
+
+if TYPE_CHECKING:
+    from headwater.server.app import Addresses
+    from headwater.server.registry import Registry
+
+app = typer.Typer()
+
+
+@app.callback(invoke_without_command=True)
+def server(
+    context: typer.Context,
+    *,
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="A bundle to serve: a directory or a zip. May be given several times."),
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Address of the gRPC service; port 0 takes a free one.")
+    ] = None,
+    http: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Address of /metrics, /healthz, /readyz; '' for none.")
+    ] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Allow --listen beyond loopback; the connection is not encrypted.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Batches that run at a time; 0 for one a core.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of one batch's inference.")] = None,
+    max_batch: Annotated[int | None, typer.Option(help="Frames of one batch at most.")] = None,
+    max_wait_ms: Annotated[
+        float | None, typer.Option(help="How long a frame may wait for company while another batch runs.")
+    ] = None,
+    queue: Annotated[int | None, typer.Option(help="Frames that may wait; one more is refused at once.")] = None,
+    max_in_flight: Annotated[int | None, typer.Option(help="Frames of one device that may be unanswered.")] = None,
+    max_streams: Annotated[int | None, typer.Option(help="Devices that may be connected.")] = None,
+    max_frame_bytes: Annotated[int | None, typer.Option(help="The largest frame that is looked at.")] = None,
+    heartbeat_ms: Annotated[int | None, typer.Option(help="How often a silent device has to be heard.")] = None,
+    grace_s: Annotated[float | None, typer.Option(help="After SIGTERM, time for what is in flight.")] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None, typer.Option(help="Least level that is logged.")
+    ] = None,
+    log_format: Annotated[
+        Literal["json", "text"] | None, typer.Option(help="An object a line, or text for people.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Run the edge server: take frames from devices, answer them with the tails of the bundles.
+
+    It prints one line when it takes work. SIGTERM ends it without losing a frame, SIGHUP reads the bundles again.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    given = dict(locals())
+    import asyncio
+
+    from headwater.compression.settings import resolve
+    from headwater.server import app as application
+    from headwater.server import logs
+    from headwater.server.settings import ServerSettings
+
+    flags = {field.name: given[field.name] for field in fields(ServerSettings)}
+    settings = resolve(ServerSettings, flags, file=config).value
+    logs.configure(settings.log_level, settings.log_format)
+    asyncio.run(application.run(settings, _announce))
+
+
+def _announce(addresses: "Addresses", registry: "Registry") -> None:
+    """Print the line that whoever started the server waits for."""
+    http = f"http={addresses.http}" if addresses.http else "http=none"
+    typer.echo(f"headwater server ready: grpc={addresses.grpc} {http} bundles={registry.listing()}")

@@ -1,0 +1,109 @@
+"""What happens to a batch in its worker thread: entropy decoding, decoder, tails, and the answers as they are sent.
+
+Everything that costs is here, off the event loop: the coder and ONNX Runtime release the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headwater.protos import edge_pb2 as pb
+from headwater.server.batcher import Ticket
+
+if TYPE_CHECKING:
+    from headwater.compression.errors import FrameError
+    from headwater.compression.frame import Frame
+    from headwater.server.registry import Served
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One frame to answer."""
+
+    served: Served
+    frame: Frame
+    mask: int
+    """Tasks as bits (`Served.mask`); 0 for all."""
+    sequence: int = 0
+    """Goes back in the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """What one batch took, for the metrics."""
+
+    frames: int
+    wait_s: float
+    """Of the frame that waited longest."""
+    decode_s: float
+    run_s: float
+    payload_bytes: int
+
+
+InferenceTicket = Ticket[Work, pb.Answer]
+
+
+class Engine:
+    """Runs batches; `report` is called in the worker thread after each."""
+
+    def __init__(self, report: Callable[[BatchReport], None]) -> None:
+        self._report = report
+
+    def __call__(self, batch: Sequence[InferenceTicket]) -> list[pb.Answer]:
+        """Answer a batch of one bundle's frames, in order; a frame that cannot be decoded harms no other."""
+        works = [ticket.work for ticket in batch]
+        served = works[0].served
+        payloads = [work.frame.payload for work in works]
+        modes = [work.frame.mode for work in works]
+        began = time.perf_counter()
+        latents, errors = served.coder.decode_batch(payloads, modes, [work.frame.groups for work in works])
+        decoded = time.perf_counter()
+        scores = served.tails.run(latents, np.array(modes, np.int64), [work.mask for work in works])
+        ran = time.perf_counter()
+        wait_s = max(ticket.started - ticket.arrived for ticket in batch)
+        self._report(BatchReport(len(batch), wait_s, decoded - began, ran - decoded, sum(map(len, payloads))))
+        decode_us, run_us = round((decoded - began) * 1e6), round((ran - decoded) * 1e6)
+        return [
+            _answer(
+                ticket,
+                values,
+                error,
+                pb.ServerTiming(
+                    queue_us=max(0, round((ticket.started - ticket.arrived) * 1e6)),
+                    decode_us=decode_us,
+                    run_us=run_us,
+                    batch=len(batch),
+                    queue_depth=ticket.depth,
+                ),
+            )
+            for ticket, values, error in zip(batch, scores, errors, strict=True)
+        ]
+
+
+def _answer(
+    ticket: InferenceTicket, scores: dict[str, list[float]] | None, error: FrameError | None, timing: pb.ServerTiming
+) -> pb.Answer:
+    work = ticket.work
+    if error is not None:
+        return refusal(pb.STATUS_INVALID_FRAME, str(error), work.sequence)
+    if scores is None:
+        return refusal(pb.STATUS_INTERNAL, "the network gave scores that are not finite for this frame", work.sequence)
+    return pb.Answer(
+        sequence=work.sequence,
+        status=pb.STATUS_OK,
+        results=[pb.TaskResult(task=task, scores=values) for task, values in scores.items()],
+        timing=timing,
+        bundle_id=work.served.short,
+        groups_used=work.frame.groups,
+    )
+
+
+def refusal(status: pb.Status, detail: str, sequence: int = 0, retry_after_ms: int = 0) -> pb.Answer:
+    """An answer without results."""
+    timing = pb.ServerTiming(retry_after_ms=retry_after_ms) if retry_after_ms else None
+    return pb.Answer(sequence=sequence, status=status, detail=detail, timing=timing)

@@ -1,0 +1,91 @@
+"""What the server counts, in a registry of its own, so that several servers can live in one process.
+
+Frames are counted one by one (a microsecond each); what costs more is observed once a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from headwater.protos import edge_pb2 as pb
+from headwater.server.engine import BatchReport
+
+_STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_BYTES_BUCKETS = (16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
+
+
+class Metrics:
+    """The server's metrics; safe from any thread."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        requests = Counter(
+            "headwater_requests", "Frames by how they were answered.", ["call", "outcome"], registry=self.registry
+        )
+        self._requests = {
+            (call, status): requests.labels(call, name.removeprefix("STATUS_").lower())
+            for call in ("infer", "stream")
+            for name, status in pb.Status.items()
+            if status != pb.STATUS_UNSPECIFIED
+        }
+        self._queue_depth = Gauge("headwater_queue_depth", "Frames that wait for a batch.", registry=self.registry)
+        self._devices = Gauge("headwater_connected_devices", "Open device streams.", registry=self.registry)
+        self._batch = Histogram(
+            "headwater_batch_frames", "Frames of a batch.", buckets=_BATCH_BUCKETS, registry=self.registry
+        )
+        stages = Histogram(
+            "headwater_stage_seconds",
+            "Time of a stage: a frame's wait (the oldest of its batch), a batch's entropy decoding, a batch's network.",
+            ["stage"],
+            buckets=_STAGE_BUCKETS,
+            registry=self.registry,
+        )
+        self._wait, self._decode, self._run = (stages.labels(stage) for stage in ("queue", "decode", "run"))
+        self._payload_bytes = Counter(
+            "headwater_payload_bytes", "Payload bytes of frames that ran.", registry=self.registry
+        )
+        self._mean_payload = Histogram(
+            "headwater_batch_mean_payload_bytes",
+            "Mean payload of a batch's frames.",
+            buckets=_BYTES_BUCKETS,
+            registry=self.registry,
+        )
+        self._resent = Counter(
+            "headwater_answers_resent",
+            "Frames that came again after they had been run: answered from memory.",
+            registry=self.registry,
+        )
+        self._failed = Counter("headwater_batches_failed", "Batches that raised an error.", registry=self.registry)
+
+    def count(self, call: str, status: pb.Status) -> None:
+        """Count a frame's answer; `call` is infer or stream."""
+        self._requests[call, status].inc()
+
+    def count_resent(self) -> None:
+        """Count an answer that was given from memory."""
+        self._resent.inc()
+
+    def count_failure(self) -> None:
+        """Count a batch that raised."""
+        self._failed.inc()
+
+    def observe(self, batch: BatchReport) -> None:
+        """Take in what a batch took."""
+        self._batch.observe(batch.frames)
+        self._wait.observe(batch.wait_s)
+        self._decode.observe(batch.decode_s)
+        self._run.observe(batch.run_s)
+        self._payload_bytes.inc(batch.payload_bytes)
+        self._mean_payload.observe(batch.payload_bytes / batch.frames)
+
+    def watch(self, queue_depth: Callable[[], int], devices: Callable[[], int]) -> None:
+        """Read two gauges from where the numbers are, when they are asked for."""
+        self._queue_depth.set_function(queue_depth)
+        self._devices.set_function(devices)
+
+    def text(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self.registry)

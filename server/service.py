@@ -1,0 +1,305 @@
+"""The gRPC service: moves messages between the wire and the sessions, and maps refusals to gRPC statuses.
+
+Nothing here computes: a frame is checked, queued and forgotten until its batch has settled. A stream costs two tasks
+(one reads, one writes) however many frames pass, and no frame has a task or a timer of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from headwater.protos import edge_pb2 as pb
+from headwater.protos import edge_pb2_grpc
+from headwater.server.admission import Admission, Refusal, Wish
+from headwater.server.batcher import Batcher
+from headwater.server.engine import InferenceTicket, Work
+from headwater.server.metrics import Metrics
+from headwater.server.registry import Registry, Served
+from headwater.server.session import Outbox, Session, Sessions, settled_answer
+from headwater.server.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+HELLO_TIMEOUT_S = 10.0
+SILENT_BEATS = 3
+"""A device that was silent for so many heartbeats is taken for gone."""
+
+_CODES = {
+    pb.STATUS_INVALID_FRAME: grpc.StatusCode.INVALID_ARGUMENT,
+    pb.STATUS_UNKNOWN_TASK: grpc.StatusCode.INVALID_ARGUMENT,
+    pb.STATUS_UNKNOWN_BUNDLE: grpc.StatusCode.FAILED_PRECONDITION,
+    pb.STATUS_BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    pb.STATUS_EXPIRED: grpc.StatusCode.DEADLINE_EXCEEDED,
+    pb.STATUS_CANCELLED: grpc.StatusCode.CANCELLED,
+    pb.STATUS_DRAINING: grpc.StatusCode.UNAVAILABLE,
+    pb.STATUS_INTERNAL: grpc.StatusCode.INTERNAL,
+}
+"""A frame's status as the status of an `Infer` call."""
+
+
+class Hangup(Exception):  # noqa: N818 - how a stream ends, not always a fault
+    """The stream is to be ended with this status."""
+
+    def __init__(self, code: grpc.StatusCode, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+class Conversation:
+    """One open stream."""
+
+    def __init__(self, session: Session, served: Served, outbox: Outbox) -> None:
+        self.session = session
+        self.served = served
+        self.outbox = outbox
+        self.heard = 0.0
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def end(self, code: grpc.StatusCode, detail: str) -> None:
+        """Have the stream end with this status."""
+        if not self.ended.done():
+            self.ended.set_exception(Hangup(code, detail))
+
+
+class EdgeService(edge_pb2_grpc.EdgeServicer):
+    """The methods of ``headwater.v1.Edge``; make it and use it on one running event loop."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        batcher: Batcher[Work, pb.Answer],
+        metrics: Metrics,
+        settings: ServerSettings,
+    ) -> None:
+        self.registry = registry
+        self.batcher = batcher
+        self._loop = asyncio.get_running_loop()
+        self.admission = Admission(registry, batcher, settings.max_frame_bytes, self._loop.time)
+        self._metrics = metrics
+        self._settings = settings
+        self._sessions = Sessions(self._new_session, 2 * settings.max_streams)
+        self._conversations: set[Conversation] = set()
+        self._calls = 0
+        self._left = asyncio.Event()
+        self._version = metadata.version("headwater")
+        metrics.watch(lambda: batcher.queue.waiting, lambda: len(self._conversations))
+
+    # ------------------------------------------------------------ the methods of the service
+
+    async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.Description:
+        """What this server serves."""
+        del request, context
+        bundles = [
+            pb.ServedBundle(id=one.id, name=one.name, modes=len(one.bundle.manifest.modes), tasks=_task_specs(one))
+            for one in self.registry.served
+        ]
+        return pb.Description(
+            server_version=self._version,
+            bundles=bundles,
+            max_frame_bytes=self._settings.max_frame_bytes,
+            queue_capacity=self._settings.queue,
+            draining=self.admission.draining,
+        )
+
+    async def Infer(self, request: pb.InferRequest, context: Context) -> pb.Answer:
+        """One frame in, one answer out."""
+        self._calls += 1
+        try:
+            answer = await self._infer(request, context)
+        finally:
+            self._calls -= 1
+            self._left.set()
+        self._metrics.count("infer", answer.status)
+        if answer.status != pb.STATUS_OK:
+            if answer.timing.retry_after_ms:
+                # The name that gRPC's own retry policies look for.
+                context.set_trailing_metadata((("grpc-retry-pushback-ms", str(answer.timing.retry_after_ms)),))
+            await context.abort(_CODES[answer.status], answer.detail)
+        return answer
+
+    async def Stream(self, request_iterator: AsyncIterator[pb.DeviceMessage], context: Context) -> None:  # type: ignore[override]
+        """A device's long-lived connection."""
+        del request_iterator  # read() on the context costs less a message than the iterator around it
+        try:
+            conversation = await self._greet(context)
+        except Refusal as why:
+            await context.abort(_CODES[why.status], why.detail)
+        try:
+            await self._converse(conversation, context)
+        except Hangup as why:
+            await context.abort(why.code, why.detail)
+        finally:
+            conversation.session.detach(conversation.outbox)
+            self._conversations.discard(conversation)
+            self._left.set()
+
+    async def Exchange(self, request_iterator: AsyncIterator[pb.TransferMessage], context: Context) -> None:  # type: ignore[override]
+        """Large transfers: this version has none."""
+        del request_iterator
+        await context.abort(
+            grpc.StatusCode.UNIMPLEMENTED,
+            "this server has nothing to exchange: it offers no bundles and runs no federated rounds; "
+            "copy a bundle to the device and start its agent with it",
+        )
+
+    # ------------------------------------------------------------ for the application
+
+    def drain(self, grace_s: float, servers: tuple[str, ...] = ()) -> None:
+        """Refuse new work and tell every device; what is queued goes on."""
+        self.admission.draining = True
+        message = pb.ServerMessage(drain=pb.Drain(grace_ms=round(grace_s * 1e3), servers=servers))
+        for conversation in self._conversations:
+            conversation.outbox.put(message)
+
+    async def drained(self) -> None:
+        """Wait until no call is open and nothing is queued."""
+        while self._calls or self._conversations:
+            self._left.clear()
+            await self._left.wait()
+        await self.batcher.idle()
+
+    def hang_up(self, detail: str) -> None:
+        """End every stream."""
+        for conversation in self._conversations:
+            conversation.end(grpc.StatusCode.UNAVAILABLE, detail)
+
+    async def watch_for_silence(self) -> None:
+        """End the streams of devices that have not been heard for three heartbeats; runs until it is cancelled."""
+        beat_s = self._settings.heartbeat_ms / 1e3
+        while True:
+            await asyncio.sleep(beat_s)
+            silent_since = self._loop.time() - SILENT_BEATS * beat_s
+            for conversation in self._conversations:
+                if conversation.heard < silent_since:
+                    detail = f"nothing was heard for {SILENT_BEATS * beat_s:g} s; send a heartbeat each {beat_s:g} s"
+                    conversation.end(grpc.StatusCode.UNAVAILABLE, detail)
+
+    # ------------------------------------------------------------ Infer
+
+    async def _infer(self, request: pb.InferRequest, context: Context) -> pb.Answer:
+        settled: asyncio.Future[InferenceTicket] = self._loop.create_future()
+        remaining = context.time_remaining()
+        wish = Wish(
+            lambda ticket: None if settled.done() else settled.set_result(ticket),
+            request.tasks,
+            request.priority,
+            math.inf if remaining is None else remaining,
+        )
+        try:
+            ticket = self.admission.admit_file(request.frame, wish)
+        except Refusal as why:
+            return pb.Answer(
+                status=why.status, detail=why.detail, timing=pb.ServerTiming(retry_after_ms=why.retry_after_ms)
+            )
+        try:
+            return settled_answer(await settled)
+        except asyncio.CancelledError:  # the caller has gone or its deadline has passed
+            self.batcher.cancel(ticket)
+            self._metrics.count("infer", pb.STATUS_CANCELLED)
+            raise
+
+    # ------------------------------------------------------------ Stream
+
+    async def _greet(self, context: Context) -> Conversation:
+        """Read the hello, answer with the welcome; raises Refusal."""
+        if self.admission.draining:
+            raise Refusal(pb.STATUS_DRAINING, "the server is stopping; connect to another or later")
+        if len(self._conversations) >= self._settings.max_streams:
+            raise Refusal(pb.STATUS_BUSY, f"{self._settings.max_streams} devices are connected already; try later")
+        hello = await self._hello(context)
+        served = self.admission.bundle(hello.bundle_id)
+        outbox = Outbox(2 * self._settings.max_in_flight)
+        session = self._sessions.open(hello.device, hello.session)
+        for other in self._conversations:
+            if other.session is session:
+                other.end(grpc.StatusCode.ABORTED, "the same session opened another stream, which goes on from here")
+        conversation = Conversation(session, served, outbox)
+        conversation.heard = self._loop.time()
+        outbox.put(self._welcome(served))
+        session.attach(outbox, hello.resume_from)
+        self._conversations.add(conversation)
+        return conversation
+
+    async def _hello(self, context: Context) -> pb.Hello:
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                message: object = await context.read()
+        except TimeoutError:
+            raise Refusal(pb.STATUS_INVALID_FRAME, f"no hello came within {HELLO_TIMEOUT_S:g} s") from None
+        kind = message.WhichOneof("kind") if isinstance(message, pb.DeviceMessage) else "nothing"
+        if not isinstance(message, pb.DeviceMessage) or kind != "hello":
+            raise Refusal(pb.STATUS_INVALID_FRAME, f"a stream begins with hello; it began with {kind}")
+        if not message.hello.device:
+            raise Refusal(pb.STATUS_INVALID_FRAME, "the hello names no device")
+        return message.hello
+
+    def _welcome(self, served: Served) -> pb.ServerMessage:
+        return pb.ServerMessage(
+            welcome=pb.Welcome(
+                tasks=_task_specs(served),
+                heartbeat_ms=self._settings.heartbeat_ms,
+                max_in_flight=self._settings.max_in_flight,
+                server_version=self._version,
+            )
+        )
+
+    async def _converse(self, conversation: Conversation, context: Context) -> None:
+        """Read and write until one side has said goodbye; raises Hangup."""
+        reader = asyncio.create_task(self._listen(conversation, context))
+        writer = asyncio.create_task(conversation.outbox.run(context.write))
+        try:
+            await asyncio.wait((reader, writer, conversation.ended), return_when=asyncio.FIRST_COMPLETED)
+            if conversation.ended.done():
+                conversation.ended.result()
+            if reader.done():
+                reader.result()
+                await writer
+            else:
+                writer.result()
+        finally:
+            for task in (reader, writer):
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(reader, writer, return_exceptions=True)
+
+    async def _listen(self, conversation: Conversation, context: Context) -> None:
+        """Take messages until the device has no more; then let what is pending be answered."""
+        outbox, session, served = conversation.outbox, conversation.session, conversation.served
+        while (message := await context.read()) is not grpc.aio.EOF:
+            conversation.heard = self._loop.time()
+            match message.WhichOneof("kind"):
+                case "frame":
+                    session.frame(served, message.frame)
+                    await outbox.room()
+                case "cancel":
+                    session.cancel(message.cancel.sequence)
+                case "heartbeat":
+                    outbox.put(pb.ServerMessage(heartbeat=message.heartbeat))
+                    await outbox.room()
+                case "report":
+                    session.report = message.report
+                case "goodbye":
+                    break
+                case "hello":
+                    raise Hangup(grpc.StatusCode.INVALID_ARGUMENT, "a second hello; open another stream for it")
+                case _:  # of a newer agent, or about an offer that this server never made
+                    continue
+        await session.quiet()
+        outbox.close()
+
+    def _new_session(self, device: str) -> Session:
+        return Session(device, self.admission, self._metrics, self._settings.max_in_flight)
+
+
+def _task_specs(served: Served) -> list[pb.TaskSpec]:
+    return [pb.TaskSpec(name=task.name, labels=task.labels) for task in served.tasks]

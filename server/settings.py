@@ -1,0 +1,93 @@
+"""What the edge server can be told; every key is a flag of ``headwater server`` as well."""
+
+import ipaddress
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from headwater.compression.errors import SettingsError
+from headwater.compression.settings import between
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What the edge server can be told."""
+
+    section: ClassVar[str] = "server"
+
+    bundle: tuple[Path, ...] = ()
+    """Bundles to serve: directories or zips. SIGHUP reads them again."""
+    listen: str = "127.0.0.1:50051"
+    """Address of the gRPC service, host:port; port 0 takes a free one."""
+    http: str | None = "127.0.0.1:8051"
+    """Address of /metrics, /healthz and /readyz, host:port; empty for none."""
+    insecure: bool = False
+    """Allow `listen` to be more than loopback although the connection is not encrypted."""
+    workers: int = 0
+    """Batches that run at a time; 0 for one a core."""
+    threads: int = 1
+    """Threads of one batch's inference; more makes a single frame quicker and the whole slower."""
+    max_batch: int = 32
+    """Frames of one batch at most."""
+    max_wait_ms: float = 2.0
+    """While another batch runs, how long a frame may wait for company; an idle server never waits."""
+    queue: int = 256
+    """Frames that may wait in all; one more is refused at once."""
+    max_in_flight: int = 64
+    """Frames of one device that may be unanswered."""
+    max_streams: int = 2048
+    """Devices that may be connected."""
+    max_frame_bytes: int = 65536
+    """The largest frame that is looked at."""
+    heartbeat_ms: int = 15000
+    """A device that was silent for three times as long is taken for gone."""
+    grace_s: float = 10.0
+    """After SIGTERM, how long what is in flight may take."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is logged."""
+    log_format: Literal["json", "text"] = "json"
+    """json: an object a line; text: for reading at a terminal."""
+
+    def __post_init__(self) -> None:
+        """Check ranges, and that nothing but loopback is served without encryption unless it was asked for."""
+        between("workers", self.workers, 0, 256)
+        between("threads", self.threads, 1, 64)
+        between("max_batch", self.max_batch, 1, 1024)
+        between("max_wait_ms", self.max_wait_ms, 0, 1000)
+        between("queue", self.queue, 1, 1_000_000)
+        between("max_in_flight", self.max_in_flight, 1, 65536)
+        between("max_streams", self.max_streams, 1, 1_000_000)
+        between("max_frame_bytes", self.max_frame_bytes, 64, 1 << 21)
+        between("heartbeat_ms", self.heartbeat_ms, 10, 3_600_000)
+        between("grace_s", self.grace_s, 0, 3600)
+        for key, address in (("listen", self.listen), ("http", self.http)):
+            if address is not None:
+                split_address(key, address)
+        host, _ = split_address("listen", self.listen)
+        if not (self.insecure or is_loopback(host)):
+            raise SettingsError(
+                f"listen is {self.listen}, which other machines can reach, but the connection is not encrypted; "
+                "listen on 127.0.0.1 (and come through a tunnel), or set insecure (--insecure) in a network you trust."
+            )
+
+    @property
+    def worker_count(self) -> int:
+        """Batches that run at a time: `workers`, or one a core that this process may use."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+def split_address(key: str, address: str) -> tuple[str, int]:
+    """Split ``host:port`` or ``[host]:port``; raises :class:`SettingsError`."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise SettingsError(f"{key} is {address!r}; it must be host:port, such as 127.0.0.1:50051 or [::1]:50051.")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host; a name other than localhost counts as reachable by others."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

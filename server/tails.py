@@ -1,0 +1,135 @@
+"""The server's half of a bundle's network on ONNX Runtime: the decoder, then the tail of each task that was asked for.
+
+Sessions do not spin: a thread that waits for work sleeps, so that an idle server costs nothing and a busy one leaves
+its cores to the next batch. With one thread (the default) a batch runs in the thread that calls :meth:`Tails.run`,
+and several batches run side by side.
+
+Legend: B batch, C H W latent, K classes of a task, T tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime as ort
+
+from headwater.compression.errors import BundleError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headwater.compression.bundle import Bundle
+
+ORT_ERRORS: tuple[type[Exception], ...] = tuple(
+    getattr(ort.capi.onnxruntime_pybind11_state, name)
+    for name in ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
+)
+"""What onnxruntime raises for a graph that it cannot load or run."""
+
+
+def session(graph: bytes, threads: int) -> ort.InferenceSession:
+    """An inference session on the CPU whose threads never spin; raises one of :data:`ORT_ERRORS`."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Batches vary in size, and a memory pattern is kept for each size that was ever seen.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+class Tails:
+    """Decoder and tails of one bundle; may be run from many threads at a time.
+
+    Raises:
+        BundleError: if a graph does not load, or its inputs and outputs are not what the manifest says.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+        self.tasks = bundle.manifest.tasks
+        self.all_tasks = (1 << len(self.tasks)) - 1
+        """The mask of every task: bit t is the task at position t."""
+        latent = bundle.manifest.latent
+        self._latent = (latent.channels, latent.height, latent.width)
+        self._decoder = _load(bundle, "decoder.onnx", threads, {"latent", "mode"}, "features")
+        self._tails = [_load(bundle, task.tail_file, threads, {"features"}, "logits") for task in self.tasks]
+
+    def warm_up(self, *batches: int) -> None:
+        """Run zeros in batches of these sizes, so that the first frame does not wait for allocations.
+
+        Raises:
+            BundleError: if a graph fails, or gives scores of another shape than the task has labels.
+        """
+        for batch in batches:
+            try:
+                self.run(np.zeros((batch, *self._latent), np.float32), np.zeros(batch, np.int64), [0] * batch)
+            except ORT_ERRORS as error:
+                raise BundleError(f"the graphs of the bundle fail on a batch of {batch}: {error}") from error
+
+    def run(
+        self, latents: NDArray[np.float32], modes: NDArray[np.int64], masks: Sequence[int]
+    ) -> list[dict[str, list[float]] | None]:
+        """Class probabilities of a batch.
+
+        Args:
+            latents: dequantised, float32 [B, C, H, W].
+            modes: [B], the mode that coded each.
+            masks: [B], bit t set for the task at position t; 0 asks for all.
+
+        Returns:
+            For each frame the scores [K] of every task that it asked for, or None where the network gave something
+            that is not finite.
+
+        Raises:
+            One of :data:`ORT_ERRORS`.
+        """
+        (features,) = self._decoder.run(["features"], {"latent": latents, "mode": modes})
+        masks = [mask or self.all_tasks for mask in masks]
+        answers: list[dict[str, list[float]] | None] = [{} for _ in masks]
+        for position, (task, tail) in enumerate(zip(self.tasks, self._tails, strict=True)):
+            rows = [row for row, mask in enumerate(masks) if mask >> position & 1]
+            if not rows:
+                continue
+            wanted = features if len(rows) == len(masks) else features[rows]
+            (logits,) = tail.run(["logits"], {"features": wanted})
+            self._check_shape(task.name, logits.shape, (len(rows), len(task.labels)))
+            finite, scores = _softmax(logits)
+            for row, sound, values in zip(rows, finite, scores, strict=True):
+                answer = answers[row]
+                if answer is not None:
+                    answer[task.name] = values
+                if not sound:
+                    answers[row] = None
+        return answers
+
+    @staticmethod
+    def _check_shape(task: str, got: tuple[int, ...], wanted: tuple[int, int]) -> None:
+        if got != wanted:
+            raise BundleError(f"the tail of {task} gives logits {list(got)}; its labels want {list(wanted)}")
+
+
+def _load(bundle: Bundle, name: str, threads: int, inputs: set[str], output: str) -> ort.InferenceSession:
+    try:
+        loaded = session(bundle.read(name), threads)
+    except ORT_ERRORS as error:
+        raise BundleError(f"{name} of the bundle {bundle.manifest.name} does not load: {error}") from error
+    found = {node.name for node in loaded.get_inputs()}, [node.name for node in loaded.get_outputs()]
+    if found != (inputs, [output]):
+        raise BundleError(
+            f"{name} of the bundle {bundle.manifest.name} takes {sorted(found[0])} and gives {found[1]}; "
+            f"want {sorted(inputs)} and {[output]}"
+        )
+    return loaded
+
+
+def _softmax(logits: NDArray[np.float32]) -> tuple[list[bool], list[list[float]]]:
+    """Probabilities of each row [B, K], and whether the row's logits were all finite."""
+    finite = np.all(np.isfinite(logits), axis=1)
+    if not finite.all():
+        logits = np.where(finite[:, np.newaxis], logits, 0)
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return finite.tolist(), (weights / weights.sum(axis=1, keepdims=True)).tolist()
