@@ -147,8 +147,11 @@ def find_file(environment: Mapping[str, str], file: Path | None = None) -> Path 
                 f"{named} is not a file, but {source} names it as the configuration; correct the path or drop it."
             )
         return named
-    base = Path(environment.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-    places = (Path("headwater.toml"), base / "headwater" / "config.toml")
+    places = [Path("headwater.toml")]
+    if base := environment.get("XDG_CONFIG_HOME"):
+        places.append(Path(base) / "headwater" / "config.toml")
+    elif home := environment.get("HOME"):
+        places.append(Path(home) / ".config" / "headwater" / "config.toml")
     return next((place for place in places if place.is_file()), None)
 
 
@@ -301,10 +304,17 @@ def _checked(kind: Any, value: object, where: str) -> object:  # noqa: ANN401 - 
     if kind is float and type(value) is int:
         return float(value)
     if kind is Path and isinstance(value, str | Path):
-        return Path(value).expanduser()
+        return _at_home(Path(value), where)
     if kind in {bool, int, float, str} and type(value) is kind:
         return value
     raise SettingsError(f"{where} is {value!r}; it must be {_wanted(kind)}.")
+
+
+def _at_home(path: Path, where: str) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise SettingsError(f"{where} is {str(path)!r}, and there is no such home folder: {error}") from error
 
 
 def _wanted(kind: Any) -> str:  # noqa: ANN401 - see _from_text

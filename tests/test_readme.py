@@ -54,7 +54,7 @@ def test_the_pages_show_commands() -> None:
 def test_every_command_and_flag_of_the_pages_exists(page: str, line: str) -> None:
     command = get_command(cli.app)
     words = line.split("#", maxsplit=1)[0].split("|", maxsplit=1)[0].split()
-    while hasattr(command, "get_command") and words:
+    while hasattr(command, "get_command") and words and not words[0].startswith("-"):
         name = words.pop(0)
         command = command.get_command(None, name)
         assert command is not None, f"{page}: headwater {line}: there is no command {name}"

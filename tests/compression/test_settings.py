@@ -180,6 +180,7 @@ def test_a_value_where_a_section_belongs_is_named(tmp_path: Path) -> None:
         ("HEADWATER_CAMERA_CONUT", "1", r"HEADWATER_CAMERA_CONUT; did you mean HEADWATER_CAMERA_COUNT\?"),
         ("HEADWATER_CAMRA_COUNT", "1", r"HEADWATER_CAMRA_COUNT; did you mean HEADWATER_CAMERA_COUNT\?"),
         ("HEADWATER_CONFG", "x", r"HEADWATER_CONFG; did you mean HEADWATER_CONFIG\?"),
+        ("HEADWATER_CAMERA_FOLDER", "~nobody-here/x", "FOLDER is '~nobody-here/x', and there is no such home folder"),
         ("HEADWATER_CAMERA_RATE", "nan", "rate is nan; .*from environment HEADWATER_CAMERA_RATE"),
     ],
 )
@@ -206,10 +207,13 @@ def test_a_key_without_default_must_come_from_somewhere() -> None:
 
 
 def test_one_file_is_read_the_first_that_there_is(tmp_path: Path) -> None:
-    environment = {"XDG_CONFIG_HOME": str(tmp_path / "home")}
+    environment = {"HOME": str(tmp_path / "home")}
     assert find_file(environment) is None
-    user = toml(tmp_path / "home" / "headwater" / "config.toml", "")
+    assert find_file({}) is None
+    user = toml(tmp_path / "home" / ".config" / "headwater" / "config.toml", "")
     assert find_file(environment) == user
+    assert find_file({**environment, "XDG_CONFIG_HOME": str(tmp_path / "home" / ".config")}) == user
+    assert find_file({**environment, "XDG_CONFIG_HOME": "/nowhere"}) is None
     toml(tmp_path / "headwater.toml", "")
     assert find_file(environment) == Path("headwater.toml")
     named = toml(tmp_path / "named.toml", "")
