@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 _WORDS = {
     Status.TRUNCATED: "it is too short to be one",
     Status.TRAILING: "bytes are left over when all symbols are decoded",
-    Status.DAMAGED: "the decoder does not end where the encoder began",
+    Status.DAMAGED: "the decoder does not end in the state in which every encoder begins",
     Status.BAD_ESCAPE: "it has a symbol outside int16",
 }
 
@@ -145,8 +145,8 @@ class Coder:
             int16 [channels, H, W]: the mode's channels, or fewer where groups are.
 
         Raises:
-            FrameError: if the payload is not of this mode. Damage to a whole frame goes unnoticed once in about 2^31
-                times, damage to a cut one often: `headwater.compression.frame` has a checksum for both.
+            FrameError: if the payload is seen not to be of this mode. Most strings decode to some symbols: to notice
+                damage is the business of the checksum in `headwater.compression.frame`.
         """
         groups = len(self.tables.group_ends) if groups is None else groups
         if error := self._refusal(mode, groups):

@@ -11,8 +11,11 @@ latent from its end.
 
 x is kept below 2^63. Before a push would lift it there, its low 32 bits move out as a word; when a pull leaves it below
 2^31, the next word moves in. A frame's state starts at 0, where pushing the symbol that owns slot 0 leaves it at 0: a
-run of a channel's likeliest symbol at the end of a frame takes no bits. That the decoder ends at 0 too, with all words
-read, is the check that it decoded what was encoded.
+run of a channel's likeliest symbol at the end of a frame takes no bits. The decoder of a whole frame has to end at 0
+too, with all words read. This notices some damage for free, not all: frame.py adds a checksum.
+
+A mode with large frames has two states, for the even and the odd symbols of each channel, over one stream of words. A
+processor works on both at a time. They start at 2^31, so that each reads its words where it wrote them.
 
 This file is about 200 times slower than ``_rans.c`` and gives the same bytes, symbols and errors.
 """
