@@ -61,6 +61,10 @@ types: $(VENV)/.dev
 bench: $(VENV)/.peers ## every benchmark, beside its peers; writes out/bench.json; ARGS=--quick for a trial
 	$(BIN)/python -m benchmarks --json out/bench.json $(ARGS)
 
+.PHONY: train-solar
+train-solar: $(VENV)/.dev ## train the bundle of the demo again, hours on two cores; writes out/solar.zip
+	$(BIN)/headwater train solar --out out/solar.zip $(ARGS)
+
 .PHONY: protos
 protos: build/protos ## generate the modules in protos/ again
 	cp build/protos/headwater/protos/* protos/

@@ -1,0 +1,84 @@
+"""The run of all benchmarks: every one runs, their claims come together, and a crash is neither hidden nor catching."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as runner
+
+GOOD = """
+import sys
+from benchmarks import claims
+
+def main(arguments=None):
+    options = claims.options("Good.", arguments)
+    value = 1.0 if options.quick else 2.0
+    return claims.report("Good", [claims.at_least("good", "speed", value, unit="x", target=1.5, peer="none")], options)
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+BAD = """
+def main():
+    raise AssertionError("a wrong answer")
+
+main()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of two benchmarks, one of which finds a wrong answer, and a module that is none."""
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    for name in ("__init__", "claims"):
+        shutil.copy(runner.HERE / f"{name}.py", folder)
+    for name, text in (("good", GOOD), ("bad", BAD), ("shared", "VALUE = 1\n")):
+        (folder / f"{name}.py").write_text(text)
+    monkeypatch.setattr(runner, "HERE", folder)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    return folder
+
+
+@pytest.mark.usefixtures("folder")
+def test_all_run_and_a_failure_is_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "out" / "bench.json"
+    path.parent.mkdir()
+    path.write_text("stale")
+    assert runner.names() == ["bad", "good"]
+    assert runner.main(["--json", str(path)]) == 1
+    (claim,) = json.loads(path.read_text())
+    assert (claim["benchmark"], claim["value"], claim["holds"]) == ("good", 2.0, True)
+    output = capfd.readouterr()
+    assert "FAILED: python -m benchmarks.bad" in output.out
+    assert "a wrong answer" in output.err
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_figure_that_misses_its_target_is_no_failure(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    assert runner.main(["good", "--quick", "--json", str(path)]) == 0
+    assert [claim["holds"] for claim in json.loads(path.read_text())] == [False]
+
+
+def test_one_that_hangs_is_stopped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "bad.py").write_text("import threading\ndef main(): ...\nthreading.Event().wait()\n")
+    monkeypatch.setattr(runner, "LIMIT_S", 0.5)
+    assert runner.main(["bad"]) == 1
+    assert "bad was stopped after 0.5 s" in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_unknown_name_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        runner.main(["goood"])
+    assert "there is no benchmark goood; there are bad, good" in capsys.readouterr().err
+
+
+def test_every_benchmark_of_the_project_is_found() -> None:
+    assert {"__main__", "__init__", "claims"}.isdisjoint(runner.names())
+    assert set(runner.names()) <= {path.stem for path in runner.HERE.glob("*.py")}
