@@ -1,0 +1,91 @@
+"""gRPC at the device: how a channel is made, what its errors mean, and the unary call.
+
+This is the one place where gRPC's errors become headwater's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+
+from headwater.compression.errors import DeadlineError, FrameError, LinkError, RefusedError, UnknownBundleError
+from headwater.protos import edge_pb2 as pb
+from headwater.protos.edge_pb2_grpc import EdgeStub
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headwater.compression.errors import HeadwaterError
+
+OPTIONS: tuple[tuple[str, int], ...] = (
+    # Every attempt to connect gets a channel of its own, and this pool with it: gRPC's global one would remember a
+    # failed address, and its pauses would come on top of the link's.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+    # A peer that is gone without a word (a pulled cable, a lost NAT entry) is noticed in 40 s at most.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Measuring the bandwidth by pings costs 34 bytes for each message received: as much as a small frame.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.max_receive_message_length", 1 << 20),
+)
+
+_ERRORS: dict[grpc.StatusCode, type[HeadwaterError]] = {
+    grpc.StatusCode.CANCELLED: LinkError,
+    grpc.StatusCode.UNKNOWN: LinkError,
+    grpc.StatusCode.INVALID_ARGUMENT: FrameError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
+    grpc.StatusCode.NOT_FOUND: LinkError,
+    grpc.StatusCode.ALREADY_EXISTS: LinkError,
+    grpc.StatusCode.PERMISSION_DENIED: LinkError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: RefusedError,
+    grpc.StatusCode.FAILED_PRECONDITION: UnknownBundleError,
+    grpc.StatusCode.ABORTED: LinkError,
+    grpc.StatusCode.OUT_OF_RANGE: LinkError,
+    grpc.StatusCode.UNIMPLEMENTED: LinkError,
+    grpc.StatusCode.INTERNAL: LinkError,
+    grpc.StatusCode.UNAVAILABLE: RefusedError,
+    grpc.StatusCode.DATA_LOSS: LinkError,
+    grpc.StatusCode.UNAUTHENTICATED: LinkError,
+}
+
+FINAL = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+}
+"""With these a stream need not be tried again: the same hello would get the same answer."""
+
+
+def open_channel(server: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
+    """A channel to ``host:port``; it connects with the first call."""
+    if credentials is None:
+        return grpc.aio.insecure_channel(server, OPTIONS)
+    return grpc.aio.secure_channel(server, credentials, OPTIONS)
+
+
+def to_error(error: grpc.aio.AioRpcError, server: str) -> HeadwaterError:
+    """The headwater error of a failed call, with the server's own words."""
+    code, detail = error.code(), error.details() or ""
+    if code is grpc.StatusCode.UNAVAILABLE and "connect" in detail.lower():
+        return LinkError(f"no server answers at {server} ({detail}); is it running, and is the address right?")
+    return _ERRORS[code](f"the server {server} refused: {detail or code.name}")
+
+
+async def infer_once(server: str, frame: bytes, *, tasks: Sequence[str] = (), timeout_s: float = 10.0) -> pb.Answer:
+    """Send one self-contained frame by the unary call; raises a :class:`LinkError` or :class:`FrameError`."""
+    async with open_channel(server) as channel:
+        try:
+            answer: pb.Answer = await EdgeStub(channel).Infer(
+                pb.InferRequest(frame=frame, tasks=tasks), timeout=timeout_s, wait_for_ready=False
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise DeadlineError(f"no answer from {server} within {timeout_s:g} s; is it reachable?") from error
+            raise to_error(error, server) from error
+    return answer

@@ -1,0 +1,291 @@
+"""One long-lived stream to the edge server, and every frame answered once.
+
+A frame keeps its number for life (window.py has the numbers). When the connection breaks, what was flying is written
+again on the next one under the same number and session; the server answers a frame that it has run already from
+memory, so none is lost and none is run twice.
+
+Pauses between attempts to connect double up to a limit and are jittered, so that a fleet does not come back in one
+moment. They start small again only after an answer: a server that greets and falls over is not hammered.
+
+Used on one event loop only, which does nothing here but move bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import grpc.aio
+
+from headwater.compression.errors import HeadwaterError, LinkError
+from headwater.device.channel import FINAL, open_channel, to_error
+from headwater.device.window import Outgoing, Reply, Window
+from headwater.protos import edge_pb2 as pb
+from headwater.protos.edge_pb2_grpc import EdgeStub
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import TypeAlias
+
+    Call: TypeAlias = grpc.aio.StreamStreamCall[pb.DeviceMessage, pb.ServerMessage]
+
+DEFAULT_HEARTBEAT_MS = 10_000
+GOODBYE_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LinkOptions:
+    """How a link behaves."""
+
+    device: str
+    """The device's name."""
+    bundle_id: bytes
+    """Full id of the bundle whose frames are sent, 32 bytes."""
+    version: str = ""
+    """Of headwater, for people."""
+    window: int = 8
+    """Frames that may fly; the server may allow fewer."""
+    first_pause_s: float = 0.1
+    longest_pause_s: float = 10.0
+    connect_timeout_s: float = 20.0
+    """From opening a connection to the server's welcome; a link of 5 kbit/s needs two seconds of it."""
+
+
+class Link:
+    """``async with Link("edge:50051", options) as link: reply = await link.send(data)``."""
+
+    def __init__(
+        self,
+        server: str,
+        options: LinkOptions,
+        *,
+        channel: Callable[[str], grpc.aio.Channel] = open_channel,
+        rng: random.Random | None = None,
+    ) -> None:
+        """``channel`` opens a channel to an address, encrypted if need be; ``rng`` makes jitter and session number."""
+        self._rng = rng or random.SystemRandom()
+        self.server = server
+        self.options = options
+        self.window = Window(options.window, self._rng)
+        self.connections = 0
+        """How many there have been."""
+        self.connected = asyncio.Event()
+        self.welcome = pb.Welcome()
+        """The server's last greeting: its tasks and limits."""
+        self.mode_hint: pb.ModeHint | None = None
+        """The server's last wish on this connection."""
+        self.last_error: HeadwaterError | None = None
+        """Why there is no connection; None while there is one."""
+        self.heard_s = time.monotonic()
+        """When the server was last heard of."""
+        self._channel = channel
+        self._session = self._rng.getrandbits(63) + 1  # 0 would mean no session
+        self._control: deque[pb.DeviceMessage] = deque()
+        self._wake = asyncio.Event()
+        self._pause_s = options.first_pause_s
+        self._closing = False
+        self._runner: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._runner = asyncio.create_task(self._run(), name="headwater-link")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Say goodbye and close; frames without an answer get a :class:`LinkError`."""
+        assert self._runner is not None
+        self._closing = True
+        self._wake.set()
+        await asyncio.wait([self._runner], timeout=GOODBYE_S if self.connected.is_set() else 0)
+        self._runner.cancel()
+        await asyncio.gather(self._runner, return_exceptions=True)
+        self.window.fail_all(LinkError("the link was closed before the answer came"))
+
+    async def wait_connected(self, timeout_s: float | None = None) -> None:
+        """Wait for the server's welcome; raises the :class:`LinkError` of the last attempt after ``timeout_s``."""
+        assert self._runner is not None
+        waiter = asyncio.create_task(self.connected.wait())
+        await asyncio.wait([waiter, self._runner], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
+        if not self.connected.is_set():
+            raise self.last_error or LinkError(f"no server answers at {self.server} within {timeout_s:g} s")
+
+    async def send(
+        self, data: bytes, *, tasks: Sequence[str] = (), priority: int = 0, give_up_s: float | None = None
+    ) -> Reply:
+        """Send a frame in the stream form and wait for its answer, across any number of connections.
+
+        Cancelling the caller withdraws the frame. ``give_up_s``, by ``time.monotonic()``, ends the waiting with
+        STATUS_EXPIRED. Raises :class:`LinkError` when the link is closed, and what the server said when it refuses
+        this device for good.
+        """
+        if self._closing or self._runner is None:
+            raise LinkError("the link is closed; open a new one")
+        if self._runner.done() and self.last_error is not None:
+            raise self.last_error
+        frame = pb.FeatureFrame(data=data, tasks=tasks, priority=priority)
+        outgoing = self.window.submit(frame, time.monotonic(), give_up_s)
+        self._wake.set()
+        timer = self._give_up_at(outgoing)
+        try:
+            return await outgoing.future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if outgoing.future.cancelled() and outgoing.sequence in self.window.flying:
+                self.control(pb.DeviceMessage(cancel=pb.Cancel(sequence=outgoing.sequence)))
+
+    def control(self, message: pb.DeviceMessage) -> None:
+        """Write a message that is no frame, before the next frame; without a connection it is dropped."""
+        if self.connected.is_set():
+            self._control.append(message)
+            self._wake.set()
+
+    def _give_up_at(self, outgoing: Outgoing) -> asyncio.TimerHandle | None:
+        if outgoing.give_up_s is None:
+            return None
+        pause_s = max(outgoing.give_up_s - time.monotonic(), 0)
+        loop = asyncio.get_running_loop()
+        return loop.call_later(pause_s, lambda: self.window.give_up(outgoing, time.monotonic()))
+
+    # ------------------------------------------------------------ connections
+
+    async def _run(self) -> None:
+        while not self._closing:
+            try:
+                await self._converse()
+            except grpc.aio.AioRpcError as error:
+                self._lost(to_error(error, self.server))
+                if error.code() in FINAL:
+                    _log.error("%s", self.last_error)
+                    assert self.last_error is not None
+                    self.window.fail_all(self.last_error)
+                    return
+            except TimeoutError:
+                limit_s = self.options.connect_timeout_s
+                self._lost(LinkError(f"the server {self.server} did not greet within {limit_s:g} s"))
+            else:
+                self._lost(LinkError(f"the server {self.server} ended the stream"))
+            if not self._closing:
+                await asyncio.sleep(self._next_pause_s())
+
+    async def _converse(self) -> None:
+        """One connection, from hello to its end. Returns when the server ended it in order."""
+        async with self._channel(self.server) as channel:
+            call = EdgeStub(channel).Stream()
+            try:
+                async with asyncio.timeout(self.options.connect_timeout_s):
+                    await _write(call, pb.DeviceMessage(hello=self._hello()))
+                    first = await call.read()
+                if isinstance(first, pb.ServerMessage):
+                    self._greeted(first.welcome)
+                    await self._exchange(call)
+            finally:
+                self.connected.clear()
+                call.cancel()
+
+    async def _exchange(self, call: Call) -> None:
+        writer = asyncio.create_task(self._write_all(call), name="headwater-link-writer")
+        try:
+            while isinstance(message := await call.read(), pb.ServerMessage):
+                self._take(message)
+                if self.window.draining and not self.window.flying:
+                    return
+        finally:
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    def _hello(self) -> pb.Hello:
+        return pb.Hello(
+            device=self.options.device,
+            bundle_id=self.options.bundle_id,
+            agent_version=self.options.version,
+            session=self._session,
+            resume_from=self.window.resume_from,
+        )
+
+    def _greeted(self, welcome: pb.Welcome) -> None:
+        self.welcome, self.mode_hint, self.last_error = welcome, None, None
+        self.heard_s = time.monotonic()
+        self.connections += 1
+        self.window.greeted(welcome.max_in_flight)
+        self._control.clear()
+        self.connected.set()
+        _log.info("connected to %s", self.server)
+
+    def _lost(self, error: HeadwaterError) -> None:
+        if self.last_error is None and not self._closing:
+            _log.warning("%s; trying again", error)
+        self.last_error = error
+        self.window.lost()
+
+    def _next_pause_s(self) -> float:
+        pause_s = self._pause_s * self._rng.uniform(0.5, 1.0)
+        self._pause_s = min(self._pause_s * 2, self.options.longest_pause_s)
+        return pause_s
+
+    # ------------------------------------------------------------ writing and reading
+
+    async def _write_all(self, call: Call) -> None:
+        heartbeat_s = (self.welcome.heartbeat_ms or DEFAULT_HEARTBEAT_MS) / 1e3
+        due_s = time.monotonic() + heartbeat_s
+        while not self._closing:
+            self._wake.clear()
+            now_s = time.monotonic()
+            message = self._next_message(now_s)
+            if message is None and now_s < due_s:
+                held_s = self.window.held_for_s(now_s)
+                await _wait(self._wake, min(due_s - now_s, held_s or heartbeat_s))
+                continue
+            await _write(call, message or _heartbeat())
+            due_s = time.monotonic() + heartbeat_s
+        await _write(call, pb.DeviceMessage(goodbye=pb.Goodbye()))
+        await call.done_writing()
+
+    def _next_message(self, now_s: float) -> pb.DeviceMessage | None:
+        if self._control:
+            return self._control.popleft()
+        outgoing = self.window.next(now_s)
+        return None if outgoing is None else pb.DeviceMessage(frame=outgoing.frame)
+
+    def _take(self, message: pb.ServerMessage) -> None:
+        self.heard_s = time.monotonic()
+        match message.WhichOneof("kind"):
+            case "answer":
+                if self.window.answered(message.answer, self.heard_s):
+                    self._pause_s = self.options.first_pause_s
+            case "mode_hint":
+                self.mode_hint = message.mode_hint
+            case "drain":
+                _log.info("the server %s is stopping", self.server)
+                self.window.draining = True
+            case "offer":
+                reply = pb.OfferReply(offer=message.offer.offer, reason="this agent takes no offers")
+                self.control(pb.DeviceMessage(offer_reply=reply))
+        self._wake.set()
+
+
+async def _write(call: Call, message: pb.DeviceMessage) -> None:
+    try:
+        await call.write(message)
+    except asyncio.InvalidStateError:
+        # The call has ended, and grpc.aio says so in this odd way; reading from it will tell why.
+        await asyncio.sleep(0)
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
+def _heartbeat() -> pb.DeviceMessage:
+    return pb.DeviceMessage(heartbeat=pb.Heartbeat(sent_unix_ms=int(time.time() * 1e3)))
