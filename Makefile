@@ -84,6 +84,7 @@ build/protos: $(VENV)/.dev
 
 .PHONY: wheel
 wheel: $(VENV)/.dev ## build dist/headwater-*.whl
+	rm -rf build/lib* build/bdist* # what an earlier build left would be packed too
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 .PHONY: clean
