@@ -28,10 +28,9 @@ def run(*arguments: str | Path, env: dict[str, str] | None = None) -> str:
 
 def process(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the installed script as a user does."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("HEADWATER_")}
     command = [str(Path(sys.executable).with_name("headwater")), *map(str, arguments)]
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**clean, **WIDE, **environment}, timeout=60
+        command, capture_output=True, text=True, check=False, env={**os.environ, **WIDE, **environment}, timeout=60
     )
 
 
