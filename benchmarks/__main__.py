@@ -49,12 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(names())}")
     with tempfile.TemporaryDirectory() as folder:
         collected = Path(folder) / "bench.json"
-        failed = [name for name in options.names or names() if not run(name, collected, quick=options.quick)]
+        chosen = options.names or names()
+        failed = [name for name in chosen if not run(name, collected, quick=options.quick)]
         text = collected.read_text(encoding="utf-8") if collected.exists() else "[]\n"
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(text, encoding="utf-8")
-    Console().print(table("All claims", [Claim(**entry) for entry in json.loads(text)]))
+    if len(chosen) > 1:
+        Console().print(table("All claims", [Claim(**entry) for entry in json.loads(text)]))
     for name in failed:
         print(f"FAILED: python -m benchmarks.{name}")
     return len(failed)
