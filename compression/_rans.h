@@ -65,8 +65,10 @@ typedef struct {
 } Slots;
 
 typedef struct {
-    Pull buckets[BUCKETS][2]; /* split 0 in the first, frequency 0 in the second: search slots from index `symbol` */
-    Slots *slots;             /* [size + 1] in falling order of frequency */
+    /* The two symbols of each bucket. Where a bucket has more, or ESCAPE: split 0 in ones, frequency 0 in twos, and
+     * its slots have to be searched for from index `symbol`. */
+    Pull ones[BUCKETS], twos[BUCKETS];
+    Slots *slots; /* [size + 1] in falling order of frequency */
     int32_t low, high;
 } PullTable;
 

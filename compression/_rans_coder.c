@@ -176,20 +176,20 @@ static int32_t pull_rare(uint64_t *state, const PullTable *table, uint32_t first
 /* A constant `skewed` makes two functions of this: one that guesses the first symbol, one that does not. */
 INLINE int32_t pull_one(uint64_t *state, const PullTable *table, int skewed, Pull first, Words *words) {
     uint64_t x = *state;
-    uint32_t slot = (uint32_t)(x & (TOTAL - 1));
+    uint32_t slot = (uint32_t)(x & (TOTAL - 1)), bucket = slot / (TOTAL / BUCKETS);
     if (skewed && slot < first.frequency) {
         *state = refill(first.frequency * (x >> 16) + slot, words);
         return first.symbol;
     }
-    const Pull *bucket = table->buckets[slot / (TOTAL / BUCKETS)];
+    /* Choosing between whole words makes a conditional move of it; a branch would be guessed wrong too often. */
     uint64_t one, two;
-    memcpy(&one, bucket, 8);
-    memcpy(&two, bucket + 1, 8);
-    uint64_t chosen = slot >= bucket->split ? two : one;
+    memcpy(&one, table->ones + bucket, sizeof one);
+    memcpy(&two, table->twos + bucket, sizeof two);
+    uint64_t chosen = slot >= table->ones[bucket].split ? two : one;
     Pull pull;
-    memcpy(&pull, &chosen, 8);
+    memcpy(&pull, &chosen, sizeof pull);
     if (UNLIKELY(pull.frequency == 0)) return pull_rare(state, table, (uint16_t)pull.symbol, words);
-    *state = refill(pull.frequency * (x >> 16) + slot - pull.start, words);
+    *state = refill(pull.frequency * (x >> 16) + (slot - pull.start), words);
     return pull.symbol;
 }
 
@@ -198,7 +198,7 @@ INLINE int pull_plane(uint64_t states[2], int lanes, int skewed, const PullTable
                       size_t count) {
     uint64_t even = states[0], odd = states[1];
     Words local = *words;
-    Pull first = table->buckets[0][1];
+    Pull first = table->twos[0];
     int32_t worst = 0;
     size_t i = 0;
     if (lanes == 2) {
@@ -223,7 +223,7 @@ INLINE int pull_plane(uint64_t states[2], int lanes, int skewed, const PullTable
 
 static int pull_any(uint64_t states[2], int lanes, const PullTable *table, Words *words, int16_t *symbols,
                     size_t count) {
-    const Pull *first = &table->buckets[0][1]; /* the first symbol has at least a bucket, unless frequency is 0 */
+    const Pull *first = &table->twos[0]; /* frequency 0 or that of the symbol at slot 0 */
     if (first->frequency >= SKEWED) {
         return lanes == 1 ? pull_plane(states, 1, 1, table, words, symbols, count)
                           : pull_plane(states, 2, 1, table, words, symbols, count);

@@ -50,18 +50,18 @@ static Pull pull_of(const Slots *slots) {
 }
 
 /* One bucket; `first` is the index of the symbol that owns its first slot. */
-static void fill_bucket(Pull bucket[2], const Slots *slots, uint32_t count, uint32_t first, uint32_t bucket_end) {
-    const Slots *one = slots + first, *two = first + 1 < count ? one + 1 : one;
-    uint32_t one_end = (uint32_t)one->start + one->frequency, two_end = (uint32_t)two->start + two->frequency;
-    int needs_two = one_end < bucket_end;
-    if (one->symbol == ESCAPE_SYMBOL || (needs_two && (two->symbol == ESCAPE_SYMBOL || two_end < bucket_end))) {
-        bucket[0] = (Pull){0, 0, 0, 0};
-        bucket[1] = (Pull){0, 0, (int16_t)first, 0};
+static void fill_bucket(Pull *one, Pull *two, const Slots *slots, uint32_t count, uint32_t first, uint32_t bucket_end) {
+    const Slots *a = slots + first, *b = first + 1 < count ? a + 1 : a;
+    uint32_t a_end = (uint32_t)a->start + a->frequency, b_end = (uint32_t)b->start + b->frequency;
+    int needs_two = a_end < bucket_end;
+    if (a->symbol == ESCAPE_SYMBOL || (needs_two && (b->symbol == ESCAPE_SYMBOL || b_end < bucket_end))) {
+        *one = (Pull){0, 0, 0, 0};
+        *two = (Pull){0, 0, (int16_t)first, 0};
         return;
     }
-    bucket[0] = pull_of(one);
-    bucket[1] = pull_of(needs_two ? two : one);
-    bucket[0].split = needs_two ? (uint16_t)one_end : 0; /* 0: always the second, which is the same symbol */
+    *one = pull_of(a);
+    *two = pull_of(needs_two ? b : a);
+    one->split = needs_two ? (uint16_t)a_end : 0; /* 0: always the second, which is the same symbol */
 }
 
 static int fill_pull(PullTable *table, const uint16_t *frequencies, uint32_t count, int32_t low) {
@@ -78,7 +78,7 @@ static int fill_pull(PullTable *table, const uint16_t *frequencies, uint32_t cou
         for (uint32_t bucket = 0, first = 0; bucket < BUCKETS; bucket++) {
             uint32_t begin = bucket * (TOTAL / BUCKETS), end = begin + TOTAL / BUCKETS;
             while ((uint32_t)table->slots[first].start + table->slots[first].frequency <= begin) first++;
-            fill_bucket(table->buckets[bucket], table->slots, count, first, end);
+            fill_bucket(table->ones + bucket, table->twos + bucket, table->slots, count, first, end);
         }
     }
     free(order);

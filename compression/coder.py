@@ -115,6 +115,7 @@ class Coder:
         self.tables = tables
         self.height = height
         self.width = width
+        self._groups = len(tables.group_ends)
         self.implementation: Implementation = implementation or _choose()
         if self.implementation == "c" and _rans is None:
             raise ImportError(
@@ -148,7 +149,7 @@ class Coder:
             FrameError: if the payload is seen not to be of this mode. Most strings decode to some symbols: to notice
                 damage is the business of the checksum in `headwater.compression.frame`.
         """
-        groups = len(self.tables.group_ends) if groups is None else groups
+        groups = self._groups if groups is None else groups
         if error := self._refusal(mode, groups):
             raise error
         out = np.empty((self.tables.channels_of(mode, groups), self.height, self.width), np.int16)
@@ -189,10 +190,8 @@ class Coder:
         """The error for a mode or number of groups that there is not."""
         if not 0 <= mode < self.tables.modes:
             return FrameError(f"the frame has mode {mode}; this bundle has 0 to {self.tables.modes - 1}")
-        if not 1 <= groups <= len(self.tables.group_ends):
-            return FrameError(
-                f"the frame has {groups} channel groups; this bundle has 1 to {len(self.tables.group_ends)}"
-            )
+        if not 1 <= groups <= self._groups:
+            return FrameError(f"the frame has {groups} channel groups; this bundle has 1 to {self._groups}")
         return None
 
 

@@ -133,7 +133,11 @@ class PriorTables:
 
     def channels_of(self, mode: int, groups: int) -> int:
         """Channels that the first `groups` groups of a frame of `mode` hold."""
-        return min(self.mode_channels[mode], int(self.group_ends[groups - 1]))
+        return min(self.mode_channels[mode], self._ends[groups - 1])
+
+    @cached_property
+    def _ends(self) -> tuple[int, ...]:
+        return tuple(self.group_ends.tolist())
 
     def table(self, mode: int, channel: int) -> tuple[int, NDArray[np.uint16]]:
         """The first symbol and the frequencies [n + 1], ESCAPE's last, of a channel."""
