@@ -1,1 +1,68 @@
-"""The agent on the device: frame sources, head, controller, link."""
+"""The agent on the device: frame sources, head, controller, link.
+
+    from headwater.device import Agent
+
+    async with Agent("bundles/solar", "edge.local:50051") as agent:
+        answer = await agent.infer("cell.png")
+        print(answer["defect"].label, answer.bytes, "bytes", answer.latency_ms, "ms")
+
+Names are imported when they are first used, so that ``import headwater.device`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headwater.device.agent import Agent
+    from headwater.device.controller import (
+        Controller,
+        Decision,
+        FixedController,
+        Observation,
+        RateController,
+        Situation,
+    )
+    from headwater.device.feed import Feed, Picture
+    from headwater.device.record import FrameRecord, read_records
+    from headwater.device.settings import DeviceSettings
+    from headwater.device.sources import Source, open_source
+
+_MODULES = {
+    "Agent": "agent",
+    "Controller": "controller",
+    "Decision": "controller",
+    "DeviceSettings": "settings",
+    "Feed": "feed",
+    "FixedController": "controller",
+    "FrameRecord": "record",
+    "Observation": "controller",
+    "Picture": "feed",
+    "RateController": "controller",
+    "Situation": "controller",
+    "Source": "sources",
+    "open_source": "sources",
+    "read_records": "record",
+}
+
+__all__ = [
+    "Agent",
+    "Controller",
+    "Decision",
+    "DeviceSettings",
+    "Feed",
+    "FixedController",
+    "FrameRecord",
+    "Observation",
+    "Picture",
+    "RateController",
+    "Situation",
+    "Source",
+    "open_source",
+    "read_records",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the names above
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -50,6 +50,8 @@ class Situation:
     bytes_unanswered: int = 0
     silent_ms: float = 0.0
     """Since the last sign of life of the server, while frames were unanswered."""
+    held_ms: float = 0.0
+    """How long writing is held yet because the server was full."""
     connected: bool = True
     max_mode: int | None = None
     """The server's wish: no mode of a higher index."""
@@ -77,8 +79,10 @@ class Observation:
     prepare_ms: float
     head_ms: float
     code_ms: float
-    outcome: Literal["answered", "refused", "expired", "failed"]
-    """"refused": the server was full. "expired": too late to be run. "failed": anything else."""
+    outcome: Literal["answered", "expired", "failed"]
+    """"expired": no answer by the deadline. "failed": refused for good."""
+    attempts: int = 1
+    """How often the frame was written; more than 1 after a broken connection or a full server."""
     round_trip_ms: float | None = None
     """From writing the frame for the last time to its answer; None where none came."""
     server_ms: float = 0.0

@@ -73,11 +73,17 @@ class Feed:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.stop()
+        await asyncio.to_thread(self._thread.join, JOIN_TIMEOUT_S)
+
+    def stop(self) -> None:
+        """Let the iteration end at once, as if the source had ended; call it on the event loop."""
         self._stop.set()
         self.source.close()
         with self._lock:
+            self._slot, self._ended = None, True
             self._lock.notify_all()
-        await asyncio.to_thread(self._thread.join, JOIN_TIMEOUT_S)
+        self._arrived.set()
 
     def __aiter__(self) -> Self:
         return self
@@ -118,7 +124,9 @@ class Feed:
         except Exception as caught:  # noqa: BLE001
             error = caught
         with self._lock:
-            self._ended, self._error = True, error
+            if not self._stop.is_set():
+                self._error = error
+            self._ended = True
         self._wake()
 
     def _handle(self, shot: Shot) -> None:
@@ -146,7 +154,7 @@ class Feed:
                 self.dropped += self._slot is not None
             else:
                 self._lock.wait_for(lambda: self._slot is None or self._stop.is_set())
-            self._slot = picture
+            self._slot = None if self._stop.is_set() else picture
         self._wake()
 
     def _wake(self) -> None:

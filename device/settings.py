@@ -67,6 +67,15 @@ class DeviceSettings:
             raise SettingsError(f"server is {self.server!r}; it must be host:port, such as edge.local:50051.")
 
     @property
+    def bundle_path(self) -> Path:
+        """The bundle, which has no default; raises :class:`SettingsError` if it is not set."""
+        if self.bundle is None:
+            raise SettingsError(
+                "no bundle is set; give --bundle PATH, or set HEADWATER_DEVICE_BUNDLE or the file's key."
+            )
+        return self.bundle
+
+    @property
     def device_name(self) -> str:
         """The name that was set, or the machine's."""
         return self.name or socket.gethostname()

@@ -1,0 +1,352 @@
+"""The agent: picture -> controller -> head -> frame -> link -> record.
+
+    async with Agent("bundles/solar", "edge.local:50051") as agent:
+        answer = await agent.infer("cell.png")
+        print(answer["defect"].label, answer["defect"].score, answer.bytes, answer.latency_ms)
+
+A worker thread runs head and coder; the event loop only moves bytes. Frames are coded one after the other, each in the
+mode that the controller picks at that moment, and up to a window of them are unanswered at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from headwater.compression.bundle import Bundle
+from headwater.compression.datasets import read_image
+from headwater.compression.errors import (
+    DeadlineError,
+    FrameError,
+    HeadwaterError,
+    LinkError,
+    SettingsError,
+    UnknownBundleError,
+)
+from headwater.device.answers import results, status_name
+from headwater.device.channel import open_channel
+from headwater.device.controller import Controller, Decision, FixedController, Observation, RateController, Situation
+from headwater.device.feed import Picture
+from headwater.device.head import Coded, FrameMaker
+from headwater.device.link import Link, LinkOptions
+from headwater.device.record import FrameRecord, RecordFile, ServerTimes
+from headwater.device.report import PERIOD_S, Reporter
+from headwater.device.settings import DeviceSettings
+from headwater.protos import edge_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Mapping
+
+    import grpc.aio
+    from numpy.typing import NDArray
+
+    from headwater.compression.manifest import Manifest
+    from headwater.device.window import Reply
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_S = 10.0
+
+_ERRORS: dict[str, type[HeadwaterError]] = {
+    "invalid_frame": FrameError,
+    "unknown_bundle": UnknownBundleError,
+    "expired": DeadlineError,
+    "unknown_task": SettingsError,
+}
+
+
+class Agent:
+    """The device end. Open it with ``async with``; everything then runs on that event loop."""
+
+    def __init__(
+        self,
+        bundle: Bundle | Path | str,
+        server: str | None = None,
+        settings: DeviceSettings | None = None,
+        *,
+        controller: Controller | None = None,
+        connect_timeout_s: float | None = CONNECT_TIMEOUT_S,
+        channel: Callable[[str], grpc.aio.Channel] = open_channel,
+    ) -> None:
+        """Prepare an agent; entering it loads the bundle and connects.
+
+        Args:
+            bundle: a loaded bundle, or the path of one.
+            server: host:port; None for the settings' own.
+            settings: threads, window, tasks, width, gain, deadline and so on; None for the defaults.
+            controller: picks modes; None for a fixed one where the settings name width or gain, else the rule.
+            connect_timeout_s: how long entering waits for the server; None does not wait at all.
+            channel: opens a gRPC channel to an address.
+        """
+        self.settings = settings or DeviceSettings()
+        self.server = server or self.settings.server
+        self.controller = controller
+        self._bundle = bundle
+        self._connect_timeout_s = connect_timeout_s
+        self._channel = channel
+        self._stack = AsyncExitStack()
+        self._turn = asyncio.Lock()
+        self._reporter = Reporter()
+
+    async def __aenter__(self) -> Self:
+        """Load the bundle and connect.
+
+        Raises :class:`BundleError`, :class:`SettingsError` for a task that the bundle lacks, and :class:`LinkError`
+        when the server does not answer in time or refuses.
+        """
+        async with AsyncExitStack() as stack:
+            self._worker = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="headwater-head"))
+            self._loaded = await self._in_worker(partial(_load, self._bundle, self.settings))
+            self.controller = self.controller or self._loaded.controller
+            records = self.settings.records
+            self._records = stack.enter_context(RecordFile(records)) if records is not None else None
+            link = Link(self.server, self._link_options(), channel=self._channel)
+            self.link = await stack.enter_async_context(link)
+            if self._connect_timeout_s is not None:
+                await self.link.wait_connected(self._connect_timeout_s)
+            reports = asyncio.create_task(self._report_now_and_then(), name="headwater-reports")
+            stack.push_async_callback(_cancel, reports)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the bundle in use."""
+        return self._loaded.manifest
+
+    async def infer(
+        self,
+        image: Image.Image | NDArray[np.uint8] | bytes | Path | str,
+        *,
+        name: str = "",
+        truth: Mapping[str, str] | None = None,
+    ) -> FrameRecord:
+        """Answer one picture.
+
+        Args:
+            image: a Pillow image, an array [H, W] or [H, W, 3] (RGB), an encoded picture, or the path of one.
+            name: for the record.
+            truth: the right label of each task, for the record.
+
+        Raises:
+            DataError: the picture cannot be read.
+            DeadlineError: the settings' deadline passed.
+            LinkError: the link was closed, or the server refused the device; with its subclasses.
+            HeadwaterError: what else the server said to this frame.
+        """
+        taken_s = time.monotonic()
+        picture, found = await self._in_worker(partial(decode, image))
+        record = await self._answer(Picture(name or found, picture, truth or {}, taken_s))
+        if record.status != "ok":
+            raise _ERRORS.get(record.status, LinkError)(f"no answer ({record.status}): {record.detail}")
+        return record
+
+    async def run(
+        self,
+        pictures: AsyncIterable[Picture],
+        on_answer: Callable[[FrameRecord], None] = lambda _: None,
+        count: int | None = None,
+    ) -> None:
+        """Answer every picture of a feed, up to ``count``; returns when all have been answered or given up.
+
+        ``on_answer`` gets each record as it is done, in any order. An error of the feed is raised when what was taken
+        before it has been answered, one of the link at once.
+        """
+        failed: HeadwaterError | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                try:
+                    await self._take_all(group, pictures, on_answer, count)
+                except HeadwaterError as error:
+                    failed = error
+        except* HeadwaterError as errors:
+            failed = _first(errors)
+        if failed is not None:
+            raise failed
+
+    async def _take_all(
+        self,
+        group: asyncio.TaskGroup,
+        pictures: AsyncIterable[Picture],
+        on_answer: Callable[[FrameRecord], None],
+        count: int | None,
+    ) -> None:
+        slots = asyncio.Semaphore(self.settings.window)
+        iterator = aiter(pictures)
+        taken = 0
+        while taken != count:
+            await slots.acquire()  # before the picture is taken, so that a live source drops old ones meanwhile
+            picture = await anext(iterator, None)
+            if picture is None:
+                return
+            group.create_task(self._answer_and_tell(picture, on_answer, slots))
+            taken += 1
+
+    # ------------------------------------------------------------ one frame
+
+    async def _answer_and_tell(
+        self, picture: Picture, on_answer: Callable[[FrameRecord], None], slots: asyncio.Semaphore
+    ) -> None:
+        try:
+            on_answer(await self._answer(picture))
+        finally:
+            slots.release()
+
+    async def _answer(self, picture: Picture) -> FrameRecord:
+        taken = datetime.now(UTC) - timedelta(seconds=time.monotonic() - picture.taken_s)
+        async with self._turn:
+            decision = self._choose(picture.taken_s)
+            coded = await self._in_worker(
+                partial(self._loaded.maker.make, picture.image, decision.mode, decision.groups)
+            )
+        deadline_ms = self.settings.deadline_ms
+        give_up_s = None if deadline_ms is None else picture.taken_s + deadline_ms / 1e3
+        reply = await self.link.send(coded.data, tasks=self.settings.tasks, give_up_s=give_up_s)
+        record = self._record(picture, taken, decision, coded, reply)
+        self._learn(record, reply)
+        return record
+
+    def _choose(self, taken_s: float) -> Decision:
+        now_s = time.monotonic()
+        window, hint = self.link.window, self.link.mode_hint
+        assert self.controller is not None
+        return self.controller.choose(
+            Situation(
+                deadline_ms=self.settings.deadline_ms,
+                age_ms=(now_s - taken_s) * 1e3,
+                interval_ms=1e3 / self.settings.fps if self.settings.fps else None,
+                frames_unanswered=window.unanswered,
+                bytes_unanswered=window.bytes_flying,
+                silent_ms=(now_s - self.link.heard_s) * 1e3 if window.flying else 0.0,
+                held_ms=(window.held_for_s(now_s) or 0.0) * 1e3,
+                connected=self.link.connected.is_set(),
+                max_mode=hint.max_mode or None if hint is not None else None,
+                max_groups=min(hint.max_groups, self._loaded.maker.groups) or None if hint is not None else None,
+            )
+        )
+
+    def _record(self, picture: Picture, taken: datetime, decision: Decision, coded: Coded, reply: Reply) -> FrameRecord:
+        answer, mode = reply.answer, self.manifest.modes[decision.mode]
+        timing = answer.timing
+        return FrameRecord(
+            sequence=answer.sequence,
+            name=picture.name,
+            taken=taken.isoformat(timespec="milliseconds"),
+            source="edge" if answer.status == pb.STATUS_OK else "none",
+            status=status_name(answer),
+            detail=answer.detail,
+            mode=mode.index,
+            width=mode.width,
+            gain=mode.gain,
+            groups=decision.groups or self._loaded.maker.groups,
+            bytes=len(coded.data),
+            attempts=reply.attempts,
+            latency_ms=(time.monotonic() - picture.taken_s) * 1e3,
+            prepare_ms=coded.prepare_ms,
+            head_ms=coded.head_ms,
+            code_ms=coded.code_ms,
+            wait_ms=reply.wait_s * 1e3,
+            round_trip_ms=(reply.round_trip_s or 0.0) * 1e3,
+            server=ServerTimes(timing.queue_us, timing.decode_us, timing.run_us, timing.batch, timing.queue_depth),
+            results=results(answer, self.manifest.tasks),
+            truth=picture.truth,
+        )
+
+    def _learn(self, record: FrameRecord, reply: Reply) -> None:
+        assert self.controller is not None
+        if self._records is not None:
+            self._records.write(record)
+        self._reporter.add(record)
+        self.controller.observe(
+            Observation(
+                mode=record.mode,
+                sent_bytes=record.bytes,
+                prepare_ms=record.prepare_ms,
+                head_ms=record.head_ms,
+                code_ms=record.code_ms,
+                outcome="answered" if record.status == "ok" else "expired" if record.status == "expired" else "failed",
+                attempts=record.attempts,
+                round_trip_ms=None if reply.round_trip_s is None else record.round_trip_ms,
+                server_ms=record.server.total_ms,
+                batch=record.server.batch,
+                bytes_ahead=reply.bytes_ahead,
+            )
+        )
+
+    # ------------------------------------------------------------ beside the frames
+
+    def _link_options(self) -> LinkOptions:
+        return LinkOptions(
+            self.settings.device_name,
+            self._loaded.bundle_id,
+            metadata.version("headwater"),
+            window=self.settings.window,
+            longest_pause_s=self.settings.retry_s,
+        )
+
+    async def _report_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(PERIOD_S)
+            self.link.control(pb.DeviceMessage(report=self._reporter.report()))
+
+    async def _in_worker(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What is kept of a bundle: the server's graphs in it are freed with it."""
+
+    maker: FrameMaker
+    manifest: Manifest
+    bundle_id: bytes
+    controller: Controller
+
+
+def _load(bundle: Bundle | Path | str, settings: DeviceSettings) -> _Loaded:
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    for task in settings.tasks:
+        bundle.task(task)
+    return _Loaded(FrameMaker(bundle, settings.threads), bundle.manifest, bundle.id, controller_for(bundle, settings))
+
+
+def controller_for(bundle: Bundle, settings: DeviceSettings) -> Controller:
+    """A fixed mode where the settings name width or gain, else the rule; raises :class:`BundleError`."""
+    if settings.width is None and settings.gain is None:
+        return RateController(bundle.manifest.modes)
+    return FixedController.of(bundle, settings.width, settings.gain)
+
+
+def decode(image: Image.Image | NDArray[np.uint8] | bytes | Path | str) -> tuple[Image.Image, str]:
+    """Make a Pillow image of whatever a picture is given as, with its file's name if it has one."""
+    if isinstance(image, Image.Image):
+        return image, ""
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(image), ""
+    if isinstance(image, bytes):
+        return read_image(image), ""
+    return read_image(Path(image)), Path(image).name
+
+
+def _first(errors: BaseExceptionGroup[HeadwaterError]) -> HeadwaterError:
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

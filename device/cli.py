@@ -1,0 +1,143 @@
+"""``headwater device``: the agent's command, a group whose default is to run it."""
+
+import json
+import logging
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from headwater.compression.cli import ConfigOption
+
+if TYPE_CHECKING:
+    from headwater.device.settings import DeviceSettings
+
+app = typer.Typer()
+
+BundleOption = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="The model bundle: a directory or a zip. The server has the same.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback(invoke_without_command=True)
+def device(
+    context: typer.Context,
+    *,
+    bundle: BundleOption = None,
+    server: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Address of the edge server.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help="A folder or file, solar, digits, camera:N, /dev/videoN, http://..., rtsp://..., or - for JPEG or PNG "
+            "pictures on standard input.",
+        ),
+    ] = None,
+    once: Annotated[
+        Path | None, typer.Option(metavar="IMAGE", help="Answer this one picture and exit, instead of a source.")
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Pictures a second; as many as are answered if not given.")] = None,
+    count: Annotated[int | None, typer.Option(help="Stop after so many pictures.")] = None,
+    repeat: Annotated[
+        bool | None, typer.Option("--repeat", help="Begin a folder or data set again at its end.")
+    ] = None,
+    width: Annotated[float | None, typer.Option(help="Use only this width; a rule picks it otherwise.")] = None,
+    gain: Annotated[int | None, typer.Option(help="Use only this gain, 0 for the fewest bytes.")] = None,
+    deadline_ms: Annotated[int | None, typer.Option(help="Time from a picture to its answer.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="A task to ask for; may be given several times.")] = None,
+    records: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append a JSON line a frame to this file.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The device's name; the machine's own if not given.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of the head's inference.")] = None,
+    window: Annotated[int | None, typer.Option(help="Frames that may be unanswered.")] = None,
+    retry_s: Annotated[float | None, typer.Option(help="Longest pause between two attempts to connect.")] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None, typer.Option(help="Least level that is logged.")
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Run the device agent: take pictures, send them as feature frames, print the answers.
+
+    It connects again by itself when the server or the link goes away. Ctrl-C or SIGTERM: it takes no more pictures,
+    waits a moment for the answers that are due, and prints a summary.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    given: dict[str, Any] = {**locals(), "tasks": task}
+    settings = _settings(given, config)
+    if once is not None:
+        _once(settings, once, as_json=as_json)
+        return
+    import asyncio
+
+    from headwater.device.running import run
+
+    sys.exit(asyncio.run(run(settings, as_json=as_json)))
+
+
+@app.command()
+def profile(
+    bundle: BundleOption = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of the head's inference.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each width is run.")] = 200,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Measure the head of every width on this machine, beside the whole model where the bundle has it."""
+    from rich.console import Console
+
+    from headwater.compression.bundle import Bundle
+    from headwater.device import profile as profiling
+    from headwater.device.screen import profile_table
+
+    settings = _settings({"bundle": bundle, "threads": threads}, config)
+    loaded = Bundle.load(settings.bundle_path)
+    rows, whole_ms = profiling.profile(loaded, threads=settings.threads, rounds=rounds)
+    if as_json:
+        typer.echo(json.dumps({"widths": [asdict(row) for row in rows], "whole_ms": whole_ms}, indent=2))
+        return
+    threaded = f"{settings.threads} thread{'s' if settings.threads > 1 else ''}"
+    whole = "" if whole_ms is None else f"; the whole model takes {whole_ms:.3f} ms here"
+    Console().print(profile_table(rows, f"{loaded.manifest.name}, {threaded}{whole}", whole_ms))
+
+
+def _settings(given: dict[str, Any], config: Path | None) -> "DeviceSettings":
+    from headwater.compression.settings import resolve
+    from headwater.device.settings import DeviceSettings
+
+    flags = {field.name: given[field.name] for field in fields(DeviceSettings) if field.name in given}
+    settings = resolve(DeviceSettings, flags, file=config).value
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", force=True)
+    return settings
+
+
+def _once(settings: "DeviceSettings", image: Path, *, as_json: bool) -> None:
+    import asyncio
+
+    from headwater.compression.bundle import Bundle
+    from headwater.compression.datasets import read_image
+    from headwater.device.answers import results
+    from headwater.device.channel import infer_once
+    from headwater.device.controller import FixedController
+    from headwater.device.head import FrameMaker
+
+    bundle = Bundle.load(settings.bundle_path)
+    mode = FixedController.of(bundle, settings.width, settings.gain).mode
+    coded = FrameMaker(bundle, settings.threads).make(read_image(image), mode, file=True)
+    timeout_s = settings.deadline_ms / 1e3 if settings.deadline_ms is not None else 10.0
+    answer = asyncio.run(infer_once(settings.server, coded.data, tasks=settings.tasks, timeout_s=timeout_s))
+    found = results(answer, bundle.manifest.tasks)
+    if as_json:
+        typer.echo(
+            json.dumps({"bytes": len(coded.data), "results": {task: asdict(one) for task, one in found.items()}})
+        )
+        return
+    for task, result in found.items():
+        others = ", ".join(f"{label} {score:.1%}" for label, score in result.scores.items() if label != result.label)
+        typer.echo(f"{task}: {result.label} {result.score:.1%} ({others})")
+    typer.echo(f"{len(coded.data)} bytes sent, head {coded.head_ms:.2f} ms")

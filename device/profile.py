@@ -1,0 +1,79 @@
+"""How long the head takes on this machine, width by width, beside the whole model where the bundle has it.
+
+Widths take turns in each round, so that a clock that changes or a neighbour that wakes falls on all of them alike.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from headwater.device.head import FrameMaker, session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from headwater.compression.bundle import Bundle
+
+LOCAL = "local.onnx"
+WARM_UP = 5
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Times of one width, ms; medians but for `head_p95_ms`."""
+
+    width: float
+    head_ms: float
+    head_p95_ms: float
+    prepare_ms: float
+    code_ms: float
+    """At the width's finest gain."""
+    macs: int
+    parameters: int
+
+
+def profile(bundle: Bundle, *, threads: int = 1, rounds: int = 200) -> tuple[list[Profile], float | None]:
+    """Measure every width; also the median time of the whole model in ms, None where the bundle has none."""
+    maker = FrameMaker(bundle, threads)
+    finest = {mode.width: mode for mode in bundle.manifest.modes}  # sorted by gain, so the last one stays
+    pixels = np.random.default_rng(0).integers(0, 256, bundle.manifest.input.shape, dtype=np.uint8)
+    picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    whole = _whole(bundle, pixels, threads)
+    coded = {width: [maker.make(picture, mode.index)] for width, mode in finest.items()}
+    whole_ms: list[float] = []
+    for _ in range(rounds + WARM_UP):
+        for width, mode in finest.items():
+            coded[width].append(maker.make(picture, mode.index))
+        if whole is not None:
+            begin = time.perf_counter()
+            whole()
+            whole_ms.append((time.perf_counter() - begin) * 1e3)
+    rows = [
+        Profile(
+            width,
+            median(one.head_ms for one in kept),
+            float(np.quantile([one.head_ms for one in kept], 0.95)),
+            median(one.prepare_ms for one in kept),
+            median(one.code_ms for one in kept),
+            finest[width].head_macs,
+            finest[width].head_parameters,
+        )
+        for width, all_coded in coded.items()
+        if (kept := all_coded[-rounds:])
+    ]
+    return rows, median(whole_ms[-rounds:]) if whole_ms else None
+
+
+def _whole(bundle: Bundle, pixels: NDArray[np.uint8], threads: int) -> Callable[[], object] | None:
+    if LOCAL not in bundle:
+        return None
+    model = session(bundle.read(LOCAL), threads)
+    return lambda: model.run(None, {"image": pixels[np.newaxis]})

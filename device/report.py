@@ -1,0 +1,64 @@
+"""What the agent tells the server about itself now and then: a few dozen bytes, every half minute."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from headwater.protos import edge_pb2 as pb
+
+if TYPE_CHECKING:
+    from headwater.device.record import FrameRecord
+
+PERIOD_S = 30.0
+LOOK_BACK_S = 60.0
+_THERMAL = Path("/sys/class/thermal/thermal_zone0/temp")
+
+
+class Reporter:
+    """Sums up the records of the last minute."""
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[float, FrameRecord]] = deque(maxlen=4096)
+        self._answered = self._unanswered = 0
+
+    def add(self, record: FrameRecord) -> None:
+        """Count a frame that is done with."""
+        self._recent.append((time.monotonic(), record))
+        if record.status == "ok":
+            self._answered += 1
+        else:
+            self._unanswered += 1
+
+    def report(self) -> pb.Report:
+        """The report for now."""
+        since_s = time.monotonic() - LOOK_BACK_S
+        recent = [record for at_s, record in self._recent if at_s >= since_s]
+        round_trips = [record.round_trip_ms for record in recent if record.status == "ok"]
+        return pb.Report(
+            frames_answered=self._answered,
+            frames_dropped=self._unanswered,
+            round_trip_us=int(median(round_trips) * 1e3) if round_trips else 0,
+            head_ms=median(record.head_ms for record in recent) if recent else 0.0,
+            mode=recent[-1].mode if recent else 0,
+            memory_kib=resident_kib(),
+            temperature_c=_temperature(),
+        )
+
+
+def resident_kib() -> int:
+    """Resident memory of this process, KiB."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+def _temperature() -> float:
+    """The processor's, degrees Celsius; 0 where the machine does not tell."""
+    try:
+        return int(_THERMAL.read_text(encoding="ascii")) / 1000
+    except (OSError, ValueError):
+        return 0.0

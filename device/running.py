@@ -1,0 +1,66 @@
+"""``headwater device`` while it runs: feed, agent and screen together, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from headwater.device.agent import Agent
+from headwater.device.feed import Feed
+from headwater.device.screen import Screen, State
+from headwater.device.sources import open_source
+
+if TYPE_CHECKING:
+    from headwater.device.record import FrameRecord
+    from headwater.device.settings import DeviceSettings
+
+GRACE_S = 3.0
+"""After a signal, how long answers that are due are waited for."""
+REFRESH_S = 0.5
+
+
+async def run(settings: DeviceSettings, *, as_json: bool = False) -> int:
+    """Run the agent until its source ends, ``count`` is reached or a signal comes; the exit status.
+
+    0: every frame was answered. 1: some were given up.
+    """
+    agent = Agent(settings.bundle_path, settings=settings, connect_timeout_s=None)
+    source = open_source(settings.source)
+    with Screen(Console(), as_json=as_json) as screen:
+        async with agent, Feed(source, settings.fps, repeat=settings.repeat) as feed:
+
+            def state() -> State:
+                error = agent.link.last_error
+                connected, waiting = agent.link.connected.is_set(), agent.link.window.unanswered
+                return State(connected, str(error or ""), waiting, feed.dropped, feed.skipped)
+
+            def show(record: FrameRecord) -> None:
+                screen.show(record, state())
+
+            work = asyncio.create_task(agent.run(feed, show, settings.count))
+            _stop_on_signals(feed, work)
+            while not (await asyncio.wait([work], timeout=REFRESH_S))[0]:
+                screen.wait(state())
+            final = state()
+        screen.summary(final)
+    if not work.cancelled():
+        work.result()
+    return 0 if screen.totals.answered == screen.totals.statuses.total() and not work.cancelled() else 1
+
+
+def _stop_on_signals(feed: Feed, work: asyncio.Task[None]) -> None:
+    """First signal: no more pictures, a moment for the answers that are due. Second one: end now."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+            loop.add_signal_handler(number, work.cancel)
+        feed.stop()
+        loop.call_later(GRACE_S, work.cancel)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
