@@ -169,7 +169,7 @@ def _range(sample: Sample, name: str, offset: int, models: list[tuple[Any, ...]]
         encoder = constriction.stream.queue.RangeEncoder()
         for part, each in zip(parts, models, strict=True):
             encoder.encode(part, *each)
-        return encoder.get_compressed()
+        return np.asarray(encoder.get_compressed())
 
     def decode(words: NDArray[np.uint32]) -> list[NDArray[np.int32]]:
         decoder = constriction.stream.queue.RangeDecoder(words)
@@ -185,7 +185,7 @@ def _ans(sample: Sample, name: str, offset: int, models: list[tuple[Any, ...]], 
         coder = constriction.stream.stack.AnsCoder()
         for part, each in zip(reversed(parts), reversed(models), strict=True):
             coder.encode_reverse(part, *each)
-        return coder.get_compressed()
+        return np.asarray(coder.get_compressed())
 
     def decode(words: NDArray[np.uint32]) -> list[NDArray[np.int32]]:
         coder = constriction.stream.stack.AnsCoder(words)
