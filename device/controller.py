@@ -13,7 +13,7 @@ room for and that arrives by the deadline, judged by the slow end of what the la
 from __future__ import annotations
 
 import math
-from collections import defaultdict, deque
+from collections import deque
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -33,6 +33,12 @@ OVERHEAD_BYTES = 80
 MEMORY = 32
 """Frames that an estimate looks back on."""
 SLOW_QUANTILE = 0.95
+LEAST_FOR_LINE = 6
+"""Frames from which on a straight line is drawn through sizes and times."""
+SCATTERS = 2.0
+"""How many of their standard deviations the line's upper end is above it."""
+PROBE_AFTER = 16
+"""Frames in the same mode after which one in a better mode is tried, if it would likely be in time."""
 
 
 @dataclass(frozen=True)
@@ -128,77 +134,117 @@ class RateController:
     """The most accurate mode that fits the link and the deadline; the one with the fewest bytes before it knows any.
 
     From the answers of the last frames it keeps the head's time by width, the server's time, and for each frame its
-    size and its time on the network. What another size would have taken is foretold on the safe side: a larger frame in
-    proportion, as if all the time were transmission, a smaller one saving only what is above the shortest time seen. So
-    it climbs to larger modes in steps that each confirm the last, and never leaps. Of what the last frames foretell,
-    the slow end (95 %) counts. Between two pictures there must be time to transmit one, or frames would pile up.
+    size and its time on the network. What another size would take is foretold on the safe side in two ways, and the
+    lower of the two counts. One is in proportion: a larger frame as if all the time were transmission, a smaller one
+    saving only what is above the shortest time seen, and of that the slow end (95 %). The other is a straight line
+    through sizes and times, with an upper end that moves away from it where nothing was seen yet. So it climbs to
+    larger modes in steps that each confirm the last; where jitter hides what a larger frame would take, one frame now
+    and then tries it. Between two pictures there must be time to transmit one, or frames would pile up.
     """
 
     def __init__(self, modes: Sequence[Mode], memory: int = MEMORY) -> None:
         self._modes = sorted(modes, key=lambda mode: (-fmean(mode.accuracy.values()), mode.mean_bytes))
         self._by_index = {mode.index: mode for mode in modes}
         self._sizes = np.array([[mode.p95_bytes + OVERHEAD_BYTES] for mode in self._modes])
-        self._device_ms: dict[float, deque[float]] = defaultdict(lambda: deque(maxlen=memory))
+        self._device_ms: dict[float, deque[float]] = {mode.width: deque(maxlen=memory) for mode in modes}
         self._server_ms: deque[float] = deque(maxlen=memory)
         self._network: deque[tuple[float, float]] = deque(maxlen=memory)
+        self._head_ms = np.zeros(len(modes))
+        self._same_mode = 0
+        self._last_mode: int | None = None
 
     def choose(self, situation: Situation) -> Decision:
         """Pick from the bundle's table of measured accuracy; there is always a cheapest mode."""
         most = len(self._modes) if situation.max_mode is None else situation.max_mode
         allowed = [at for at, mode in enumerate(self._modes) if mode.index <= most]
-        if not self._network:
+        if self._network:
+            chosen = self._best(allowed, situation, SLOW_QUANTILE)
+            if self._same_mode >= PROBE_AFTER:
+                self._same_mode = 0
+                chosen = self._one_up(chosen, self._best(allowed, situation, 0.5), allowed)
+        else:
             chosen = min(allowed, key=lambda at: self._modes[at].mean_bytes)
-            return Decision(self._modes[chosen].index, situation.max_groups)
-        network_ms = self._network_ms(situation.bytes_unanswered)
-        server_ms = _slow(self._server_ms)
-        total_ms = [self._head_ms(mode) + server_ms + network_ms[at] for at, mode in enumerate(self._modes)]
-        fitting = (at for at in allowed if self._fits(at, total_ms[at], network_ms[at], situation))
-        chosen = next(fitting, min(allowed, key=total_ms.__getitem__))
         return Decision(self._modes[chosen].index, situation.max_groups)
 
     def observe(self, observation: Observation) -> None:
         """Take the times of an answered frame; others say nothing of the link."""
+        self._same_mode = self._same_mode + 1 if observation.mode == self._last_mode else 1
+        self._last_mode = observation.mode
         device_ms = observation.prepare_ms + observation.head_ms + observation.code_ms
         self._device_ms[self._by_index[observation.mode].width].append(device_ms)
+        self._head_ms = np.array([self._device_time_ms(mode) for mode in self._modes])
         if observation.round_trip_ms is None or observation.outcome != "answered":
             return
         self._server_ms.append(observation.server_ms)
         size = observation.sent_bytes + observation.bytes_ahead + OVERHEAD_BYTES
         self._network.append((size, max(observation.round_trip_ms - observation.server_ms, 0.0)))
 
-    def _network_ms(self, bytes_ahead: int) -> NDArray[np.float64]:
-        """Time on the network that each mode has to reckon with, [M], in the order of `_modes`."""
-        sizes, times_ms = np.array(self._network).T  # [N] each
-        fastest_ms = times_ms.min()
-        ratio = (self._sizes + bytes_ahead) / sizes  # [M, N]
-        foretold = np.where(ratio >= 1, times_ms * ratio, fastest_ms + (times_ms - fastest_ms) * ratio)
-        foretold.sort(axis=1)
-        slow: NDArray[np.float64] = foretold[:, _slow_rank(len(sizes))]
-        return slow
+    def _best(self, allowed: list[int], situation: Situation, quantile: float) -> int:
+        """Position of the most accurate mode that fits, reckoning with this quantile; of the quickest if none does."""
+        known, times_ms = np.array(self._network).T  # [N] each
+        sizes = self._sizes + situation.bytes_unanswered  # [M, 1]
+        network_ms = _in_proportion(sizes, known, times_ms, quantile)
+        network_ms = np.minimum(network_ms, _by_line(sizes[:, 0], known, times_ms))
+        total_ms = self._head_ms + network_ms + _quantile(self._server_ms, SLOW_QUANTILE)
+        fits = np.ones(len(self._modes), np.bool_)
+        if situation.interval_ms is not None:
+            fits &= np.maximum(network_ms - times_ms.min(), self._head_ms) <= situation.interval_ms
+        if situation.deadline_ms is not None:
+            fits &= situation.age_ms + total_ms <= situation.deadline_ms
+        return next((at for at in allowed if fits[at]), min(allowed, key=total_ms.__getitem__))
 
-    def _fits(self, at: int, total_ms: float, network_ms: float, situation: Situation) -> bool:
-        fastest_ms = min(time_ms for _, time_ms in self._network)
-        busy_ms = max(network_ms - fastest_ms, self._head_ms(self._modes[at]))
-        if situation.interval_ms is not None and busy_ms > situation.interval_ms:
-            return False
-        return situation.deadline_ms is None or situation.age_ms + total_ms <= situation.deadline_ms
+    def _one_up(self, chosen: int, promising: int, allowed: list[int]) -> int:
+        """The next mode above the chosen one, if a better one looks promising; it costs one frame to see."""
+        better = [
+            at
+            for at in allowed
+            if promising <= at < chosen and self._modes[at].mean_bytes > self._modes[chosen].mean_bytes
+        ]
+        return min(better, key=lambda at: self._modes[at].mean_bytes, default=chosen)
 
-    def _head_ms(self, mode: Mode) -> float:
+    def _device_time_ms(self, mode: Mode) -> float:
         """Slow end of the width's own times, or another width's scaled by the multiply-adds."""
         if self._device_ms[mode.width]:
-            return _slow(self._device_ms[mode.width])
+            return _quantile(self._device_ms[mode.width], SLOW_QUANTILE)
         known = [m for m in self._modes if self._device_ms[m.width]]
-        if not known:
-            return 0.0
         nearest = min(known, key=lambda m: abs(m.width - mode.width))
         return median(self._device_ms[nearest.width]) * mode.head_macs / max(nearest.head_macs, 1)
 
 
-def _slow(values: Iterable[float]) -> float:
-    """The 95 % quantile, 0 for nothing: one of the values themselves, and the greatest of fewer than 20."""
-    ordered = sorted(values)
-    return ordered[_slow_rank(len(ordered))] if ordered else 0.0
+def _in_proportion(
+    sizes: NDArray[np.float64], known: NDArray[np.float64], times_ms: NDArray[np.float64], quantile: float
+) -> NDArray[np.float64]:
+    """A quantile of what each frame's time says of other sizes, on the safe side; [M, 1] -> [M]."""
+    fastest_ms = times_ms.min()
+    ratio = sizes / known  # [M, N]
+    foretold = np.where(ratio >= 1, times_ms * ratio, fastest_ms + (times_ms - fastest_ms) * ratio)
+    foretold.sort(axis=1)
+    at_quantile: NDArray[np.float64] = foretold[:, _rank(len(known), quantile)]
+    return at_quantile
 
 
-def _slow_rank(count: int) -> int:
-    return math.ceil(SLOW_QUANTILE * count) - 1
+def _by_line(
+    sizes: NDArray[np.float64], known: NDArray[np.float64], times_ms: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Upper end of a straight line's prediction interval, [M]; infinite where there is too little to draw one through.
+
+    It widens with the distance from the sizes that were seen, and with the scatter of the times.
+    """
+    count, spread = len(known), float(((known - known.mean()) ** 2).sum())
+    if count < LEAST_FOR_LINE or spread == 0:
+        return np.full(len(sizes), np.inf)
+    away, slope = sizes - known.mean(), max(float((known - known.mean()) @ times_ms) / spread, 0.0)
+    residuals = times_ms - times_ms.mean() - slope * (known - known.mean())
+    scatter = math.sqrt(float(residuals @ residuals) / (count - 2))
+    line = np.maximum(times_ms.mean() + slope * away, times_ms.min())
+    upper: NDArray[np.float64] = line + SCATTERS * scatter * np.sqrt(1 + 1 / count + away**2 / spread)
+    return upper
+
+
+def _quantile(values: Collection[float], quantile: float) -> float:
+    """By rank: one of the values themselves; 95 % of fewer than 20 is the greatest."""
+    return sorted(values)[_rank(len(values), quantile)]
+
+
+def _rank(count: int, quantile: float) -> int:
+    return math.ceil(quantile * count) - 1

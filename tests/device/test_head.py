@@ -1,0 +1,78 @@
+"""The head's latents, symbols and frames against onnxruntime and the oracle of the small bundle."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headwater.compression.bundle import Bundle
+from headwater.compression.errors import BundleError
+from headwater.device.head import FrameMaker, Head, session
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def maker(tiny_bundle: Bundle) -> FrameMaker:
+    return FrameMaker(tiny_bundle)
+
+
+def picture(seed: int) -> Image.Image:
+    return Image.fromarray(tiny.image(seed)[0])
+
+
+def test_symbols_are_those_of_the_oracle(tiny_bundle: Bundle) -> None:
+    head = Head(tiny_bundle)
+    for mode in tiny_bundle.manifest.modes:
+        latent = head.latent(tiny.image(5), mode.width)
+        assert latent.shape == (mode.channels, 8, 8)
+        quantised = head.quantise(latent, mode.index)
+        assert quantised.dtype == np.int16
+        np.testing.assert_array_equal(quantised, tiny.symbols(tiny_bundle, 5, mode.index))
+
+
+def test_symbols_are_clipped_to_sixteen_bits(tiny_bundle: Bundle) -> None:
+    latent = np.full((2, 8, 8), 1e9, np.float32)
+    latent[1] = -1e9
+    quantised = Head(tiny_bundle).quantise(latent, 0)
+    assert {int(quantised[0].min()), int(quantised[1].max())} == {32767, -32768}
+
+
+@pytest.mark.parametrize("mode", [0, 3, 10, 15])
+def test_frames_are_those_of_the_oracle(tiny_bundle: Bundle, maker: FrameMaker, mode: int) -> None:
+    coded = maker.make(picture(7), mode)
+    assert coded.data == tiny_bundle.frames().pack(tiny.frame(tiny_bundle, 7, mode))
+    assert min(coded.prepare_ms, coded.head_ms, coded.code_ms) > 0
+
+
+def test_fewer_groups_make_a_frame_that_decodes(tiny_bundle: Bundle, maker: FrameMaker) -> None:
+    coded = maker.make(picture(7), 15, groups=2)
+    frame = tiny_bundle.frames().unpack(coded.data)
+    assert (frame.mode, frame.groups) == (15, 2)
+    decoded = tiny_bundle.coder().decode(frame.payload, 15, 2)
+    np.testing.assert_array_equal(decoded, tiny.symbols(tiny_bundle, 7, 15)[: tiny.GROUP_ENDS[1]])
+
+
+def test_self_contained_frames_name_their_bundle(tiny_bundle: Bundle, maker: FrameMaker) -> None:
+    assert tiny_bundle.frames().unpack_file(maker.make(picture(7), 3, file=True).data).mode == 3
+
+
+def test_any_picture_is_taken(maker: FrameMaker) -> None:
+    wide = Image.new("RGBA", (640, 48), (200, 10, 10, 255))
+    assert maker.make(wide, 0).data[0] == 0
+
+
+def test_the_bundle_can_be_freed(tiny_bundle: Bundle) -> None:
+    copy = Bundle(tiny_bundle.manifest_bytes, {name: tiny_bundle.read(name) for name in tiny_bundle.manifest.files})
+    gone = weakref.ref(copy)
+    maker = FrameMaker(copy)
+    del copy
+    gc.collect()
+    assert gone() is None
+    assert maker.make(picture(1), 0).data
+
+
+def test_a_graph_that_is_none() -> None:
+    with pytest.raises(BundleError, match="cannot load a graph"):
+        session(b"no graph")

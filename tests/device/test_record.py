@@ -1,0 +1,86 @@
+"""Records written, read back, and mended after a kill."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from headwater.compression.errors import DataError, SettingsError
+from headwater.device.record import FrameRecord, RecordFile, Result, ServerTimes, read_records
+
+RECORD = FrameRecord(
+    sequence=7,
+    name="zelle ü.png",
+    taken="2026-05-04T09:12:33.120+00:00",
+    source="edge",
+    status="ok",
+    detail="",
+    mode=4,
+    width=0.25,
+    gain=0,
+    groups=3,
+    bytes=31,
+    attempts=1,
+    latency_ms=9.5,
+    prepare_ms=0.25,
+    head_ms=0.5,
+    code_ms=0.125,
+    wait_ms=0.0,
+    round_trip_ms=8.5,
+    server=ServerTimes(40, 25, 1100, 1, 0),
+    results={"defect": Result("intact", 0.75, {"intact": 0.75, "defective": 0.25})},
+    truth={"defect": "intact"},
+)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    records = [RECORD, replace(RECORD, sequence=8, status="expired", results={}, detail="no answer\nbefore"), RECORD]
+    with RecordFile(tmp_path / "new" / "r.jsonl") as file:
+        for record in records:
+            file.write(record)
+            assert len(list(read_records(file.path))) <= len(records)  # readable while it is written
+    assert list(read_records(tmp_path / "new" / "r.jsonl")) == records
+
+
+def test_a_kill_loses_the_last_line_at_most(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    with RecordFile(path) as file:
+        file.write(RECORD)
+        file.write(RECORD)
+    whole = path.read_bytes()
+    for end in range(whole.index(b"\n") + 1, len(whole)):
+        path.write_bytes(whole[:end])
+        with RecordFile(path) as file:
+            file.write(RECORD)
+        read = list(read_records(path))
+        assert read == [RECORD] * len(read)
+        assert len(read) >= 2
+
+
+def test_lines_are_plain_json(tmp_path: Path) -> None:
+    with RecordFile(tmp_path / "r.jsonl") as file:
+        file.write(RECORD)
+    (line,) = (tmp_path / "r.jsonl").read_text("utf-8").splitlines()
+    plain = json.loads(line)
+    assert plain["results"]["defect"]["label"] == "intact"
+    assert plain["server"]["run_us"] == 1100
+
+
+def test_truth() -> None:
+    assert RECORD.correct == {"defect": True}
+    assert replace(RECORD, truth={"defect": "defective", "other": "x"}).correct == {"defect": False}
+    assert replace(RECORD, truth={}).correct == {}
+
+
+def test_an_answer_by_its_task() -> None:
+    assert RECORD["defect"].score == 0.75
+    with pytest.raises(KeyError, match="no answer to 'defekt'; there are defect"):
+        RECORD["defekt"]
+
+
+def test_unwritable_and_missing(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be written"):
+        RecordFile(tmp_path)
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_records(tmp_path / "none"))

@@ -1,0 +1,68 @@
+"""What is printed."""
+
+import io
+import json
+from dataclasses import replace
+
+from rich.console import Console
+
+from headwater.device.screen import Screen, State, Totals, line, summary
+from tests.device.test_record import RECORD
+
+STATE = State(connected=True, why_not="", unanswered=0, dropped=0, skipped=0)
+
+
+def printed(*, terminal: bool, as_json: bool = False) -> str:
+    out = io.StringIO()
+    with Screen(Console(file=out, force_terminal=terminal, width=120), as_json=as_json) as screen:
+        screen.wait(replace(STATE, connected=False, why_not="no server answers"))
+        screen.show(RECORD, STATE)
+        screen.summary(STATE)
+    return out.getvalue()
+
+
+def test_a_line_a_frame_where_there_is_no_terminal() -> None:
+    lines = printed(terminal=False).splitlines()
+    assert lines[0] == "zelle ü.png  defect intact 75%     31 B  mode 0.25/0      9.5 ms"
+    assert lines[1].startswith(
+        "1 of 1 frames answered; 31 bytes a frame; latency p50 9.5 ms, p95 9.5 ms; right: defect"
+    )
+
+
+def test_one_live_line_at_a_terminal() -> None:
+    out = printed(terminal=True)
+    assert "connected" in out
+    assert "1 answered" in out
+
+
+def test_json_lines() -> None:
+    (only,) = printed(terminal=True, as_json=True).splitlines()
+    assert json.loads(only)["name"] == "zelle ü.png"
+
+
+def test_markup_in_a_name_is_text() -> None:
+    out = io.StringIO()
+    with Screen(Console(file=out)) as screen:
+        screen.show(replace(RECORD, name="[bold]x[/]"), STATE)
+    assert "[bold]x[/]" in out.getvalue()
+
+
+def test_a_frame_without_an_answer() -> None:
+    assert "no answer (expired): late" in line(replace(RECORD, status="expired", detail="late"))
+
+
+def test_totals() -> None:
+    totals = Totals()
+    for number in range(1, 101):
+        totals.add(
+            replace(RECORD, latency_ms=float(number), bytes=number, truth={"defect": ("intact", "x")[number % 2]})
+        )
+    totals.add(replace(RECORD, status="expired", results={}))
+    assert (totals.answered, totals.latency_ms(0.5), totals.latency_ms(0.95)) == (100, 50.0, 95.0)
+    assert totals.accuracy == {"defect": 0.5}
+    text = summary(totals, replace(STATE, unanswered=2, dropped=3, skipped=4))
+    assert text.startswith("100 of 103 frames answered; 1 expired; 3 dropped; 4 unreadable pictures skipped; 50 bytes")
+
+
+def test_totals_of_nothing() -> None:
+    assert summary(Totals(), STATE) == "0 of 0 frames answered"
