@@ -139,13 +139,21 @@ class Bundle:
         """The same bundle with this ``manifest.sig``; see :mod:`headwater.compression.signature`."""
         return Bundle(self.manifest_bytes, self._files, signature)
 
+    def with_file(self, name: str, data: bytes) -> Bundle:
+        """The same bundle with one file added or replaced; it has another id and no signature."""
+        return Bundle.build(self.manifest, {**self._files, name: data})
+
     def save(self, path: Path | str) -> Path:
         """Write it as a directory, or as a zip if the path ends in ``.zip``; returns the path.
 
         The manifest is written last, so that a directory that was cut short is not taken for a bundle.
         """
         path = Path(path)
-        entries = {**self._files, **({SIGNATURE: self.signature} if self.signature else {}), MANIFEST: self.manifest_bytes}
+        entries = {
+            **self._files,
+            **({SIGNATURE: self.signature} if self.signature else {}),
+            MANIFEST: self.manifest_bytes,
+        }
         if path.suffix == ".zip":
             path.parent.mkdir(parents=True, exist_ok=True)
             with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -66,7 +66,10 @@ class InputSpec:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> InputSpec:
         """Build it from a manifest's ``input``."""
-        return cls(cast("Literal['L', 'RGB']", data["mode"]), int(data["height"]), int(data["width"]))
+        height, width = data["height"], data["width"]
+        if not (isinstance(height, int) and isinstance(width, int)):
+            raise BundleError(f"input size is {width!r}x{height!r}; want two whole numbers")
+        return cls(cast("Literal['L', 'RGB']", data["mode"]), height, width)
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 MAX_MODES = 64
 MAX_MANIFEST_BYTES = 1 << 20
+MAX_TEXT = 10_000
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -44,7 +45,9 @@ class LatentSpec:
     def __post_init__(self) -> None:
         """Check the ranges; raises :class:`BundleError`."""
         if not (1 <= self.channels <= 255 and 1 <= self.height <= 1024 and 1 <= self.width <= 1024):
-            raise BundleError(f"latent is {self.channels}x{self.height}x{self.width}; want 1..255 channels, sides 1..1024")
+            raise BundleError(
+                f"latent is {self.channels}x{self.height}x{self.width}; want 1..255 channels, sides 1..1024"
+            )
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,9 @@ class Manifest:
             raise BundleError("the manifest lists no task; a bundle answers at least one")
         for mode in self.modes:
             if not 1 <= mode.channels <= self.latent.channels:
-                raise BundleError(f"mode {mode.index} sends {mode.channels} channels; the latent has {self.latent.channels}")
+                raise BundleError(
+                    f"mode {mode.index} sends {mode.channels} channels; the latent has {self.latent.channels}"
+                )
 
     @property
     def widths(self) -> tuple[float, ...]:
@@ -164,29 +169,70 @@ class Manifest:
         if len(data) > MAX_MANIFEST_BYTES:
             raise BundleError(f"manifest.json has {len(data)} bytes; the most that is read is {MAX_MANIFEST_BYTES}")
         try:
-            plain = json.loads(data)
-            if plain.get("schema") != SCHEMA:
-                raise BundleError(
-                    f"the bundle's schema is {plain.get('schema')!r}; this version reads schema {SCHEMA}: "
-                    "build the bundle again with `headwater train`, or install the version that made it"
-                )
+            plain = json.loads(data, parse_constant=_no_constant)
+            _check_schema(plain)
             return cls(
-                name=str(plain["name"]),
-                created=str(plain["created"]),
+                name=_text(plain["name"]),
+                created=_text(plain["created"]),
                 input=InputSpec.from_json(plain["input"]),
-                latent=LatentSpec(**plain["latent"]),
-                modes=tuple(Mode(**mode) for mode in plain["modes"]),
-                tasks=tuple(Task(_task_name(task["name"]), tuple(map(str, task["labels"]))) for task in plain["tasks"]),
+                latent=LatentSpec(**{key: _integer(value) for key, value in plain["latent"].items()}),
+                modes=tuple(_mode(mode) for mode in plain["modes"]),
+                tasks=tuple(_task(task) for task in plain["tasks"]),
                 files={_file_name(name): _entry(entry) for name, entry in plain["files"].items()},
-                parent=plain["parent"],
+                parent=None if plain["parent"] is None else _text(plain["parent"]),
                 recipe=dict(plain["recipe"]),
                 data=dict(plain["data"]),
                 measured=dict(plain["measured"]),
             )
-        except BundleError:
-            raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BundleError(f"manifest.json is not a bundle manifest of schema {SCHEMA}: {error!r}") from error
+
+
+def _check_schema(plain: Mapping[str, Any]) -> None:
+    if plain.get("schema") != SCHEMA:
+        raise BundleError(
+            f"the bundle's schema is {plain.get('schema')!r}; this version reads schema {SCHEMA}: "
+            "build the bundle again with `headwater train`, or install the version that made it"
+        )
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise TypeError(f"{value!r:.80} is not a text of at most {MAX_TEXT} characters")
+    return value
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"{value!r:.80} is not a whole number of at least 0")
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"{value!r:.80} is not a number of at least 0")
+    return float(value)
+
+
+def _mode(plain: Mapping[str, Any]) -> Mode:
+    whole = {key: _integer(plain[key]) for key in ("index", "gain", "channels", "head_macs", "head_parameters")}
+    real = {key: _number(plain[key]) for key in ("width", "mean_bytes", "p95_bytes")}
+    scores = {
+        key: {_task_name(task): _number(value) for task, value in plain[key].items()}
+        for key in ("accuracy", "balanced_accuracy", "auroc")
+    }
+    return Mode(**whole, **real, **scores)  # type: ignore[arg-type] - each group has fields of one type
+
+
+def _task(plain: Mapping[str, Any]) -> Task:
+    labels = tuple(_text(label) for label in plain["labels"])
+    if len(labels) < 2:
+        raise ValueError(f"the task {plain['name']!r} has {len(labels)} labels; want at least 2")
+    return Task(_task_name(plain["name"]), labels)
 
 
 def _file_name(name: str) -> str:

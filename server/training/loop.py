@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +108,7 @@ class Run:
         path = self._path(stage)
         partial = path.with_suffix(".part")
         torch.save(state, partial)
-        os.replace(partial, path)  # a run that is killed here keeps the checkpoint before
+        partial.replace(path)  # a run that is killed here keeps the checkpoint before
 
     def _resume(self, stage: Stage) -> int:
         path = self._path(stage)

@@ -76,14 +76,17 @@ class Recipe:
             raise SettingsError(f"the input side is {self.side}; it must be a multiple of 32, at least 32")
         if len(self.start_gains) != len(self.rate_weights):
             raise SettingsError(
-                f"there are {len(self.start_gains)} start gains and {len(self.rate_weights)} rate weights; give as many of each"
+                f"there are {len(self.start_gains)} start gains and {len(self.rate_weights)} rate weights; "
+                "give as many of each"
             )
         if 1.0 not in self.widths or list(self.widths) != sorted(set(self.widths)) or self.widths[0] <= 0:
             raise SettingsError(f"the widths are {self.widths}; give them ascending, each above 0, the last 1.0")
         if len(self.widths) * len(self.start_gains) > 64:
             raise SettingsError(f"{len(self.widths)} widths and {len(self.start_gains)} gains make over 64 modes")
         if not 1 <= self.groups <= self.latent_channels:
-            raise SettingsError(f"{self.groups} groups of {self.latent_channels} channels; want 1 to the number of channels")
+            raise SettingsError(
+                f"{self.groups} groups of {self.latent_channels} channels; want 1 to the number of channels"
+            )
         if not 1 <= self.cut <= 15:
             raise SettingsError(f"the cut is after block {self.cut}; want 1 to 15")
 
@@ -102,7 +105,14 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
-SOLAR = Recipe(colour="L", augmentation=Augmentation(flip_vertical=True))
+SOLAR = Recipe(
+    colour="L",
+    teacher_epochs=14,
+    match_epochs=12,
+    tune_epochs=30,
+    batch=48,
+    augmentation=Augmentation(flip_vertical=True),
+)
 DIGITS = Recipe(
     colour="L",
     side=32,

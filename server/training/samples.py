@@ -56,8 +56,8 @@ def augment(images: torch.Tensor, how: Augmentation, generator: torch.Generator)
         return (torch.rand(B, generator=generator) * 2 - 1) * limit
 
     angle, size = uniform(math.radians(how.rotate_degrees)), 1 + uniform(how.scale)
-    flip_x = _signs(B, how.flip_horizontal, generator)
-    flip_y = _signs(B, how.flip_vertical, generator)
+    flip_x = _signs(B, generator, flip=how.flip_horizontal)
+    flip_y = _signs(B, generator, flip=how.flip_vertical)
     matrix = torch.zeros(B, 2, 3)
     matrix[:, 0, 0], matrix[:, 0, 1] = angle.cos() * size * flip_x, -angle.sin() * size
     matrix[:, 1, 0], matrix[:, 1, 1] = angle.sin() * size, angle.cos() * size * flip_y
@@ -69,6 +69,6 @@ def augment(images: torch.Tensor, how: Augmentation, generator: torch.Generator)
     return x.clamp(0, 255).contiguous(memory_format=torch.channels_last)
 
 
-def _signs(count: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
+def _signs(count: int, generator: torch.Generator, *, flip: bool) -> torch.Tensor:
     signs = torch.randint(0, 2, (count,), generator=generator) * 2.0 - 1.0
     return signs if flip else torch.ones(count)

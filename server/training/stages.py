@@ -42,7 +42,9 @@ def class_weights(labels: torch.Tensor, classes: int, recipe: Recipe) -> torch.T
     return counts.sum() / (classes * counts) if balanced else torch.ones(classes)
 
 
-def teacher_stage(model: Lite0, samples: Samples, recipe: Recipe, weights: Sequence[torch.Tensor], generator: torch.Generator) -> Stage:
+def teacher_stage(
+    model: Lite0, samples: Samples, recipe: Recipe, weights: Sequence[torch.Tensor], generator: torch.Generator
+) -> Stage:
     """Fine-tune the whole network on the tasks."""
 
     def step(indices: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
@@ -54,7 +56,9 @@ def teacher_stage(model: Lite0, samples: Samples, recipe: Recipe, weights: Seque
     return Stage("teacher", recipe.teacher_epochs, model, optimizer, step)
 
 
-def match_stage(student: Student, teacher: Lite0, samples: Samples, recipe: Recipe, generator: torch.Generator) -> Stage:
+def match_stage(
+    student: Student, teacher: Lite0, samples: Samples, recipe: Recipe, generator: torch.Generator
+) -> Stage:
     """Stage 1: head, gains, prior and decoder learn the teacher's features at the cut; cheap, as no tail runs."""
     teacher.eval()
 
@@ -107,7 +111,12 @@ def tune_stage(
             + recipe.feature_weight * error
             + _rate(bits, modes, recipe)
         )
-        figures = {"task": task.item(), "distill": distill.item(), "feature": error.item(), "bytes": bits.mean().item() / 8}
+        figures = {
+            "task": task.item(),
+            "distill": distill.item(),
+            "feature": error.item(),
+            "bytes": bits.mean().item() / 8,
+        }
         return loss, figures
 
     early = [student.head, student.gains, student.decoder]

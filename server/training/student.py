@@ -57,6 +57,7 @@ class Student(nn.Module):
         self.decoder = Decoder(recipe.latent_channels, features, modes)
         self.tails = nn.ModuleList(copy.deepcopy(tail) for tail in teacher.tails)
         group_of = torch.bucketize(torch.arange(recipe.latent_channels), torch.tensor(recipe.group_ends), right=True)
+        self.group_of: torch.Tensor
         self.register_buffer("group_of", group_of, persistent=False)
 
     @torch.no_grad()
@@ -91,7 +92,7 @@ class Student(nn.Module):
             assert isinstance(tail, Tail)
             yield tail
 
-    def train(self, mode: bool = True) -> Student:
+    def train(self, mode: bool = True) -> Student:  # noqa: FBT001, FBT002 - torch's own signature
         """As usual, but the tails' norms keep the teacher's statistics."""
         super().train(mode)
         for module in self.tails.modules():

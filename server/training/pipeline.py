@@ -1,0 +1,138 @@
+"""The way from a data set to a bundle: split, teacher, student, tables and graphs, figures, report.
+
+    data set -> Samples (train, test)
+    train    -> teacher_stage -> match_stage -> tune_stage -> recalibrate     checkpoint after every epoch
+    test     -> build: bundle with the figures of every mode -> report.html, MODEL_CARD.md
+
+The held-out images are looked at once, at the end, by the finished bundle.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from headwater.compression.bundle import Bundle
+from headwater.compression.datasets import open_dataset, split
+from headwater.compression.errors import DataError
+from headwater.compression.image import InputSpec
+from headwater.server.training import stages
+from headwater.server.training.build import Built, build
+from headwater.server.training.card import model_card
+from headwater.server.training.lite import Lite0, channels_last, load_pretrained, normalise
+from headwater.server.training.loop import Run
+from headwater.server.training.report import write_report
+from headwater.server.training.samples import Samples
+from headwater.server.training.student import Student
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.progress import Progress
+
+    from headwater.compression.datasets import Dataset
+    from headwater.compression.manifest import Task
+    from headwater.server.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set, ready to be learnt from."""
+
+    source: str
+    dataset: Dataset
+    spec: InputSpec
+    tasks: tuple[Task, ...]
+    train: Samples
+    test: Samples
+
+
+def prepare(source: str, recipe: Recipe) -> Prepared:
+    """Open, split and decode a data set; raises :class:`DataError` if a task of the recipe is not in it."""
+    dataset = open_dataset(source)
+    tasks = _tasks(dataset, recipe)
+    train, test = split(dataset, recipe.test_share, recipe.seed)
+    spec = InputSpec(recipe.colour, recipe.side, recipe.side)
+    names = tuple(task.name for task in tasks)
+    return Prepared(source, dataset, spec, tasks, Samples.read(train, spec, names), Samples.read(test, spec, names))
+
+
+def train(prepared: Prepared, recipe: Recipe, work: Path, progress: Progress) -> tuple[Built, Run]:
+    """Train a student and build its bundle; ``work`` keeps the checkpoints."""
+    run = Run(work, recipe, prepared.source)
+    generator = run.generator
+    classes = [len(task.labels) for task in prepared.tasks]
+    weights = [
+        stages.class_weights(labels, count, recipe)
+        for labels, count in zip(prepared.train.labels.values(), classes, strict=True)
+    ]
+    torch.manual_seed(recipe.seed)
+    teacher = Lite0(prepared.spec.channels, classes, recipe.cut)
+    load_pretrained(teacher)
+    channels_last(teacher)
+    run.fit(stages.teacher_stage(teacher, prepared.train, recipe, weights, generator), prepared.train, progress)
+    teacher.eval()
+    student = Student(teacher, recipe)
+    with torch.no_grad():
+        student.start_from(teacher.features(normalise(prepared.train.images[:256])))
+    channels_last(student)
+    run.fit(stages.match_stage(student, teacher, prepared.train, recipe, generator), prepared.train, progress)
+    run.fit(stages.tune_stage(student, teacher, prepared.train, recipe, weights, generator), prepared.train, progress)
+    stages.recalibrate(student, prepared.train, recipe)
+    built = build(
+        student,
+        teacher,
+        prepared.train,
+        prepared.test,
+        name=prepared.dataset.name,
+        spec=prepared.spec,
+        tasks=prepared.tasks,
+        data=_provenance(prepared),
+    )
+    return built, run
+
+
+def publish(built: Built, run: Run, prepared: Prepared, out: Path) -> Bundle:
+    """Write the bundle with its model card, and the report beside it; returns the bundle as written.
+
+    An existing bundle at ``out`` is replaced only once the new one is on the disk.
+    """
+    card = model_card(built, prepared).encode()
+    bundle = built.bundle.with_file("MODEL_CARD.md", card)
+    partial = out.with_name(f".{out.name}.part{'.zip' if out.suffix == '.zip' else ''}")
+    _remove(partial)
+    bundle.save(partial)
+    _remove(out)
+    partial.rename(out)
+    write_report(built, run.history, prepared, out.parent / f"{out.stem}-report.html")
+    return Bundle.load(out)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _tasks(dataset: Dataset, recipe: Recipe) -> tuple[Task, ...]:
+    if not recipe.tasks:
+        return dataset.tasks[:1]
+    known = {task.name: task for task in dataset.tasks}
+    if unknown := [name for name in recipe.tasks if name not in known]:
+        raise DataError(f"{dataset.name} has no task {', '.join(unknown)}; it has {', '.join(known)}")
+    return tuple(known[name] for name in recipe.tasks)
+
+
+def _provenance(prepared: Prepared) -> dict[str, object]:
+    dataset = prepared.dataset
+    return {
+        "name": dataset.name,
+        "licence": dataset.licence,
+        "train_images": len(prepared.train),
+        "test_images": len(prepared.test),
+        "skipped_files": len(dataset.skipped),
+    }

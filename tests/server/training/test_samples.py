@@ -1,0 +1,38 @@
+"""Batches and augmentation."""
+
+import torch
+
+from headwater.server.training.recipe import Augmentation
+from headwater.server.training.samples import Samples, augment
+
+STILL = Augmentation(flip_horizontal=False, shift=0, scale=0, rotate_degrees=0, brightness=0)
+
+
+def test_an_epoch_has_every_image_once_in_an_order_set_by_the_seed() -> None:
+    samples = Samples(torch.zeros(50, 1, 4, 4, dtype=torch.uint8), {})
+    orders = [torch.cat(list(samples.batches(16, torch.Generator().manual_seed(s)))) for s in (1, 1, 2)]
+    assert sorted(orders[0].tolist()) == list(range(50))
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+
+
+def test_no_augmentation_leaves_the_pixels() -> None:
+    images = torch.randint(0, 256, (3, 1, 16, 16), dtype=torch.uint8)
+    torch.testing.assert_close(augment(images, STILL, torch.Generator()), images.float(), atol=0.01, rtol=0)
+
+
+def test_flips_mirror_some_images_and_leave_the_others() -> None:
+    images = torch.randint(0, 256, (64, 1, 16, 16), dtype=torch.uint8)
+    how = Augmentation(flip_horizontal=True, shift=0, scale=0, rotate_degrees=0, brightness=0)
+    flipped = augment(images, how, torch.Generator().manual_seed(0)).round()
+    same = (flipped == images).flatten(1).all(1)
+    mirrored = (flipped == images.flip(3)).flatten(1).all(1)
+    assert (same | mirrored).all()
+    assert 15 < same.sum() < 49
+
+
+def test_pixels_stay_in_range() -> None:
+    images = torch.randint(0, 256, (16, 3, 16, 16), dtype=torch.uint8)
+    out = augment(images, Augmentation(brightness=0.5), torch.Generator().manual_seed(0))
+    assert out.min() >= 0
+    assert out.max() <= 255
