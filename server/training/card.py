@@ -23,7 +23,7 @@ Made by `headwater train {prepared.source}` on {manifest.created}. Answers about
 ## Data
 
 {manifest.data["name"]}: {manifest.data["train_images"]} images learnt from, {manifest.data["test_images"]} held out
-(split by seed {recipe["seed"]}). Licence of the data: **{manifest.data["licence"]}**. The weights are learnt from it and
+(split by seed {recipe["seed"]}). Licence of the data: **{manifest.data["licence"]}**. The weights come from it and
 from EfficientNet-Lite0's ImageNet weights; mind both licences before you use them.
 
 ## Recipe
