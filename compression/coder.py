@@ -17,9 +17,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Literal, Protocol
+from functools import cache, partial
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -41,6 +40,7 @@ Implementation = Literal["c", "python"]
 MAX_SYMBOLS = 1 << 24
 """Largest latent, C * H * W: 32 MiB of symbols."""
 
+_INT16 = np.dtype(np.int16)
 _log = logging.getLogger(__name__)
 
 _WORDS = {
@@ -51,8 +51,7 @@ _WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """One latent's bits."""
 
     payload: bytes
@@ -73,23 +72,15 @@ class _Rans(Protocol):
 
 
 class _Compiled:
-    """``_rans.c`` with a bundle's tables."""
+    """``_rans.c`` with a bundle's tables. Its functions are bound, not wrapped: a small frame takes microseconds."""
 
     def __init__(self, tables: PriorTables, plane: int) -> None:
         channels = np.array(tables.mode_channels, np.uint8)
         t = tables
-        self._model = _rans.prepare(t.frequencies, t.starts, t.low, t.step, t.lanes, channels, t.group_ends, plane)
-
-    def encode(self, symbols: NDArray[np.int16], mode: int) -> tuple[bytes, tuple[int, ...]]:
-        return _rans.encode(self._model, symbols, mode)
-
-    def decode(self, payload: bytes, mode: int, groups: int, out: NDArray[np.int16]) -> int:
-        return _rans.decode(self._model, payload, mode, groups, out)
-
-    def decode_batch(
-        self, payloads: Sequence[bytes], modes: Sequence[int], groups: Sequence[int], out: NDArray[np.float32]
-    ) -> tuple[int, ...]:
-        return _rans.decode_batch(self._model, payloads, modes, groups, out)
+        model = _rans.prepare(t.frequencies, t.starts, t.low, t.step, t.lanes, channels, t.group_ends, plane)
+        self.encode = partial(_rans.encode, model)
+        self.decode = partial(_rans.decode, model)
+        self.decode_batch = partial(_rans.decode_batch, model)
 
 
 class Coder:
@@ -116,6 +107,7 @@ class Coder:
         self.height = height
         self.width = width
         self._groups = len(tables.group_ends)
+        self._shapes = [(channels, height, width) for channels in tables.mode_channels]
         self.implementation: Implementation = implementation or _choose()
         if self.implementation == "c" and _rans is None:
             raise ImportError(
@@ -125,14 +117,14 @@ class Coder:
 
     def encode(self, symbols: NDArray[np.int16], mode: int) -> Encoded:
         """Encode the symbols int16 [C_w, H, W] of a mode; raises ValueError for another shape, type or mode."""
-        if not 0 <= mode < self.tables.modes:
-            raise ValueError(f"mode is {mode}; want 0 to {self.tables.modes - 1}")
-        shape = (self.tables.mode_channels[mode], self.height, self.width)
-        if symbols.dtype != np.int16 or symbols.shape != shape:
+        if not 0 <= mode < len(self._shapes):
+            raise ValueError(f"mode is {mode}; want 0 to {len(self._shapes) - 1}")
+        shape = self._shapes[mode]
+        if symbols.dtype != _INT16 or symbols.shape != shape:
             raise ValueError(
                 f"symbols are {symbols.dtype} {list(symbols.shape)}; mode {mode} wants int16 {list(shape)}"
             )
-        return Encoded(*self._rans.encode(np.ascontiguousarray(symbols), mode))
+        return Encoded._make(self._rans.encode(np.ascontiguousarray(symbols), mode))
 
     def decode(self, payload: bytes, mode: int, groups: int | None = None) -> NDArray[np.int16]:
         """Decode the symbols of a frame, or of its first groups.
@@ -152,7 +144,7 @@ class Coder:
         groups = self._groups if groups is None else groups
         if error := self._refusal(mode, groups):
             raise error
-        out = np.empty((self.tables.channels_of(mode, groups), self.height, self.width), np.int16)
+        out = np.empty((self.tables.channels_of(mode, groups), self.height, self.width), _INT16)
         if status := self._rans.decode(payload, mode, groups, out):
             raise _frame_error(status, payload, mode)
         return out
@@ -188,8 +180,8 @@ class Coder:
 
     def _refusal(self, mode: int, groups: int) -> FrameError | None:
         """The error for a mode or number of groups that there is not."""
-        if not 0 <= mode < self.tables.modes:
-            return FrameError(f"the frame has mode {mode}; this bundle has 0 to {self.tables.modes - 1}")
+        if not 0 <= mode < len(self._shapes):
+            return FrameError(f"the frame has mode {mode}; this bundle has 0 to {len(self._shapes) - 1}")
         if not 1 <= groups <= self._groups:
             return FrameError(f"the frame has {groups} channel groups; this bundle has 1 to {self._groups}")
         return None
