@@ -111,6 +111,14 @@ class FrameRecord:
         """One line without its end; times to the microsecond, scores to four digits."""
         return json.dumps(_rounded(asdict(self)), ensure_ascii=False, allow_nan=False)
 
+    @classmethod
+    def from_json(cls, line: str) -> Self:
+        """Read a line of :meth:`to_json`; ValueError for one that is cut short."""
+        plain: dict[str, Any] = json.loads(line)
+        server = ServerTimes(**plain.pop("server"))
+        results = {task: Result(**result) for task, result in plain.pop("results").items()}
+        return cls(server=server, results=results, **plain)
+
 
 def _rounded(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, float):
@@ -166,13 +174,6 @@ def read_records(path: Path) -> Iterator[FrameRecord]:
         raise DataError(f"the records {path} cannot be read: {error.strerror}") from error
     for line in lines:
         try:
-            plain = json.loads(line)
+            yield FrameRecord.from_json(line.decode(errors="replace"))
         except ValueError:
             continue
-        yield _record(plain)
-
-
-def _record(plain: dict[str, Any]) -> FrameRecord:
-    server = ServerTimes(**plain.pop("server"))
-    results = {task: Result(**result) for task, result in plain.pop("results").items()}
-    return FrameRecord(server=server, results=results, **plain)
