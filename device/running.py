@@ -28,27 +28,38 @@ async def run(settings: DeviceSettings, *, as_json: bool = False) -> int:
     0: every frame was answered. 1: some were given up.
     """
     agent = Agent(settings.bundle_path, settings=settings, connect_timeout_s=None)
-    source = open_source(settings.source)
-    with Screen(Console(), as_json=as_json) as screen:
-        async with agent, Feed(source, settings.fps, repeat=settings.repeat) as feed:
+    feed = Feed(open_source(settings.source), settings.fps, repeat=settings.repeat)
+    screen = Screen(Console(), as_json=as_json)
+    work = asyncio.create_task(_work(agent, feed, screen))
+    _stop_on_signals(feed, work)
+    try:
+        await work
+    except asyncio.CancelledError:
+        return 1
+    return 0 if screen.totals.answered == screen.totals.statuses.total() else 1
 
-            def state() -> State:
-                error = agent.link.last_error
-                connected, waiting = agent.link.connected.is_set(), agent.link.window.unanswered
-                return State(connected, str(error or ""), waiting, feed.dropped, feed.skipped)
 
-            def show(record: FrameRecord) -> None:
-                screen.show(record, state())
+async def _work(agent: Agent, feed: Feed, screen: Screen) -> None:
+    async with agent, feed:
 
-            work = asyncio.create_task(agent.run(feed, show, settings.count))
-            _stop_on_signals(feed, work)
-            while not (await asyncio.wait([work], timeout=REFRESH_S))[0]:
-                screen.wait(state())
-            final = state()
-        screen.summary(final)
-    if not work.cancelled():
-        work.result()
-    return 0 if screen.totals.answered == screen.totals.statuses.total() and not work.cancelled() else 1
+        def state() -> State:
+            link = agent.link
+            connected, why_not = link.connected.is_set(), str(link.last_error or "")
+            return State(connected, why_not, link.window.unanswered, feed.dropped, feed.skipped)
+
+        def show(record: FrameRecord) -> None:
+            screen.show(record, state())
+
+        answers = asyncio.create_task(agent.run(feed, show, agent.settings.count))
+        try:
+            with screen:
+                while not (await asyncio.wait([answers], timeout=REFRESH_S))[0]:
+                    screen.wait(state())
+        finally:
+            screen.summary(state())
+            answers.cancel()
+            await asyncio.wait([answers])
+        answers.result()
 
 
 def _stop_on_signals(feed: Feed, work: asyncio.Task[None]) -> None:
@@ -57,7 +68,6 @@ def _stop_on_signals(feed: Feed, work: asyncio.Task[None]) -> None:
 
     def stop() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
             loop.add_signal_handler(number, work.cancel)
         feed.stop()
         loop.call_later(GRACE_S, work.cancel)
