@@ -225,7 +225,7 @@ def _mode(plain: Mapping[str, Any]) -> Mode:
         key: {_task_name(task): _number(value) for task, value in plain[key].items()}
         for key in ("accuracy", "balanced_accuracy", "auroc")
     }
-    return Mode(**whole, **real, **scores)  # type: ignore[arg-type] - each group has fields of one type
+    return Mode(**whole, **real, **scores)  # type: ignore[arg-type]  # each group is of one type
 
 
 def _task(plain: Mapping[str, Any]) -> Task:
