@@ -247,6 +247,8 @@ class _End(asyncio.Protocol):
         self._news = asyncio.Event()
         self._due: deque[tuple[float, bytes | Ending]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._gone = False
+        """Reset or closed, perhaps before there was a transport."""
         self.writable = asyncio.Event()
         """Cleared while the peer reads more slowly than the link delivers."""
         self.writable.set()
@@ -260,6 +262,8 @@ class _End(asyncio.Protocol):
         self._transport = transport
         transport.set_write_buffer_limits(high=self._buffer_bytes)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._gone:
+            self.reset()
 
     def data_received(self, data: bytes) -> None:
         self._came.append((self._loop.time(), data))
@@ -344,6 +348,7 @@ class _End(asyncio.Protocol):
 
     def reset(self) -> None:
         """Drop everything and send RST."""
+        self._gone = True
         self._due.clear()
         if self._transport is not None:
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -351,6 +356,7 @@ class _End(asyncio.Protocol):
 
     def close(self) -> None:
         """Close; what was written is still sent."""
+        self._gone = True
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None:

@@ -289,3 +289,18 @@ async def _until(holds: Callable[[], bool]) -> None:
 async def _drained(proxy: LinkProxy) -> None:
     """A connection that has ended leaves nothing behind."""
     await asyncio.wait_for(_until(lambda: proxy.open_connections == 0), 30)
+
+
+async def test_a_cut_reaches_a_connection_that_is_just_being_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    accept = LinkProxy._accept
+
+    def cut_before_there_is_a_transport(proxy: LinkProxy) -> asyncio.Protocol:
+        end = accept(proxy)
+        proxy.cut()
+        return end
+
+    monkeypatch.setattr(LinkProxy, "_accept", cut_before_there_is_a_transport)
+    async with server(echo) as address, LinkProxy(address, FAST) as proxy, asyncio.timeout(10):
+        async with connected(proxy) as (reader, _):
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
