@@ -300,7 +300,6 @@ async def test_a_cut_reaches_a_connection_that_is_just_being_accepted(monkeypatc
         return end
 
     monkeypatch.setattr(LinkProxy, "_accept", cut_before_there_is_a_transport)
-    async with server(echo) as address, LinkProxy(address, FAST) as proxy:
-        async with asyncio.timeout(10), connected(proxy) as (reader, _):
-            with suppress(ConnectionResetError):
-                assert await reader.read() == b""
+    async with server(echo) as address, LinkProxy(address, FAST) as proxy, connected(proxy) as (reader, _):
+        with suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), 10) == b""
