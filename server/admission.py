@@ -28,11 +28,14 @@ class Refusal(Exception):  # noqa: N818 - an answer to the device, not a fault
         self.retry_after_ms = retry_after_ms
 
 
-@dataclass(frozen=True, slots=True)
+Settle = Callable[[InferenceTicket], None]
+
+
+@dataclass(slots=True)
 class Wish:
     """How a frame is to be answered."""
 
-    settle: Callable[[InferenceTicket], None]
+    settle: Settle
     tasks: Iterable[str] = ()
     priority: int = 0
     timeout_s: float = math.inf
@@ -46,7 +49,7 @@ class Admission:
     def __init__(
         self,
         registry: Registry,
-        batcher: Batcher[Work, pb.Answer],
+        batcher: Batcher[Work, pb.ServerMessage],
         max_frame_bytes: int,
         clock: Callable[[], float],
     ) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 from collections.abc import Callable, Coroutine
@@ -66,7 +67,7 @@ class EdgeServer:
         self.registry = registry
         self.metrics = Metrics()
         limits = Limits(settings.queue, settings.max_batch, settings.max_wait_ms / 1e3, settings.worker_count)
-        self.batcher: Batcher[Work, pb.Answer] = Batcher(
+        self.batcher: Batcher[Work, pb.ServerMessage] = Batcher(
             BatchQueue(limits), Engine(self.metrics.observe), self._batch_failed
         )
         self.service = EdgeService(registry, self.batcher, self.metrics, settings)
@@ -182,6 +183,8 @@ async def run(settings: ServerSettings, announce: Callable[[Addresses, Registry]
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload)
     addresses = await server.start()
+    gc.collect()
+    gc.freeze()  # what is loaded stays: the collector need not look through it again and again
     _log.info("serving", extra={"grpc": addresses.grpc, "http": addresses.http, "bundles": server.registry.listing()})
     announce(addresses, server.registry)
     await stop.wait()

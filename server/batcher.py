@@ -99,12 +99,21 @@ class _Lane(Generic[WorkT, ResultT]):
 
     queues: list[deque[Ticket[WorkT, ResultT]]] = field(default_factory=lambda: [deque() for _ in range(PRIORITIES)])
     waiting: int = 0
+    held: int = 0
+    """Tickets in the queues, settled ones included."""
+
+    def add(self, ticket: Ticket[WorkT, ResultT]) -> None:
+        """Append a waiting ticket to the queue of its priority."""
+        self.queues[min(max(ticket.priority, 0), PRIORITIES - 1)].append(ticket)
+        self.waiting += 1
+        self.held += 1
 
     def heads(self) -> list[Ticket[WorkT, ResultT]]:
         """The oldest waiting ticket of each priority that has one, lowest priority first."""
         for queue in self.queues:
             while queue and queue[0].state is not State.WAITING:
                 queue.popleft()
+                self.held -= 1
         return [queue[0] for queue in self.queues if queue]
 
     def pop(self, count: int) -> list[Ticket[WorkT, ResultT]]:
@@ -113,6 +122,7 @@ class _Lane(Generic[WorkT, ResultT]):
         for queue in reversed(self.queues):
             while queue and len(taken) < count:
                 ticket = queue.popleft()
+                self.held -= 1
                 if ticket.state is State.WAITING:
                     taken.append(ticket)
         self.waiting -= len(taken)
@@ -122,9 +132,7 @@ class _Lane(Generic[WorkT, ResultT]):
         """Forget settled tickets, so that a client that submits and cancels cannot grow the queues."""
         for index, queue in enumerate(self.queues):
             self.queues[index] = deque(ticket for ticket in queue if ticket.state is State.WAITING)
-
-    def __len__(self) -> int:
-        return sum(map(len, self.queues))
+        self.held = self.waiting
 
 
 class BatchQueue(Generic[WorkT, ResultT]):
@@ -146,9 +154,10 @@ class BatchQueue(Generic[WorkT, ResultT]):
             raise QueueFullError(self.limits.capacity, self.retry_after(now))
         self.counts.accepted += 1
         ticket.arrived, ticket.depth, ticket.state = now, self.waiting, State.WAITING
-        lane = self._lanes.setdefault(ticket.group, _Lane())
-        lane.queues[min(max(ticket.priority, 0), PRIORITIES - 1)].append(ticket)
-        lane.waiting += 1
+        lane = self._lanes.get(ticket.group)
+        if lane is None:
+            lane = self._lanes[ticket.group] = _Lane()
+        lane.add(ticket)
         self.waiting += 1
         if ticket.deadline < math.inf:
             heapq.heappush(self._deadlines, (ticket.deadline, self.counts.accepted, ticket))
@@ -240,7 +249,7 @@ class BatchQueue(Generic[WorkT, ResultT]):
     def _bound(self, lane: _Lane[WorkT, ResultT]) -> None:
         """Keep what is remembered of settled tickets within a small multiple of those that may wait."""
         limit = 2 * self.limits.capacity + 64
-        if len(lane) > limit:
+        if lane.held > limit:
             lane.compact()
         if len(self._deadlines) > limit:
             self._deadlines = [entry for entry in self._deadlines if entry[2].state is State.WAITING]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headwater.server.registry import Served
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Work:
     """One frame to answer."""
 
@@ -45,7 +45,8 @@ class BatchReport:
     payload_bytes: int
 
 
-InferenceTicket = Ticket[Work, pb.Answer]
+InferenceTicket = Ticket[Work, pb.ServerMessage]
+"""A frame in the queue; its result is the answer, in the message that a stream sends."""
 
 
 class Engine:
@@ -54,7 +55,7 @@ class Engine:
     def __init__(self, report: Callable[[BatchReport], None]) -> None:
         self._report = report
 
-    def __call__(self, batch: Sequence[InferenceTicket]) -> list[pb.Answer]:
+    def __call__(self, batch: Sequence[InferenceTicket]) -> list[pb.ServerMessage]:
         """Answer a batch of one bundle's frames, in order; a frame that cannot be decoded harms no other."""
         works = [ticket.work for ticket in batch]
         served = works[0].served
@@ -87,23 +88,25 @@ class Engine:
 
 def _answer(
     ticket: InferenceTicket, scores: dict[str, list[float]] | None, error: FrameError | None, timing: pb.ServerTiming
-) -> pb.Answer:
+) -> pb.ServerMessage:
     work = ticket.work
     if error is not None:
         return refusal(pb.STATUS_INVALID_FRAME, str(error), work.sequence)
     if scores is None:
         return refusal(pb.STATUS_INTERNAL, "the network gave scores that are not finite for this frame", work.sequence)
-    return pb.Answer(
-        sequence=work.sequence,
-        status=pb.STATUS_OK,
-        results=[pb.TaskResult(task=task, scores=values) for task, values in scores.items()],
-        timing=timing,
-        bundle_id=work.served.short,
-        groups_used=work.frame.groups,
-    )
+    message = pb.ServerMessage()
+    answer = message.answer  # filled in place: a message given to a constructor is copied
+    answer.sequence = work.sequence
+    answer.status = pb.STATUS_OK
+    for task, values in scores.items():
+        answer.results.add(task=task, scores=values)
+    answer.timing.MergeFrom(timing)
+    answer.bundle_id = work.served.short
+    answer.groups_used = work.frame.groups
+    return message
 
 
-def refusal(status: pb.Status, detail: str, sequence: int = 0, retry_after_ms: int = 0) -> pb.Answer:
+def refusal(status: pb.Status, detail: str, sequence: int = 0, retry_after_ms: int = 0) -> pb.ServerMessage:
     """An answer without results."""
     timing = pb.ServerTiming(retry_after_ms=retry_after_ms) if retry_after_ms else None
-    return pb.Answer(sequence=sequence, status=status, detail=detail, timing=timing)
+    return pb.ServerMessage(answer=pb.Answer(sequence=sequence, status=status, detail=detail, timing=timing))

@@ -1,36 +1,53 @@
 """What the server counts, in a registry of its own, so that several servers can live in one process.
 
-Frames are counted one by one (a microsecond each); what costs more is observed once a batch.
+A frame adds one to an integer; everything that costs more is observed once a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from headwater.protos import edge_pb2 as pb
 from headwater.server.engine import BatchReport
 
+_CALLS = ("infer", "stream")
+_OUTCOMES = {
+    status: name.removeprefix("STATUS_").lower()
+    for name, status in pb.Status.items()
+    if status != pb.STATUS_UNSPECIFIED
+}
 _STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _BYTES_BUCKETS = (16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
 
 
+class _Requests(Collector):
+    """Frames by outcome, from plain integers: counting one costs a tenth of what a Counter takes."""
+
+    def __init__(self, counts: Mapping[tuple[str, int], int]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """One family with a sample for each call and outcome."""
+        family = CounterMetricFamily(
+            "headwater_requests", "Frames by how they were answered.", labels=("call", "outcome")
+        )
+        for (call, status), count in self._counts.items():
+            family.add_metric((call, _OUTCOMES[pb.Status.ValueType(status)]), count)
+        yield family
+
+
 class Metrics:
-    """The server's metrics; safe from any thread."""
+    """The server's metrics. :meth:`count` is for the event loop's thread, everything else for any."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
-        requests = Counter(
-            "headwater_requests", "Frames by how they were answered.", ["call", "outcome"], registry=self.registry
-        )
-        self._requests = {
-            (call, status): requests.labels(call, name.removeprefix("STATUS_").lower())
-            for call in ("infer", "stream")
-            for name, status in pb.Status.items()
-            if status != pb.STATUS_UNSPECIFIED
-        }
+        self._requests = {(call, status): 0 for call in _CALLS for status in _OUTCOMES}
+        self.registry.register(_Requests(self._requests))
         self._queue_depth = Gauge("headwater_queue_depth", "Frames that wait for a batch.", registry=self.registry)
         self._devices = Gauge("headwater_connected_devices", "Open device streams.", registry=self.registry)
         self._batch = Histogram(
@@ -62,7 +79,7 @@ class Metrics:
 
     def count(self, call: str, status: pb.Status) -> None:
         """Count a frame's answer; `call` is infer or stream."""
-        self._requests[call, status].inc()
+        self._requests[call, status] += 1
 
     def count_resent(self) -> None:
         """Count an answer that was given from memory."""

@@ -18,7 +18,7 @@ from headwater.protos import edge_pb2 as pb
 from headwater.protos import edge_pb2_grpc
 from headwater.server.admission import Admission, Refusal, Wish
 from headwater.server.batcher import Batcher
-from headwater.server.engine import InferenceTicket, Work
+from headwater.server.engine import InferenceTicket, Work, refusal
 from headwater.server.metrics import Metrics
 from headwater.server.registry import Registry, Served
 from headwater.server.session import Outbox, Session, Sessions, settled_answer
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 HELLO_TIMEOUT_S = 10.0
+FOREVER_S = 1e9
 SILENT_BEATS = 3
 """A device that was silent for so many heartbeats is taken for gone."""
 
@@ -77,7 +78,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
     def __init__(
         self,
         registry: Registry,
-        batcher: Batcher[Work, pb.Answer],
+        batcher: Batcher[Work, pb.ServerMessage],
         metrics: Metrics,
         settings: ServerSettings,
     ) -> None:
@@ -188,21 +189,19 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
 
     async def _infer(self, request: pb.InferRequest, context: Context) -> pb.Answer:
         settled: asyncio.Future[InferenceTicket] = self._loop.create_future()
-        remaining = context.time_remaining()
+        remaining = context.time_remaining()  # centuries, where no deadline was set
         wish = Wish(
             lambda ticket: None if settled.done() else settled.set_result(ticket),
             request.tasks,
             request.priority,
-            math.inf if remaining is None else remaining,
+            remaining if remaining < FOREVER_S else math.inf,
         )
         try:
             ticket = self.admission.admit_file(request.frame, wish)
         except Refusal as why:
-            return pb.Answer(
-                status=why.status, detail=why.detail, timing=pb.ServerTiming(retry_after_ms=why.retry_after_ms)
-            )
+            return refusal(why.status, why.detail, retry_after_ms=why.retry_after_ms).answer
         try:
-            return settled_answer(await settled)
+            return settled_answer(await settled).answer
         except asyncio.CancelledError:  # the caller has gone or its deadline has passed
             self.batcher.cancel(ticket)
             self._metrics.count("infer", pb.STATUS_CANCELLED)
@@ -280,12 +279,14 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             match message.WhichOneof("kind"):
                 case "frame":
                     session.frame(served, message.frame)
-                    await outbox.room()
+                    if outbox.full:
+                        await outbox.room()
                 case "cancel":
                     session.cancel(message.cancel.sequence)
                 case "heartbeat":
                     outbox.put(pb.ServerMessage(heartbeat=message.heartbeat))
-                    await outbox.room()
+                    if outbox.full:
+                        await outbox.room()
                 case "report":
                     session.report = message.report
                 case "goodbye":

@@ -29,8 +29,8 @@ _STATUS = {
 }
 
 
-def settled_answer(ticket: InferenceTicket) -> pb.Answer:
-    """The answer of a ticket whose state is final."""
+def settled_answer(ticket: InferenceTicket) -> pb.ServerMessage:
+    """The answer of a ticket whose state is final, in the message that a stream sends."""
     if ticket.result is not None:
         return ticket.result
     return refusal(*_STATUS[ticket.state], ticket.work.sequence)
@@ -49,6 +49,11 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._messages)
 
+    @property
+    def full(self) -> bool:
+        """Whether the device has to be held back until there is :meth:`room`."""
+        return len(self._messages) >= self._limit
+
     def put(self, message: pb.ServerMessage) -> None:
         """Append a message; never waits."""
         self._messages.append(message)
@@ -61,7 +66,7 @@ class Outbox:
 
     async def room(self) -> None:
         """Wait while the device reads slower than it sends, so that the transport holds it back."""
-        while len(self._messages) >= self._limit:
+        while self.full:
             self._room.clear()
             await self._room.wait()
 
@@ -123,8 +128,7 @@ class Session:
                 self._admit(served, message)
             except Refusal as why:
                 self._metrics.count("stream", why.status)
-                answer = refusal(why.status, why.detail, sequence, why.retry_after_ms)
-                self._put(pb.ServerMessage(answer=answer))
+                self._put(refusal(why.status, why.detail, sequence, why.retry_after_ms))
 
     def cancel(self, sequence: int) -> None:
         """Withdraw a frame; one that runs already is answered, one that is not known is left alone."""
@@ -152,13 +156,13 @@ class Session:
     def _settle(self, ticket: InferenceTicket) -> None:
         sequence = ticket.work.sequence
         del self.pending[sequence]
-        answer = settled_answer(ticket)
-        message = pb.ServerMessage(answer=answer)
-        if answer.status == pb.STATUS_OK:  # what failed may succeed when it is sent again
+        message = settled_answer(ticket)
+        status = message.answer.status
+        if status == pb.STATUS_OK:  # what failed may succeed when it is sent again
             self._answered[sequence] = message
             if len(self._answered) > self._max_in_flight:
                 self._answered.popitem(last=False)
-        self._metrics.count("stream", answer.status)
+        self._metrics.count("stream", status)
         self._put(message)
         if not self.pending:
             self._quiet.set()
