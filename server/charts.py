@@ -41,11 +41,11 @@ svg.key { background: none; vertical-align: -2px }
 """
 
 
-def page(title: str, parts: Iterable[str], lead: str = "") -> str:
-    """A complete HTML document."""
+def page(title: str, parts: Iterable[str], lead: str = "", style: str = "") -> str:
+    """A complete HTML document; `style` is CSS that comes after the page's own."""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}{style}</style></head>\n'
         f"<body><h1>{html.escape(title)}</h1>{f'<p>{html.escape(lead)}</p>' if lead else ''}\n"
         + "\n".join(parts)
         + "\n</body></html>\n"

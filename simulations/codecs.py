@@ -76,10 +76,6 @@ class Scored:
         """Share of right answers."""
         return float(self.correct.mean())
 
-    def head(self, count: int) -> Scored:
-        """The same for the first pictures only."""
-        return Scored(self.setting, self.sizes[:count], self.file_sizes[:count], self.correct[:count])
-
 
 def grid(spec: InputSpec) -> list[Setting]:
     """Every setting that is tried; none is left out afterwards."""

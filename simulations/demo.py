@@ -1,0 +1,237 @@
+"""The whole of headwater on one machine: a server and a device on each of four links, all processes of their own.
+
+    device (process) ──TCP──> LinkProxy: 5 kbit/s ──TCP──┐
+    device (process) ──TCP──> LinkProxy: 30 kbit/s ──TCP─┤
+    device (process) ──TCP──> LinkProxy: 300 kbit/s ─TCP─┼──> server (process)
+    device (process) ──TCP──> LinkProxy: 20 Mbit/s ──TCP─┘
+
+The devices are ``headwater device`` and the server is ``headwater server``, as anybody would start them; the proxies
+live in this process. Every device gets the same pictures in the same order, a slower one fewer of them. What they
+measure they write as JSON lines, which are read here as they come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headwater.compression.bundle import Bundle
+from headwater.compression.errors import BundleError
+from headwater.simulations.follow import RecordFollower
+from headwater.simulations.link import LinkProxy
+from headwater.simulations.processes import Child, ChildError
+from headwater.simulations.samples import Sample, take_samples
+from headwater.simulations.tally import Tally
+from headwater.simulations.trace import LinkTrace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+READY_S = 60.0
+"""For the server to load its bundle, on a machine that is busy."""
+REFRESH_S = 0.25
+LATE_S = 30.0
+"""A device that is not done so long after its time is stopped, and its row says so."""
+
+
+@dataclass(frozen=True)
+class Station:
+    """A device's link, and how many pictures a second it sends."""
+
+    title: str
+    link: LinkTrace
+    fps: float
+
+
+STATIONS = (
+    Station("LoRa-like, 5 kbit/s", LinkTrace.constant("lora", 5_000, delay_s=0.1), 2.5),
+    Station("NB-IoT-like, 30 kbit/s", LinkTrace.constant("nb-iot", 30_000, delay_s=0.2), 5),
+    Station("LTE-M-like, 300 kbit/s", LinkTrace.constant("lte-m", 300_000, delay_s=0.05), 8),
+    Station("Wi-Fi, 20 Mbit/s", LinkTrace.constant("wifi", 20_000_000, delay_s=0.002), 12),
+)
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What a demo can be told."""
+
+    bundle: Path
+    source: str = "solar"
+    """Data set whose test pictures are sent: solar, digits or a folder with a sub-folder a class."""
+    out: Path = Path("out/demo")
+    seconds: float = 40.0
+    """How long pictures are taken."""
+    codec_pictures: int = 300
+    """Pictures that the image codecs are scored on."""
+    port: int = 0
+    """Of the server; 0 takes a free one."""
+    seed: int = 0
+    """Of the pictures' order."""
+    stations: Sequence[Station] = STATIONS
+
+    def count(self, station: Station) -> int:
+        """Pictures that a station sends, if the data set has as many."""
+        return max(round(station.fps * self.seconds), 1)
+
+
+@dataclass
+class Run:
+    """What a demo measured."""
+
+    options: DemoOptions
+    bundle: Bundle
+    samples: list[Sample]
+    tallies: list[Tally]
+    seconds: float = 0.0
+    """From the first device's start to the last one's end."""
+
+
+def shipped_bundle() -> Path:
+    """The bundle that comes with the package; raises :class:`BundleError` if this copy has none."""
+    folder = Path(str(resources.files("headwater.simulations"))) / "bundles"
+    for path in (folder / "solar", folder / "solar.zip"):
+        if path.exists():
+            return path
+    raise BundleError(
+        f"this copy of headwater has no model in {folder}; name one with --bundle PATH "
+        "(`headwater train solar --out PATH` makes one)"
+    )
+
+
+def prepare(options: DemoOptions) -> Run:
+    """Load the bundle and write the pictures; raises :class:`BundleError` or :class:`DataError`."""
+    bundle = Bundle.load(options.bundle)
+    task = bundle.manifest.tasks[0]
+    count = max(*(options.count(station) for station in options.stations), options.codec_pictures)
+    samples = take_samples(options.source, task, count, options.out / "pictures", options.seed)
+    by_name = {sample.path.name: sample for sample in samples}
+    tallies = [Tally(station.link, station.title, station.fps, task.name, by_name) for station in options.stations]
+    return Run(options, bundle, samples, tallies)
+
+
+async def measure(run: Run, show: Callable[[Run], None] = lambda _: None) -> None:
+    """Start everything, wait until every device is done, end everything; `run` fills as it goes.
+
+    `show` is called a few times a second. SIGTERM ends it as Ctrl-C does: by :class:`asyncio.CancelledError`.
+
+    Raises:
+        ChildError: the server or a device ended before its time.
+        SettingsError: a port is taken.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        async with AsyncExitStack() as stack:
+            await _measure(run, show, stack)
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+async def _measure(run: Run, show: Callable[[Run], None], stack: AsyncExitStack) -> None:
+    options = run.options
+    (options.out / "no-settings.toml").write_text("# so that a demo is the same everywhere\n", encoding="utf-8")
+    server = await stack.enter_async_context(
+        Child("server", _server_arguments(options), _fresh(options.out, "server.log"))
+    )
+    show(run)
+    address = (await server.line("headwater server ready:", READY_S)).split("grpc=")[1].split()[0]
+    devices = [await _start(station, tally, address, run, stack) for station, tally in _pairs(run)]
+    begin = time.monotonic()
+    while any(device.child.status is None for device in devices):
+        show(run)
+        await asyncio.sleep(REFRESH_S)
+        run.seconds = time.monotonic() - begin
+        for device in devices:
+            device.read()
+        if server.status is not None:
+            raise ChildError(f"the server ended with status {server.status}: {server.last_words()}")
+        if run.seconds > options.seconds + LATE_S:
+            await _clip(devices)
+    for device in devices:
+        device.read()
+        device.check()
+    show(run)
+
+
+@dataclass
+class _Device:
+    """A running device, the proxy before it and what it writes."""
+
+    tally: Tally
+    child: Child
+    follower: RecordFollower
+    expected: int
+
+    def read(self) -> None:
+        for record in self.follower.read():
+            self.tally.add(record)
+
+    def check(self) -> None:
+        """Say what is missing: a device that answered nothing is an error, one that lost frames is a note."""
+        if not self.tally.records:
+            raise ChildError(f"the device on {self.tally.title} answered nothing: {self.child.last_words()}")
+        if len(self.tally.answered) < self.expected and not self.tally.note:
+            self.tally.note = f"{self.expected - len(self.tally.answered)} of {self.expected} frames without an answer"
+
+
+async def _start(station: Station, tally: Tally, server: str, run: Run, stack: AsyncExitStack) -> _Device:
+    options, name = run.options, station.link.name
+    proxy = await stack.enter_async_context(LinkProxy(server, station.link, observe=tally.passages.append))
+    tally.wall_offset_s = time.time() - time.monotonic()
+    records = _fresh(options.out, f"{name}.jsonl")
+    expected = min(options.count(station), len(run.samples))
+    arguments = {
+        "bundle": options.bundle,
+        "server": proxy.address,
+        "source": options.out / "pictures",
+        "fps": station.fps,
+        "count": expected,
+        "records": records,
+        "name": name,
+        "config": options.out / "no-settings.toml",
+    }
+    child = Child(f"device on {station.title}", ["device", *_flags(arguments)], _fresh(options.out, f"{name}.log"))
+    await stack.enter_async_context(child)
+    return _Device(tally, child, RecordFollower(records), expected)
+
+
+async def _clip(devices: Sequence[_Device]) -> None:
+    """Stop the devices that should have been done long ago."""
+    for device in devices:
+        if device.child.status is None:
+            device.tally.note = f"stopped: not done {LATE_S:g} s after its time"
+            await device.child.stop()
+
+
+def _server_arguments(options: DemoOptions) -> list[str]:
+    settings = {
+        "bundle": options.bundle,
+        "listen": f"127.0.0.1:{options.port}",
+        "http": "",
+        "config": options.out / "no-settings.toml",
+    }
+    return ["server", *_flags(settings)]
+
+
+def _flags(arguments: dict[str, object]) -> list[str]:
+    return [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
+
+
+def _pairs(run: Run) -> list[tuple[Station, Tally]]:
+    return list(zip(run.options.stations, run.tallies, strict=True))
+
+
+def _fresh(out: Path, name: str) -> Path:
+    """A file of this run alone."""
+    path = out / "logs" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    return path
