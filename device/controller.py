@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -146,9 +146,13 @@ class RateController:
         self._modes = sorted(modes, key=lambda mode: (-fmean(mode.accuracy.values()), mode.mean_bytes))
         self._by_index = {mode.index: mode for mode in modes}
         self._sizes = np.array([[mode.p95_bytes + OVERHEAD_BYTES] for mode in self._modes])
-        self._device_ms: dict[float, deque[float]] = {mode.width: deque(maxlen=memory) for mode in modes}
+        self._widths = sorted({mode.width for mode in modes})
+        self._width_of = np.array([self._widths.index(mode.width) for mode in self._modes])
+        self._macs = {mode.width: mode.head_macs for mode in modes}
+        self._device_ms: dict[float, deque[float]] = {width: deque(maxlen=memory) for width in self._widths}
         self._server_ms: deque[float] = deque(maxlen=memory)
-        self._network: deque[tuple[float, float]] = deque(maxlen=memory)
+        self._seen = np.zeros((2, memory))  # a ring: sizes on the wire, times on the network
+        self._count = 0
         self._head_ms = np.zeros(len(modes))
         self._same_mode = 0
         self._last_mode: int | None = None
@@ -157,7 +161,7 @@ class RateController:
         """Pick from the bundle's table of measured accuracy; there is always a cheapest mode."""
         most = len(self._modes) if situation.max_mode is None else situation.max_mode
         allowed = [at for at, mode in enumerate(self._modes) if mode.index <= most]
-        if self._network:
+        if self._count:
             chosen = self._best(allowed, situation, SLOW_QUANTILE)
             if self._same_mode >= PROBE_AFTER:
                 self._same_mode = 0
@@ -172,16 +176,18 @@ class RateController:
         self._last_mode = observation.mode
         device_ms = observation.prepare_ms + observation.head_ms + observation.code_ms
         self._device_ms[self._by_index[observation.mode].width].append(device_ms)
-        self._head_ms = np.array([self._device_time_ms(mode) for mode in self._modes])
+        self._head_ms = np.array([self._width_ms(width) for width in self._widths])[self._width_of]
         if observation.round_trip_ms is None or observation.outcome != "answered":
             return
         self._server_ms.append(observation.server_ms)
         size = observation.sent_bytes + observation.bytes_ahead + OVERHEAD_BYTES
-        self._network.append((size, max(observation.round_trip_ms - observation.server_ms, 0.0)))
+        network_ms = max(observation.round_trip_ms - observation.server_ms, 0.0)
+        self._seen[:, self._count % self._seen.shape[1]] = size, network_ms
+        self._count += 1
 
     def _best(self, allowed: list[int], situation: Situation, quantile: float) -> int:
         """Position of the most accurate mode that fits, reckoning with this quantile; of the quickest if none does."""
-        known, times_ms = np.array(self._network).T  # [N] each
+        known, times_ms = self._seen[:, : self._count]  # [N] each
         sizes = self._sizes + situation.bytes_unanswered  # [M, 1]
         network_ms = _in_proportion(sizes, known, times_ms, quantile)
         network_ms = np.minimum(network_ms, _by_line(sizes[:, 0], known, times_ms))
@@ -191,7 +197,8 @@ class RateController:
             fits &= np.maximum(network_ms - times_ms.min(), self._head_ms) <= situation.interval_ms
         if situation.deadline_ms is not None:
             fits &= situation.age_ms + total_ms <= situation.deadline_ms
-        return next((at for at in allowed if fits[at]), min(allowed, key=total_ms.__getitem__))
+        fitting = next((at for at in allowed if fits[at]), None)
+        return min(allowed, key=total_ms.__getitem__) if fitting is None else fitting
 
     def _one_up(self, chosen: int, promising: int, allowed: list[int]) -> int:
         """The next mode above the chosen one, if a better one looks promising; it costs one frame to see."""
@@ -202,13 +209,12 @@ class RateController:
         ]
         return min(better, key=lambda at: self._modes[at].mean_bytes, default=chosen)
 
-    def _device_time_ms(self, mode: Mode) -> float:
-        """Slow end of the width's own times, or another width's scaled by the multiply-adds."""
-        if self._device_ms[mode.width]:
-            return _quantile(self._device_ms[mode.width], SLOW_QUANTILE)
-        known = [m for m in self._modes if self._device_ms[m.width]]
-        nearest = min(known, key=lambda m: abs(m.width - mode.width))
-        return median(self._device_ms[nearest.width]) * mode.head_macs / max(nearest.head_macs, 1)
+    def _width_ms(self, width: float) -> float:
+        """Slow end of the width's own times, or the nearest known width's median scaled by the multiply-adds."""
+        if self._device_ms[width]:
+            return _quantile(self._device_ms[width], SLOW_QUANTILE)
+        nearest = min((known for known in self._widths if self._device_ms[known]), key=lambda known: abs(known - width))
+        return _quantile(self._device_ms[nearest], 0.5) * self._macs[width] / max(self._macs[nearest], 1)
 
 
 def _in_proportion(
@@ -230,14 +236,18 @@ def _by_line(
 
     It widens with the distance from the sizes that were seen, and with the scatter of the times.
     """
-    count, spread = len(known), float(((known - known.mean()) ** 2).sum())
+    count = len(known)
+    mean, mean_ms = float(known.sum()) / count, float(times_ms.sum()) / count
+    off = known - mean
+    spread = float(off @ off)
     if count < LEAST_FOR_LINE or spread == 0:
         return np.full(len(sizes), np.inf)
-    away, slope = sizes - known.mean(), max(float((known - known.mean()) @ times_ms) / spread, 0.0)
-    residuals = times_ms - times_ms.mean() - slope * (known - known.mean())
+    slope = max(float(off @ times_ms) / spread, 0.0)
+    residuals = times_ms - mean_ms - slope * off
     scatter = math.sqrt(float(residuals @ residuals) / (count - 2))
-    line = np.maximum(times_ms.mean() + slope * away, times_ms.min())
-    upper: NDArray[np.float64] = line + SCATTERS * scatter * np.sqrt(1 + 1 / count + away**2 / spread)
+    away = sizes - mean
+    line = np.maximum(mean_ms + slope * away, times_ms.min())
+    upper: NDArray[np.float64] = line + SCATTERS * scatter * np.sqrt(1 + 1 / count + away * away / spread)
     return upper
 
 
