@@ -42,7 +42,7 @@ class Recipe:
     groups: int = 4
     """Channel groups of a frame, of equal size where that divides."""
     widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
-    start_gains: tuple[float, ...] = (1.5, 2.0, 3.0, 4.5, 7.0)
+    start_gains: tuple[float, ...] = (0.6, 1.2, 2.4, 5.0, 10.0)
     """Gain of each quantisation step when training starts; they are learnt."""
     rate_weights: tuple[float, ...] = (1.2e-3, 4e-4, 1.3e-4, 4.5e-5, 1.5e-5)
     """Price of one bit in the loss, for each gain; the first gives the fewest bytes."""
@@ -108,8 +108,8 @@ class Recipe:
 SOLAR = Recipe(
     colour="L",
     teacher_epochs=14,
-    match_epochs=12,
-    tune_epochs=30,
+    match_epochs=6,
+    tune_epochs=20,
     batch=48,
     augmentation=Augmentation(flip_vertical=True),
 )

@@ -16,18 +16,19 @@ Legend: B batch, C H W channels, height and width, K classes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
+from headwater.compression.slimmable import ConvNorm
 from headwater.server.training.lite import Lite0, normalise
 from headwater.server.training.loop import Stage
 from headwater.server.training.samples import augment
 from headwater.server.training.student import Student
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from headwater.server.training.recipe import Recipe
     from headwater.server.training.samples import Samples
@@ -73,11 +74,7 @@ def match_stage(
         loss = error.mean() + rate
         return loss, {"feature": error.mean().item(), "bytes": bits.mean().item() / 8}
 
-    parts = [student.head, student.gains, student.decoder]
-    groups = [
-        {"params": [p for part in parts for p in part.parameters()], "lr": recipe.match_rate},
-        {"params": list(student.prior.parameters()), "lr": 5 * recipe.match_rate, "weight_decay": 0.0},
-    ]
+    groups = _codec_groups(student, recipe.match_rate)
     optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
     return Stage("match", recipe.match_epochs, student, optimizer, step)
 
@@ -119,11 +116,9 @@ def tune_stage(
         }
         return loss, figures
 
-    early = [student.head, student.gains, student.decoder]
     groups = [
-        {"params": [p for part in early for p in part.parameters()], "lr": recipe.tune_rate},
+        *_codec_groups(student, recipe.tune_rate),
         {"params": list(student.tails.parameters()), "lr": recipe.tail_rate},
-        {"params": list(student.prior.parameters()), "lr": 5 * recipe.tune_rate, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
     return Stage("tune", recipe.tune_epochs, student, optimizer, step)
@@ -131,20 +126,46 @@ def tune_stage(
 
 @torch.no_grad()
 def recalibrate(student: Student, samples: Samples, recipe: Recipe) -> None:
-    """Replace the running statistics of each width's norms by exact ones over the training images, as they come."""
-    norms = [module for module in student.head.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-    student.head.train()
+    """Replace the running statistics of all norms by exact ones over the training images, as they come.
+
+    The head's are those of each width; the tails' are those of all modes mixed, as in training.
+    """
+    student.train()
     for width in recipe.widths:
-        # Plain means over equal batches: momentum 1/n at the n-th batch.
-        for n, images in enumerate(samples.images.split(4 * recipe.batch), start=1):
-            for norm in norms:
-                norm.momentum = 1 / n
+        for images in _averaged(student.head, samples, width):
             student.head(normalise(images), width)
+    student.head.eval()
+    generator = torch.Generator().manual_seed(recipe.seed)
+    for images in _averaged(student.tails, samples):
+        latents, modes, _ = _code_widths(student, images, generator)
+        features = student.decoder(latents, modes)
+        for tail in student.typed_tails():
+            tail(features)
+    student.eval()
+
+
+def _averaged(module: torch.nn.Module, samples: Samples, width: float = 1.0) -> Iterator[torch.Tensor]:
+    """Batches of images; over them the norms of ``module`` at a width take plain means of their statistics."""
+    norms = [layer.norm(width) for layer in module.modules() if isinstance(layer, ConvNorm)]
+    for n, images in enumerate(samples.images.split(96), start=1):
+        for norm in norms:
+            norm.momentum = 1 / n  # so that batch n counts as much as each before it
+        yield images
     for norm in norms:
         norm.momentum = 0.1
-    student.eval()
+
+
+def _codec_groups(student: Student, rate: float) -> list[dict[str, Any]]:
+    """Parameter groups of the optimiser for all but the tails.
+
+    Gains live on a logarithmic scale and have to travel far, and a prior must keep up with what it describes.
+    """
+    layers = [*student.head.parameters(), *student.decoder.parameters()]
+    return [
+        {"params": layers, "lr": rate},
+        {"params": list(student.gains.parameters()), "lr": 10 * rate, "weight_decay": 0.0},
+        {"params": list(student.prior.parameters()), "lr": 5 * rate, "weight_decay": 0.0},
+    ]
 
 
 def _code_widths(

@@ -92,14 +92,6 @@ class Student(nn.Module):
             assert isinstance(tail, Tail)
             yield tail
 
-    def train(self, mode: bool = True) -> Student:  # noqa: FBT001, FBT002 - torch's own signature
-        """As usual, but the tails' norms keep the teacher's statistics."""
-        super().train(mode)
-        for module in self.tails.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
-
     def sample_modes(self, width: float, count: int, generator: torch.Generator) -> torch.Tensor:
         """Random mode indices [count] of a width."""
         first = self.recipe.widths.index(width) * self.recipe.gains
