@@ -151,7 +151,7 @@ class BatchQueue(Generic[WorkT, ResultT]):
         """Let a ticket wait; raises :class:`QueueFullError` at once when `capacity` wait already."""
         if self.waiting >= self.limits.capacity:
             self.counts.refused += 1
-            raise QueueFullError(self.limits.capacity, self.retry_after(now))
+            raise QueueFullError(self.limits.capacity, self.retry_after())
         self.counts.accepted += 1
         ticket.arrived, ticket.depth, ticket.state = now, self.waiting, State.WAITING
         lane = self._lanes.get(ticket.group)
@@ -219,9 +219,8 @@ class BatchQueue(Generic[WorkT, ResultT]):
             return deadline
         return min(deadline, *(self._ready_at(lane) for _, lane in self._by_urgency()))
 
-    def retry_after(self, now: float) -> float:
-        """Seconds in which what waits now will have been started, at the pace of the last batches."""
-        del now  # the pace is known between batches as well as within one
+    def retry_after(self) -> float:
+        """Seconds in which what waits now will have been run, at the pace of the last batches; 0 before the first."""
         return self._pace_s * self.waiting
 
     def _by_urgency(self) -> list[tuple[tuple[int, float], _Lane[WorkT, ResultT]]]:
