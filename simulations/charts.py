@@ -21,7 +21,9 @@ STYLE = """
 @media (prefers-color-scheme: dark) {
  :root { --k0:#6cb1ff; --k1:#ff9d57; --k2:#4fd0a5; --k3:#c3a1ff; --k4:#e6bd4f; --k5:#ff8fbd; --k6:#7fd3df; --k7:#9aa5b5;
  --on:#10151c } }
-figure > svg { width: 100% } svg .axis { stroke: var(--soft) }
+figure > svg { width: 100% } @media (max-width: 44rem) { figure { overflow-x: auto }
+ figure > svg { width: 44rem; max-width: none } }
+svg .axis { stroke: var(--soft) }
 svg text.strong { font-weight: 650 } svg text.small { font-size: 11px }
 svg .seg { stroke: var(--paper); stroke-width: 1 } svg .on { fill: var(--on); font-weight: 600; font-size: 11px }
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; margin: .5rem 0 0; padding: 0; list-style: none;

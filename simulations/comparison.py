@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,8 @@ class Comparison:
 def compare(tally: Tally, scored: Sequence[Scored]) -> Comparison | None:
     """Compare a link's frames with scored codecs; None if no picture was both sent and scored.
 
-    A time on the link is that of the bytes and of what gRPC adds to each of our frames, at the link's rate and delay.
+    A time on the link is that of the bytes and of what gRPC adds to each of our frames (nothing, if the run was too
+    short to see it), at the link's rate and delay.
     """
     index, right, sizes = tally.first_of(len(scored[0].correct))
     if len(index) == 0:
@@ -63,7 +65,8 @@ def compare(tally: Tally, scored: Sequence[Scored]) -> Comparison | None:
     same = [
         Scored(one.setting, one.sizes[index], one.file_sizes[index], one.correct[index]) for one in scored
     ]  # the pictures that this device got through
-    accuracy, mean_bytes, added = float(right.mean()), float(sizes.mean()), tally.added_bytes
+    accuracy, mean_bytes = float(right.mean()), float(sizes.mean())
+    added = 0.0 if math.isnan(tally.added_bytes) else tally.added_bytes
 
     def transfer_s(size: float) -> float:
         return tally.link.up.finish(0, size + added) + tally.link.up_delay_s
