@@ -109,6 +109,24 @@ async def test_connections_cut_at_random_moments(
     assert max(record.attempts for record in records) > 1, "no cut hit a frame"
 
 
+async def test_black_outs_lose_nothing(
+    server: ServerProcess, bundle: Path, photos: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    slow = LinkTrace.constant("slow", 200_000, delay_s=0.005)
+    async with LinkProxy(server.address, slow) as proxy:
+        more = ("--fps", "60", "--log-level", "error")
+        async with AgentProcess(*arguments(bundle, proxy.address, photos, tmp_path / "r.jsonl", *more)) as agent:
+            for _ in range(3):
+                for _ in range(10):
+                    await agent.line()
+                proxy.black_out()
+                await asyncio.sleep(0.4)  # how long it lasts; nothing waits for it
+                proxy.restore()
+            status, _, err = await agent.finish()
+    assert (status, err) == (0, "")
+    check(tmp_path / "r.jsonl", tiny_bundle)
+
+
 async def test_a_server_killed_and_started_again(
     bundle: Path, photos: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
