@@ -30,6 +30,7 @@ def demo(
     coded as JPEG and WebP, and a report is written that opens in any browser. Ctrl-C ends all of it.
     """
     import asyncio
+    import signal
 
     from rich.console import Console
 
@@ -49,8 +50,11 @@ def demo(
         seed=seed,
     )
     run = running.prepare(options)
-    with Watch(console) as watch:
-        asyncio.run(running.measure(run, watch.show))
+    try:
+        with Watch(console) as watch:
+            asyncio.run(running.measure(run, watch.show))
+    except asyncio.CancelledError:
+        raise typer.Exit(128 + signal.SIGTERM) from None
     if console.is_terminal:
         console.print(table(run))
     for tally in run.tallies:

@@ -118,7 +118,7 @@ def prepare(options: DemoOptions) -> Run:
 async def measure(run: Run, show: Callable[[Run], None] = lambda _: None) -> None:
     """Start everything, wait until every device is done, end everything; `run` fills as it goes.
 
-    `show` is called a few times a second. SIGTERM ends it as Ctrl-C does: by :class:`asyncio.CancelledError`.
+    `show` is called a few times a second. SIGTERM cancels it, and with it the processes end.
 
     Raises:
         ChildError: the server or a device ended before its time.
@@ -144,6 +144,7 @@ async def _measure(run: Run, show: Callable[[Run], None], stack: AsyncExitStack)
     show(run)
     address = (await server.line("headwater server ready:", READY_S)).split("grpc=")[1].split()[0]
     devices = [await _start(station, tally, address, run, stack) for station, tally in _pairs(run)]
+    stack.callback(_ask_all, devices)
     begin = time.monotonic()
     while any(device.child.status is None for device in devices):
         show(run)
@@ -209,6 +210,12 @@ async def _clip(devices: Sequence[_Device]) -> None:
         if device.child.status is None:
             device.tally.note = f"stopped: not done {LATE_S:g} s after its time"
             await device.child.stop()
+
+
+def _ask_all(devices: Sequence[_Device]) -> None:
+    """Ask all devices to end before the first is waited for."""
+    for device in devices:
+        device.child.ask()
 
 
 def _server_arguments(options: DemoOptions) -> list[str]:

@@ -108,20 +108,27 @@ class Child:
         lines = [line for line in self.output().splitlines() if line.strip()]
         return "\n".join(lines[-TAIL_LINES:]) or "it said nothing"
 
+    def ask(self) -> None:
+        """Ask it to end, and do not wait: of several, each can then take its time at the same time."""
+        if self.status is None:
+            self._send(signal.SIGTERM)
+
     async def stop(self) -> None:
         """Ask it to end, then make it; returns when it is gone, and whatever it started with it."""
         if self._process is None:
             return
-        if self._process.returncode is None:
-            await self._end(signal.SIGTERM, TERMINATE_S)
-        await self._end(signal.SIGKILL, KILL_S)
+        self.ask()
+        await self._gone(TERMINATE_S)
+        self._send(signal.SIGKILL)
+        await self._gone(KILL_S)
 
-    async def _end(self, number: signal.Signals, patience_s: float) -> None:
-        assert self._process is not None
+    def _send(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
+            os.killpg(self.pid, number)
+
+    async def _gone(self, patience_s: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), patience_s)
+            await asyncio.wait_for(self.wait(), patience_s)
 
 
 def _environment() -> dict[str, str]:
