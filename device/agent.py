@@ -241,14 +241,18 @@ class Agent:
 
     def _record(self, picture: Picture, taken: datetime, decision: Decision, coded: Coded, reply: Reply) -> FrameRecord:
         answer, mode = reply.answer, self.manifest.modes[decision.mode]
-        timing = answer.timing
+        timing, status, detail = answer.timing, status_name(answer), answer.detail
+        try:
+            found = results(answer, self.manifest.tasks)
+        except LinkError as error:
+            found, status, detail = {}, "internal", str(error)
         return FrameRecord(
             sequence=answer.sequence,
             name=picture.name,
             taken=taken.isoformat(timespec="milliseconds"),
-            source="edge" if answer.status == pb.STATUS_OK else "none",
-            status=status_name(answer),
-            detail=answer.detail,
+            source="edge" if status == "ok" else "none",
+            status=status,
+            detail=detail,
             mode=mode.index,
             width=mode.width,
             gain=mode.gain,
@@ -262,7 +266,7 @@ class Agent:
             wait_ms=reply.wait_s * 1e3,
             round_trip_ms=(reply.round_trip_s or 0.0) * 1e3,
             server=ServerTimes(timing.queue_us, timing.decode_us, timing.run_us, timing.batch, timing.queue_depth),
-            results=results(answer, self.manifest.tasks),
+            results=found,
             truth=picture.truth,
         )
 

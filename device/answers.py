@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
+from headwater.compression.errors import LinkError
 from headwater.device.record import Result, Status
 from headwater.protos import edge_pb2 as pb
 
@@ -12,10 +13,16 @@ if TYPE_CHECKING:
 
     from headwater.compression.manifest import Task
 
+_NAMES = {value: name.removeprefix("STATUS_").lower() for name, value in pb.Status.items()}
+
 
 def results(answer: pb.Answer, tasks: Iterable[Task]) -> dict[str, Result]:
-    """Put the labels to an answer's scores."""
+    """Put the labels to an answer's scores; raises :class:`LinkError` if it does not fit the bundle's tasks."""
     labels = {task.name: task.labels for task in tasks}
+    for result in answer.results:
+        if result.task not in labels or len(labels[result.task]) != len(result.scores):
+            have = ", ".join(f"{name} ({len(classes)})" for name, classes in labels.items())
+            raise LinkError(f"the server sent {len(result.scores)} scores for {result.task!r}; the bundle has {have}")
     return {result.task: _result(labels[result.task], result.scores) for result in answer.results}
 
 
@@ -26,5 +33,6 @@ def _result(labels: tuple[str, ...], scores: Iterable[float]) -> Result:
 
 
 def status_name(answer: pb.Answer) -> Status:
-    """The status as records name it: STATUS_UNKNOWN_TASK is "unknown_task"."""
-    return cast("Status", pb.Status.Name(answer.status).removeprefix("STATUS_").lower())
+    """The status as records name it: STATUS_UNKNOWN_TASK is "unknown_task", one of a newer server "internal"."""
+    name = _NAMES.get(answer.status, "")
+    return cast("Status", name) if name in get_args(Status) else "internal"

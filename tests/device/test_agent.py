@@ -156,6 +156,18 @@ async def test_in_a_run_a_refused_frame_is_a_record(tiny_bundle: Bundle) -> None
     assert {observation.outcome for observation in watching.observations} == {"failed"}
 
 
+async def test_an_answer_that_does_not_fit_the_bundle_is_a_record(tiny_bundle: Bundle) -> None:
+    def strange(frame: pb.FeatureFrame) -> pb.Answer:
+        wrong = pb.TaskResult(task="shape", scores=[1.0])
+        return pb.Answer(sequence=frame.sequence, status=pb.STATUS_OK, results=[wrong])
+
+    edge, records = FakeEdge(answer=strange), list[FrameRecord]()
+    async with serving(edge), Agent(tiny_bundle, address(edge)) as agent:
+        await agent.run(pictures(2), records.append)
+    assert [(record.status, record.source, record.results) for record in records] == [("internal", "none", {})] * 2
+    assert "1 scores for 'shape'" in records[0].detail
+
+
 async def test_the_deadline_is_kept_without_a_server(tiny_bundle: Bundle) -> None:
     settings = DeviceSettings(deadline_ms=80)
     async with Agent(tiny_bundle, "127.0.0.1:1", settings, connect_timeout_s=None) as agent:

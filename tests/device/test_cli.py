@@ -1,0 +1,53 @@
+"""The command's flags, its help and ``profile``; what it does with a server is in tests/integration."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from headwater.compression.bundle import Bundle
+from headwater.compression.errors import BundleError, SettingsError, SourceError
+from headwater.device.cli import app
+from headwater.device.settings import DeviceSettings
+
+RUNNER = CliRunner()
+
+
+def test_every_setting_has_a_flag() -> None:
+    command = typer.main.get_command(app)
+    flags = {parameter.name for parameter in command.params}
+    assert {"task" if field.name == "tasks" else field.name for field in fields(DeviceSettings)} <= flags
+
+
+def test_help_names_flags_and_commands() -> None:
+    out = RUNNER.invoke(app, ["--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+    assert "--deadline-ms" in out
+    assert "profile" in out
+
+
+def test_profile(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    bundle = tiny_bundle.save(tmp_path / "tiny.zip")
+    words = ["profile", "--bundle", str(bundle), "--rounds", "3"]
+    plain = json.loads(RUNNER.invoke(app, [*words, "--json"], catch_exceptions=False).output)
+    assert [row["width"] for row in plain["widths"]] == [0.25, 0.5, 0.75, 1.0]
+    out = RUNNER.invoke(app, words, catch_exceptions=False, env={"COLUMNS": "120"}).output
+    assert "tiny, 1 thread; the whole model takes" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "text"),
+    [
+        (["--source", "digits"], SettingsError, "no bundle is set; give --bundle PATH"),
+        (["--bundle", "nowhere"], BundleError, "there is no bundle at nowhere"),
+        (["--bundle", "nowhere", "--source", "nothing/there"], SourceError, "there is no source 'nothing/there'"),
+        (["--bundle", "nowhere", "--once", "x.png"], BundleError, "there is no bundle at nowhere"),
+        (["--server", "edge"], SettingsError, "must be host:port"),
+        (["--window", "0"], SettingsError, "window is 0"),
+    ],
+)
+def test_mistakes(words: list[str], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        RUNNER.invoke(app, words, catch_exceptions=False)
