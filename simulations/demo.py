@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headwater.compression.bundle import Bundle
-from headwater.compression.errors import BundleError
+from headwater.compression.errors import BundleError, SettingsError
 from headwater.simulations.follow import RecordFollower
 from headwater.simulations.link import LinkProxy
 from headwater.simulations.processes import Child, ChildError
@@ -50,10 +51,10 @@ class Station:
 
 
 STATIONS = (
-    Station("LoRa-like, 5 kbit/s", LinkTrace.constant("lora", 5_000, delay_s=0.1), 2.5),
-    Station("NB-IoT-like, 30 kbit/s", LinkTrace.constant("nb-iot", 30_000, delay_s=0.2), 5),
-    Station("LTE-M-like, 300 kbit/s", LinkTrace.constant("lte-m", 300_000, delay_s=0.05), 8),
-    Station("Wi-Fi, 20 Mbit/s", LinkTrace.constant("wifi", 20_000_000, delay_s=0.002), 12),
+    Station("LoRa-like, 5 kbit/s", LinkTrace.constant("lora", 5_000, delay_s=0.1), 3),
+    Station("NB-IoT-like, 30 kbit/s", LinkTrace.constant("nb-iot", 30_000, delay_s=0.2), 6),
+    Station("LTE-M-like, 300 kbit/s", LinkTrace.constant("lte-m", 300_000, delay_s=0.05), 10),
+    Station("Wi-Fi, 20 Mbit/s", LinkTrace.constant("wifi", 20_000_000, delay_s=0.002), 15),
 )
 
 
@@ -137,6 +138,7 @@ async def measure(run: Run, show: Callable[[Run], None] = lambda _: None) -> Non
 
 async def _measure(run: Run, show: Callable[[Run], None], stack: AsyncExitStack) -> None:
     options = run.options
+    _check_port(options.port)
     (options.out / "no-settings.toml").write_text("# so that a demo is the same everywhere\n", encoding="utf-8")
     server = await stack.enter_async_context(
         Child("server", _server_arguments(options), _fresh(options.out, "server.log"))
@@ -216,6 +218,18 @@ def _ask_all(devices: Sequence[_Device]) -> None:
     """Ask all devices to end before the first is waited for."""
     for device in devices:
         device.child.ask()
+
+
+def _check_port(port: int) -> None:
+    """Say that a port is taken in fewer words than gRPC would; raises :class:`SettingsError`."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise SettingsError(
+                f"the server cannot listen on 127.0.0.1:{port}: {error.strerror}; give another --port, or 0 for any"
+            ) from error
 
 
 def _server_arguments(options: DemoOptions) -> list[str]:
