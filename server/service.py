@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import math
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 HELLO_TIMEOUT_S = 10.0
-FOREVER_S = 1e9
 SILENT_BEATS = 3
 """A device that was silent for so many heartbeats is taken for gone."""
 
@@ -189,12 +188,13 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
 
     async def _infer(self, request: pb.InferRequest, context: Context) -> pb.Answer:
         settled: asyncio.Future[InferenceTicket] = self._loop.create_future()
-        remaining = context.time_remaining()  # centuries, where no deadline was set
+        # The stubs promise a float; without a deadline it is None.
+        remaining = cast("float | None", context.time_remaining())
         wish = Wish(
             lambda ticket: None if settled.done() else settled.set_result(ticket),
             request.tasks,
             request.priority,
-            remaining if remaining < FOREVER_S else math.inf,
+            math.inf if remaining is None else remaining,
         )
         try:
             ticket = self.admission.admit_file(request.frame, wish)
