@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -87,6 +87,7 @@ def test_an_endless_picture_does_not_fill_the_memory(monkeypatch: pytest.MonkeyP
     assert list(pictures(read)) == []
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.integers(0, len(ALL) - 1), st.randoms(use_true_random=False))
 def test_any_bytes_end(rubbish: bytes, which: int, rng: random.Random) -> None:
     picture = bytearray(ALL[which])
