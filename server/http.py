@@ -1,7 +1,7 @@
 """/metrics, /healthz and /readyz over HTTP/1.0: enough for Prometheus and a supervisor, and nothing more.
 
 Bounded by design: GET and HEAD only, 8 KiB of request, 5 seconds, 32 connections at a time, and the connection is
-closed after the answer.
+closed after the answer; one more connection than that is closed at once.
 """
 
 from __future__ import annotations
@@ -65,14 +65,13 @@ class HttpServer:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._open > MAX_CONNECTIONS:
-            method, reply = "GET", _plain(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
+            return
+        try:
+            request = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            method, reply = "GET", _plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request is too long")
         else:
-            try:
-                request = await reader.readuntil(b"\r\n\r\n")
-            except asyncio.LimitOverrunError:
-                method, reply = "GET", _plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request is too long")
-            else:
-                method, reply = await self._route(request)
+            method, reply = await self._route(request)
         writer.write(_encode(method, reply))
         await writer.drain()
 

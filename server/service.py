@@ -63,12 +63,12 @@ class Conversation:
         self.served = served
         self.outbox = outbox
         self.heard = 0.0
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[Hangup] = asyncio.get_running_loop().create_future()
 
     def end(self, code: grpc.StatusCode, detail: str) -> None:
         """Have the stream end with this status."""
         if not self.ended.done():
-            self.ended.set_exception(Hangup(code, detail))
+            self.ended.set_result(Hangup(code, detail))
 
 
 class EdgeService(edge_pb2_grpc.EdgeServicer):
@@ -259,7 +259,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         try:
             await asyncio.wait((reader, writer, conversation.ended), return_when=asyncio.FIRST_COMPLETED)
             if conversation.ended.done():
-                conversation.ended.result()
+                raise conversation.ended.result()
             if reader.done():
                 reader.result()
                 await writer

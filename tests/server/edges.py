@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -153,6 +154,12 @@ class Talk:
 
     async def goodbye(self) -> None:
         await self.send(pb.DeviceMessage(goodbye=pb.Goodbye()))
+
+    async def refused(self) -> tuple[grpc.StatusCode, str]:
+        """Say hello to a server that will not have it; how the call ended."""
+        with contextlib.suppress(grpc.aio.AioRpcError):  # the refusal may come before the hello has left
+            await self.send(self.hello)
+        return await self.status()
 
     async def status(self) -> tuple[grpc.StatusCode, str]:
         """How the call ended."""

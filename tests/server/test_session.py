@@ -44,15 +44,13 @@ async def test_a_stream_that_says_nothing_and_one_without_a_name_are_refused() -
         await talk.call.done_writing()
         assert (await talk.status())[0] == grpc.StatusCode.INVALID_ARGUMENT
         nameless = Talk(server, device="")
-        await nameless.send(nameless.hello)
-        assert (await nameless.status())[0] == grpc.StatusCode.INVALID_ARGUMENT
+        assert (await nameless.refused())[0] == grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_a_stream_for_an_unknown_bundle_is_a_failed_precondition(tiny_bundle: Bundle) -> None:
     async with edge() as server:
         talk = Talk(server, bundle=tiny.bundle("other", 1))
-        await talk.send(talk.hello)
-        code, detail = await talk.status()
+        code, detail = await talk.refused()
         assert (code, tiny_bundle.short_id in detail) == (grpc.StatusCode.FAILED_PRECONDITION, True)
 
 
@@ -278,8 +276,7 @@ async def test_a_silent_device_is_taken_for_gone_and_one_with_a_heartbeat_is_not
 async def test_more_devices_than_allowed_are_refused() -> None:
     async with edge(max_streams=1) as server, Talk(server):
         other = Talk(server, device="late")
-        await other.send(other.hello)
-        assert (await other.status())[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (await other.refused())[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_a_report_is_kept_and_a_message_of_a_newer_agent_is_left_alone() -> None:

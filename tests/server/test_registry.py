@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from headwater.compression.bundle import Bundle
+from headwater.compression.errors import BundleError
+from headwater.server.registry import Registry
+from tests import tiny
+
+
+def built(name: str, seed: int, created: str = "2026-01-01T00:00:00+00:00") -> Bundle:
+    """A tiny bundle of another date."""
+    bundle = tiny.bundle(name, seed)
+    files = {file: bundle.read(file) for file in bundle.manifest.files}
+    return Bundle.build(dataclasses.replace(bundle.manifest, created=created), files)
+
+
+def names(registry: Registry) -> list[bytes]:
+    return [served.id for served in registry.served]
+
+
+def test_a_bundle_is_found_by_its_id_its_short_id_and_its_name(tiny_bundle: Bundle) -> None:
+    registry = Registry([tiny_bundle])
+    served = registry.find(tiny_bundle.id)
+    assert served is not None
+    assert served.bundle is tiny_bundle
+    assert registry.find(tiny_bundle.id[:5]) is served
+    assert registry.by_name("tiny") is served
+    assert registry.find(tiny_bundle.id[:6]) is None
+    assert registry.find(b"") is None
+    assert registry.by_name("other") is None
+    assert registry.listing() == f"tiny {tiny_bundle.short_id}"
+    assert Registry().listing() == "none"
+
+
+def test_at_the_start_the_last_built_is_the_newest() -> None:
+    new, old = built("a", 1, "2026-03-01T00:00:00+00:00"), built("a", 2, "2026-02-01T00:00:00+00:00")
+    registry = Registry([new, old])
+    assert names(registry) == [new.id, old.id]
+    newest = registry.by_name("a")
+    assert newest is not None
+    assert newest.id == new.id
+
+
+def test_the_one_before_stays_warm_and_the_one_before_that_goes() -> None:
+    first, second, third, other = (built("a", seed) for seed in (1, 2, 3, 1))
+    other = built("b", 1)
+    registry = Registry([first, other])
+    assert registry.add(second) == ()
+    (retired,) = registry.add(third)
+    assert retired.id == first.id
+    assert registry.find(first.id) is None
+    assert registry.find(first.id[:5]) is None
+    assert names(registry) == [third.id, second.id, other.id]
+
+
+def test_going_back_to_the_one_before_makes_it_the_newest_without_loading_it_again() -> None:
+    first, second = built("a", 1), built("a", 2)
+    registry = Registry([first, second])
+    before = registry.find(first.id)
+    assert registry.add(first) == ()
+    assert names(registry) == [first.id, second.id]
+    assert registry.find(first.id) is before
+    registry.add(first)
+    assert names(registry) == [first.id, second.id]
+
+
+def test_a_bundle_that_cannot_be_served_changes_nothing(tiny_bundle: Bundle) -> None:
+    files = {file: tiny_bundle.read(file) for file in tiny_bundle.manifest.files}
+    broken = Bundle.build(tiny_bundle.manifest, {**files, "decoder.onnx": b"no graph"})
+    registry = Registry([tiny_bundle])
+    with pytest.raises(BundleError):
+        registry.add(broken)
+    assert names(registry) == [tiny_bundle.id]
+
+
+def test_tasks_are_bits_in_the_manifests_order(tiny_bundle: Bundle) -> None:
+    (served,) = Registry([tiny_bundle]).served
+    assert [served.mask(tasks) for tasks in ((), ("shape",), ("bright",), ("bright", "shape"))] == [0, 1, 2, 3]
+    with pytest.raises(KeyError, match="colour"):
+        served.mask(["colour"])

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+
+from headwater.compression.errors import SettingsError
+from headwater.compression.settings import descriptions, resolve
+from headwater.server.settings import ServerSettings, is_loopback, split_address
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:50051", "[::1]:50051", "127.8.8.8:1"])
+def test_loopback_needs_no_leave(listen: str) -> None:
+    assert ServerSettings(listen=listen).listen == listen
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:50051", "[::]:50051", "192.168.1.4:50051", "edge.local:50051"])
+def test_anything_else_needs_insecure(listen: str) -> None:
+    with pytest.raises(SettingsError, match="--insecure"):
+        ServerSettings(listen=listen)
+    assert ServerSettings(listen=listen, insecure=True).listen == listen
+
+
+@pytest.mark.parametrize("address", ["", "localhost", ":50051", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:70000"])
+def test_an_address_that_is_none_says_how_one_looks(address: str) -> None:
+    with pytest.raises(SettingsError, match="host:port"):
+        split_address("listen", address)
+
+
+def test_addresses_are_split() -> None:
+    assert split_address("listen", "127.0.0.1:80") == ("127.0.0.1", 80)
+    assert split_address("listen", "[::1]:0") == ("::1", 0)
+    assert not is_loopback("example.org")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("max_batch", 0),
+        ("queue", 0),
+        ("workers", -1),
+        ("threads", 0),
+        ("max_wait_ms", -1.0),
+        ("grace_s", -1.0),
+        ("max_in_flight", 0),
+        ("max_streams", 0),
+        ("max_frame_bytes", 1),
+        ("heartbeat_ms", 1),
+    ],
+)
+def test_numbers_out_of_range_are_errors_that_name_the_key(key: str, value: float) -> None:
+    with pytest.raises(SettingsError, match=key):
+        ServerSettings(**{key: value})  # type: ignore[arg-type]
+
+
+def test_workers_default_to_the_cores() -> None:
+    assert ServerSettings().worker_count >= 1
+    assert ServerSettings(workers=3).worker_count == 3
+
+
+def test_every_key_is_described() -> None:
+    assert set(descriptions(ServerSettings)) == set(resolve(ServerSettings, environment={}).origin)
