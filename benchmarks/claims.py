@@ -30,7 +30,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-Direction = Literal["at least", "at most"]
+Direction = Literal["min", "max"]
+_WORDS: dict[Direction, str] = {"min": "at least", "max": "at most"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Claim:
     target: float
     """The figure that was promised."""
     direction: Direction
-    """On which side of the target the value has to be."""
+    """``min``: the value has to be at least the target; ``max``: at most."""
     holds: bool | None
     """Whether it is on that side; null where there is no value."""
     peer: str
@@ -58,13 +59,13 @@ class Claim:
 def at_least(benchmark: str, claim: str, value: float | None, *, unit: str, target: float, peer: str) -> Claim:
     """Claim that `value` reaches `target`; None where it could not be measured, with the reason in `peer`."""
     holds = None if value is None else bool(value >= target)
-    return Claim(benchmark, claim, _rounded(value), unit, target, "at least", holds, peer)
+    return Claim(benchmark, claim, _rounded(value), unit, target, "min", holds, peer)
 
 
 def at_most(benchmark: str, claim: str, value: float | None, *, unit: str, target: float, peer: str) -> Claim:
     """Claim that `value` stays within `target`; None where it could not be measured, with the reason in `peer`."""
     holds = None if value is None else bool(value <= target)
-    return Claim(benchmark, claim, _rounded(value), unit, target, "at most", holds, peer)
+    return Claim(benchmark, claim, _rounded(value), unit, target, "max", holds, peer)
 
 
 def _rounded(value: float | None) -> float | None:
@@ -116,7 +117,9 @@ def table(title: str, claims: Iterable[Claim]) -> Table:
     for claim in claims:
         value = "-" if claim.value is None else f"{claim.value:g} {claim.unit}"
         holds = {True: "[green]yes", False: "[red]NO", None: "[yellow]not measured"}[claim.holds]
-        result.add_row(claim.claim, value, f"{claim.direction} {claim.target:g} {claim.unit}", holds, claim.peer)
+        result.add_row(
+            claim.claim, value, f"{_WORDS[claim.direction]} {claim.target:g} {claim.unit}", holds, claim.peer
+        )
     return result
 
 

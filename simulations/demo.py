@@ -94,14 +94,14 @@ class Run:
 
 
 def shipped_bundle() -> Path:
-    """The bundle that comes with the package; raises :class:`BundleError` if this copy has none."""
+    """The bundle in the repository; raises :class:`BundleError` in a copy installed without it."""
     folder = Path(str(resources.files("headwater.simulations"))) / "bundles"
     for path in (folder / "solar", folder / "solar.zip"):
         if path.exists():
             return path
     raise BundleError(
-        f"this copy of headwater has no model in {folder}; name one with --bundle PATH "
-        "(`headwater train solar --out PATH` makes one)"
+        f"this copy of headwater has no model in {folder}: run the demo from a clone of the repository, or name one "
+        "with --bundle PATH (`headwater train solar --out PATH` makes one)"
     )
 
 

@@ -50,3 +50,7 @@ def test_the_table_tells_the_three_outcomes_apart(capsys: pytest.CaptureFixture[
 def test_options(tmp_path: Path) -> None:
     assert claims.options("Doc.", ["--quick", "--json", str(tmp_path)]) == (True, tmp_path)
     assert claims.options("Doc.", []) == (False, None)
+
+
+def test_directions_are_the_words_of_the_agreed_format() -> None:
+    assert (FASTER.direction, MISSING.direction) == ("min", "max")
