@@ -32,6 +32,8 @@ svg .seg { stroke: var(--paper); stroke-width: 1 } svg .on { fill: var(--on); fo
 
 _WIDTH = 920
 _SHAPES = ("circle", "triangle", "square")
+DEPTH = 0.2
+"""How far below the level to compare with the drawing of accuracies goes."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,15 @@ class Cloud:
 
 
 def rate_accuracy(clouds: Sequence[Cloud], level: float, level_name: str, description: str) -> str:
-    """Accuracy (shares, 0 to 1) over bytes on a logarithmic axis, with a level to compare with."""
+    """Accuracy (shares, 0 to 1) over bytes on a logarithmic axis, with a level to compare with.
+
+    Points more than :data:`DEPTH` below the level would press all others together: they are counted, not drawn.
+    """
     height, left, right, top, bottom = 400, 58, 18, 16, 46
-    dots = [dot for cloud in clouds for dot in cloud.dots]
+    floor = level - DEPTH
+    drawn = [Cloud(c.name, tuple(dot for dot in c.dots if dot.y >= floor or not c.line), c.line) for c in clouds]
+    hidden = sum(len(cloud.dots) for cloud in clouds) - sum(len(cloud.dots) for cloud in drawn)
+    dots = [dot for cloud in drawn for dot in cloud.dots]
     x_ticks = log_ticks([dot.x for dot in dots])
     y_ticks = _percent_ticks([*(dot.y - dot.error for dot in dots), *(dot.y + dot.error for dot in dots), level])
     low, high = math.log(x_ticks[0]), math.log(x_ticks[-1])
@@ -73,24 +81,20 @@ def rate_accuracy(clouds: Sequence[Cloud], level: float, level_name: str, descri
         *(_horizontal(y(tick), left, _WIDTH - right, f"{100 * tick:.0f} %") for tick in y_ticks),
         _text((left + _WIDTH - right) / 2, height - 10, "bytes a picture (logarithmic)", anchor="middle", kind="soft"),
         _dashed(y(level), left, _WIDTH - right),
-        _text(_WIDTH - right - 4, y(level) - 6, level_name, anchor="end", kind="soft small"),
     ]
     places = _Places(left, _WIDTH - right)
-    places.keep_free(_WIDTH - right - 7 * len(level_name), _WIDTH - right, y(level) - 18, y(level))
-    for at, cloud in reversed(list(enumerate(clouds))):
+    for at, cloud in reversed(list(enumerate(drawn))):
         spots = [(x(dot.x), y(dot.y), dot) for dot in cloud.dots]
+        parts += [_frontier(spots, at)] if cloud.line else []
         for spot_x, spot_y, dot in spots:
             reach = max(abs(y(dot.y + dot.error) - spot_y), 5)
             places.keep_free(spot_x - 6, spot_x + 6, spot_y - reach, spot_y + reach)
-        if cloud.line:
-            parts.append(_frontier(spots, at))
-        parts += [
-            _error_bar(spot_x, y(dot.y - dot.error), y(dot.y + dot.error), at) for spot_x, _, dot in spots if dot.error
-        ]
-        parts += [_mark(spot_x, spot_y, at, dot.title, large=not cloud.line) for spot_x, spot_y, dot in spots]
-    for dot in (dot for cloud in clouds for dot in cloud.dots if dot.label):
-        parts.append(places.label(x(dot.x), y(dot.y), dot.label))
-    return figure(parts, height, description, [(cloud.name, at) for at, cloud in enumerate(clouds)])
+            parts += [_error_bar(spot_x, spot_y + reach, spot_y - reach, at)] if dot.error else []
+            parts.append(_mark(spot_x, spot_y, at, dot.title, large=not cloud.line))
+    parts += [places.label(x(dot.x), y(dot.y), dot.label) for dot in dots if dot.label]
+    notes = [f"{hidden} settings below {floor:.0%} are in the table only"] if hidden else []
+    legend = [(cloud.name, at) for at, cloud in enumerate(drawn)]
+    return figure(parts, height, description, legend, notes=[f"- - {level_name}", *notes])
 
 
 def time_bars(rows: Sequence[tuple[str, Mapping[str, float]]], names: Sequence[str], description: str) -> str:
@@ -142,14 +146,21 @@ def share_bars(rows: Sequence[tuple[str, Mapping[str, float]]], names: Sequence[
 
 
 def figure(
-    parts: Iterable[str], height: float, description: str, legend: Sequence[tuple[str, int]], *, square: bool = False
+    parts: Iterable[str],
+    height: float,
+    description: str,
+    legend: Sequence[tuple[str, int]],
+    *,
+    square: bool = False,
+    notes: Sequence[str] = (),
 ) -> str:
-    """Wrap a chart's parts, with its description for a screen reader and a legend below."""
+    """Wrap a chart's parts, with its description for a screen reader, a legend and notes below."""
     keys = "".join(
         f'<li><svg width="14" height="14" aria-hidden="true">'
         f"{_square(7, 7, at) if square else _mark(7, 7, at, '', large=True)}</svg> {html.escape(name)}</li>"
         for name, at in legend
     )
+    keys += "".join(f"<li>{html.escape(note)}</li>" for note in notes)
     return (
         f'<figure><svg viewBox="0 0 {_WIDTH} {height:g}" role="img" '
         f'aria-label="{html.escape(description)}">{"".join(parts)}</svg><ul class="legend">{keys}</ul></figure>'

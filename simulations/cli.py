@@ -19,8 +19,8 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where report.html, records and logs go.")] = Path(
         "out/demo"
     ),
-    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long the devices take pictures.")] = 40.0,
-    codec_pictures: Annotated[int, typer.Option(min=1, help="Pictures that JPEG and WebP are scored on.")] = 300,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long the devices take pictures.")] = 36.0,
+    codec_pictures: Annotated[int, typer.Option(min=1, help="Pictures that JPEG and WebP are scored on.")] = 200,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the server; 0 takes a free one.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the pictures' order.")] = 0,
 ) -> None:

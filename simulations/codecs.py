@@ -53,6 +53,11 @@ class Setting:
     height: int
     quality: int
 
+    @property
+    def side(self) -> tuple[int, int]:
+        """(width, height)."""
+        return self.width, self.height
+
     def __str__(self) -> str:
         """Read as ``WebP 96x96 q50``."""
         return f"{self.codec} {self.width}x{self.height} q{self.quality}"
@@ -172,9 +177,9 @@ def _row(
     picture = to_eight_bits(picture).convert(spec.mode)
     raw = spec.height * spec.width * spec.channels
     rows = [(raw, raw, _answer(network, spec, picture) == label)]
+    small = {side: picture.resize(side, Image.Resampling.BILINEAR) for side in {one.side for one in settings}}
     for setting in settings:
-        small = picture.resize((setting.width, setting.height), Image.Resampling.BILINEAR)
-        data, size = encode(small, setting)
+        data, size = encode(small[setting.side], setting)
         with Image.open(io.BytesIO(data)) as decoded:
             rows.append((size, len(data), _answer(network, spec, decoded) == label))
     return np.array(rows, np.int64)

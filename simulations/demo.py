@@ -66,9 +66,9 @@ class DemoOptions:
     source: str = "solar"
     """Data set whose test pictures are sent: solar, digits or a folder with a sub-folder a class."""
     out: Path = Path("out/demo")
-    seconds: float = 40.0
+    seconds: float = 36.0
     """How long pictures are taken."""
-    codec_pictures: int = 300
+    codec_pictures: int = 200
     """Pictures that the image codecs are scored on."""
     port: int = 0
     """Of the server; 0 takes a free one."""

@@ -89,13 +89,12 @@ def _headlines(run: Run, compared: Sequence[Comparison]) -> list[tuple[str, str]
     slowest = run.tallies[0]
     figures = [
         (f"{number(slowest.mean_bytes, '{:.0f}')} bytes", f"a frame on {slowest.title}"),
-        (duration(slowest.latency_ms(0.5) / 1e3), "from picture to answer there (median)"),
+        (number(slowest.latency_ms(0.5), "{:.0f} ms"), "from picture to answer there (median)"),
     ]
-    most = max(compared, key=lambda one: one.count, default=None)
-    if most is not None:
-        title = most.tally.title.split(",")[0]
-        figures.append((f"{most.accuracy:.1%}", f"right on {title}; unsplit network: {most.untouched:.1%}"))
-        figures += [(times(peer), f"our bytes, as {peer.codec} at that accuracy") for peer in most.peers]
+    for one in (one for one in compared if one.tally is slowest):
+        right = f"± {100 * one.error:.1f} right of {one.count}; unsplit network: {one.untouched:.1%}"
+        figures.append((f"{one.accuracy:.1%}", right))
+        figures += [(times(peer), f"our bytes, as {peer.codec} at that accuracy") for peer in one.peers]
     return figures
 
 
@@ -103,11 +102,12 @@ def _headlines(run: Run, compared: Sequence[Comparison]) -> list[tuple[str, str]
 
 
 def _way(run: Run) -> str:
-    """The steps of the frame of median latency on the slowest link."""
+    """The steps of the frame of median latency on the slowest link, of those that were answered right."""
     tally = run.tallies[0]
-    if not tally.steady:
+    right = sorted((one for one in tally.steady if tally.right(one)), key=lambda one: one.latency_ms)
+    if not right:
         return ""
-    record = sorted(tally.steady, key=lambda one: one.latency_ms)[len(tally.steady) // 2]
+    record = right[len(right) // 2]
     sample, result, stages = tally.samples[record.name], record[tally.task], tally.stages_of(record)
     device, up = stages["head"] + stages["coding"], stages["waiting"] + stages["uplink"]
     server = stages["queue"] + stages["decode"] + stages["run"]
@@ -121,7 +121,7 @@ def _way(run: Run) -> str:
         (html.escape(result.label), f"answered with {result.score:.0%}"),
     ]
     items = "".join(f"<li><b>{value}</b><span>{what}</span></li>" for value, what in steps)
-    note = f"The frame of median latency on the slowest link ({tally.title}), as it was measured."
+    note = f"One frame on the slowest link ({tally.title}), as it was measured: the right answer of median latency."
     return section("From picture to answer", f'<ol class="way">{items}</ol>', note=note)
 
 

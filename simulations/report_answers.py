@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from headwater.server.charts import section
@@ -40,7 +41,11 @@ def confusions(run: Run) -> str:
     if len(task.labels) >= MANY_CLASSES:
         shown = [busiest(run)]
     matrices = "".join(_confusion(tally, task.labels) for tally in shown)
-    note = f"Task {task.name}: a row for each true class, a column for each answer; shares are of the row."
+    label, count = Counter(sample.label for sample in run.samples).most_common(1)[0]
+    note = (
+        f"Task {task.name}: a row for each true class, a column for each answer; shares are of the row. "
+        f"Who always answered {label} would be right in {count / len(run.samples):.1%} of the pictures."
+    )
     return section("Right and wrong", f'<div class="grids">{matrices}</div>', note=note)
 
 

@@ -87,3 +87,13 @@ def test_colours_exist_in_both_themes() -> None:
     light, dark = STYLE.split("@media (prefers-color-scheme: dark)")
     for theme in (light, dark):
         assert {f"--k{at}" for at in range(8)} <= set(re.findall(r"--k\d", theme))
+
+
+def test_settings_far_below_are_counted_and_ours_always_shown() -> None:
+    ours = Cloud("ours", (Dot(30, 0.5, "bad"),))
+    codec = Cloud("JPEG", (Dot(100, 0.3), Dot(200, 0.4), Dot(900, 0.85)), line=True)
+    root = parsed(rate_accuracy([ours, codec], 0.87, "unsplit: 87%", "d"))
+    assert len(list(drawn(root).iter("path"))) == 1  # one triangle of three
+    assert len(list(drawn(root).iter("circle"))) == 1
+    legend = ["".join(item.itertext()) for item in root.iter("li")]
+    assert legend[-2:] == ["- - unsplit: 87%", "2 settings below 67% are in the table only"]
