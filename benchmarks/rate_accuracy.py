@@ -3,8 +3,8 @@
     python -m benchmarks.rate_accuracy [--bundle PATH] [--quick] [--json PATH]
 
 The bundle's held-out images go through each mode (heads, coder, frames, decoder and tails as shipped), and through
-every codec setting of :mod:`headwater.simulations.codecs` into the bundle's own unsplit network. Ours are bytes of whole
-frames, header included; those of codecs leave out what is the same in all files. One split of one data set: the
+every codec setting of :mod:`headwater.simulations.codecs` into the bundle's own unsplit network. Ours are bytes of
+whole frames, header included; those of codecs leave out what is the same in all files. One split of one data set: the
 standard error stands beside each accuracy.
 """
 

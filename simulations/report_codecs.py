@@ -33,7 +33,7 @@ def _bytes_and_accuracy(compared: Sequence[Comparison], scored: Sequence[Scored]
     note = (
         f"Each small mark is one of the {len(scored) - 1} settings of image codecs that were tried, scored on "
         f"{len(scored[0].correct)} of the same pictures by the same network before its split, untouched. A network "
-        "tuned on a codec's pictures does better; the README gives both. Lines join each codec's best settings, error "
+        "tuned on a codec's pictures does better. Lines join each codec's best settings, error "
         "bars are one standard error. What is the same in every picture (JPEG's tables, WebP's container) is not "
         "counted against the codecs."
     )
