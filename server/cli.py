@@ -64,12 +64,14 @@ def server(
     from headwater.compression.settings import resolve
     from headwater.server import app as application
     from headwater.server import logs
+    from headwater.server.loop import Loop
     from headwater.server.settings import ServerSettings
 
     flags = {field.name: given[field.name] for field in fields(ServerSettings)}
     settings = resolve(ServerSettings, flags, file=config).value
     logs.configure(settings.log_level, settings.log_format)
-    asyncio.run(application.run(settings, _announce))
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(application.run(settings, _announce))
 
 
 def _announce(addresses: "Addresses", registry: "Registry") -> None:

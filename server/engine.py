@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -68,39 +68,41 @@ class Engine:
         ran = time.perf_counter()
         wait_s = max(ticket.started - ticket.arrived for ticket in batch)
         self._report(BatchReport(len(batch), wait_s, decoded - began, ran - decoded, sum(map(len, payloads))))
-        decode_us, run_us = round((decoded - began) * 1e6), round((ran - decoded) * 1e6)
+        taken = _Taken(round((decoded - began) * 1e6), round((ran - decoded) * 1e6), len(batch))
         return [
-            _answer(
-                ticket,
-                values,
-                error,
-                pb.ServerTiming(
-                    queue_us=max(0, round((ticket.started - ticket.arrived) * 1e6)),
-                    decode_us=decode_us,
-                    run_us=run_us,
-                    batch=len(batch),
-                    queue_depth=ticket.depth,
-                ),
-            )
-            for ticket, values, error in zip(batch, scores, errors, strict=True)
+            _answer(ticket, values, error, taken) for ticket, values, error in zip(batch, scores, errors, strict=True)
         ]
 
 
+class _Taken(NamedTuple):
+    """What a batch took, for each of its answers."""
+
+    decode_us: int
+    run_us: int
+    batch: int
+
+
 def _answer(
-    ticket: InferenceTicket, scores: dict[str, list[float]] | None, error: FrameError | None, timing: pb.ServerTiming
+    ticket: InferenceTicket, scores: dict[str, list[float]] | None, error: FrameError | None, taken: _Taken
 ) -> pb.ServerMessage:
     work = ticket.work
     if error is not None:
         return refusal(pb.STATUS_INVALID_FRAME, str(error), work.sequence)
     if scores is None:
         return refusal(pb.STATUS_INTERNAL, "the network gave scores that are not finite for this frame", work.sequence)
+    # Filled in place, field by field: less than half the time of constructors, which copy.
     message = pb.ServerMessage()
-    answer = message.answer  # filled in place: a message given to a constructor is copied
+    answer = message.answer
     answer.sequence = work.sequence
     answer.status = pb.STATUS_OK
     for task, values in scores.items():
-        answer.results.add(task=task, scores=values)
-    answer.timing.MergeFrom(timing)
+        result = answer.results.add()
+        result.task = task
+        result.scores.extend(values)
+    timing = answer.timing
+    timing.queue_us = max(0, round((ticket.started - ticket.arrived) * 1e6))
+    timing.decode_us, timing.run_us, timing.batch = taken
+    timing.queue_depth = ticket.depth
     answer.bundle_id = work.served.short
     answer.groups_used = work.frame.groups
     return message

@@ -1,0 +1,290 @@
+"""What the edge server adds to onnxruntime: CPU at saturation, latency when idle, goodput under overload, many streams.
+
+    python -m benchmarks.serving                       # simulations/bundles/solar
+    python -m benchmarks.serving --bundle PATH         # any other
+
+The server is a process of its own with one worker, so that a core is left for the load, which comes from another
+process (devices.py) over real sockets with frames coded beforehand. Its own CPU is printed, never counted. Answers are
+compared with onnxruntime's before anything is timed and in every run after. Run it on a machine that is otherwise idle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime as ort
+import psutil
+from PIL import Image
+
+from benchmarks import claims
+from benchmarks.devices import Plan, Result
+from headwater.compression.bundle import Bundle
+from headwater.device.head import FrameMaker
+from headwater.server.tails import Tails, session
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from benchmarks.claims import Claim
+
+NAME = "serving"
+BUNDLE = Path("simulations/bundles/solar")
+FRAMES = 64
+DEVICES, WINDOW = 16, 8
+OVERLOAD = 5
+STREAMS = 500
+PACE = 50
+"""Frames a second when idle: 20 ms apart, so that each finds a sleeping server."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--bundle", type=Path, default=BUNDLE)
+    own, rest = parser.parse_known_args(arguments)
+    options = claims.options(__doc__, rest)
+    bench = Bench(own.bundle, seconds=1.0 if options.quick else 6.0, rounds=1 if options.quick else 5)
+    with bench.server():
+        bench.load(devices=2, window=4, seconds=0.5)  # asserts that the answers are right
+    saturated = bench.saturation()
+    found = [
+        bench.cpu_claim(saturated),
+        bench.idle_claim(),
+        *bench.overload_claims(saturated),
+        bench.streams_claim(saturated),
+    ]
+    return claims.report(f"Serving {bench.bundle.manifest.name} on onnxruntime {ort.__version__}", found, options)
+
+
+class Bench:
+    """A bundle, frames of it, and what onnxruntime alone makes of them."""
+
+    def __init__(self, path: Path, seconds: float, rounds: int) -> None:
+        self.path, self.seconds, self.rounds = path, seconds, rounds
+        self.bundle = Bundle.load(path)
+        self.frames = coded_frames(self.bundle)
+        self.latents, self.modes = decoded(self.bundle, self.frames)
+        self.expected = Tails(self.bundle).run(self.latents, self.modes, [0] * FRAMES)
+        self.peer = f"onnxruntime {ort.__version__}"
+
+    # ------------------------------------------------------------ the claims
+
+    def saturation(self) -> list[tuple[Saturated, float]]:
+        """Rounds of: the saturated server, then the bare loop over batches of the same size [microseconds a frame]."""
+        found = []
+        for _ in range(self.rounds):
+            with self.server():
+                saturated = self.saturate()
+            bare_us = self.bare_us(saturated.batch)
+            found.append((saturated, bare_us))
+            print(
+                f"saturated: {saturated.rate:.0f} frames/s in batches of {saturated.batch}, CPU a frame: "
+                f"server {saturated.server_us:.0f} us, bare loop {bare_us:.0f}, load generator {saturated.load_us:.0f}"
+            )
+        return found
+
+    def cpu_claim(self, rounds: list[tuple[Saturated, float]]) -> Claim:
+        ratio = median(saturated.server_us for saturated, _ in rounds) / median(bare for _, bare in rounds)
+        return claims.at_most(
+            NAME, "server CPU a frame at saturation, of a bare loop's", ratio, unit="x", target=1.18, peer=self.peer
+        )
+
+    def idle_claim(self) -> Claim:
+        with self.server():
+            served = self.load(devices=1, rate=PACE, seconds=2 * self.seconds)
+        alone = self.paced_ms(len(served.ok_ms))
+        print(f"idle: p50 {np.median(served.ok_ms):.2f} ms through the server, {np.median(alone):.2f} ms alone")
+        added = float(np.percentile(served.ok_ms, 99) - np.percentile(alone, 99))
+        return claims.at_most(
+            NAME, "added p99 when idle, over decoder and tails alone", added, unit="ms", target=2.0, peer=self.peer
+        )
+
+    def overload_claims(self, rounds: list[tuple[Saturated, float]]) -> list[Claim]:
+        capacity = median(saturated.rate for saturated, _ in rounds)
+        with self.server():
+            peak = max(capacity, self.goodput(self.load(devices=DEVICES, rate=capacity, seconds=self.seconds)))
+            over = self.load(devices=DEVICES, rate=OVERLOAD * capacity, seconds=self.seconds)
+        offered = over.sent / over.seconds
+        print(
+            f"overload: {offered:.0f} frames/s to a capacity of {capacity:.0f}, goodput {self.goodput(over):.0f}; "
+            f"in all {over.answers}; load generator {over.cpu_s / over.seconds:.0%} of a core"
+        )
+        share = 100 * self.goodput(over) / peak
+        refused_ms = float(np.percentile(over.refused_ms, 99)) if over.refused_ms else None
+        times = f"{offered / capacity:.1f} times the capacity"
+        return [
+            claims.at_least(
+                NAME, f"goodput at {times}, of its peak", share, unit="%", target=90, peer="itself, at peak"
+            ),
+            claims.at_most(NAME, f"p99 of a refusal at {times}", refused_ms, unit="ms", target=20, peer="none"),
+        ]
+
+    def streams_claim(self, rounds: list[tuple[Saturated, float]]) -> Claim:
+        rate = 0.5 * median(saturated.rate for saturated, _ in rounds)
+        with self.server("--queue", "1000"):
+            many = self.load(devices=STREAMS, rate=rate, seconds=max(2.0, self.seconds))
+        answered = 100 * many.answers.get("ok", 0) / many.sent
+        print(f"{STREAMS} streams: {many.sent} frames, p99 {np.percentile(many.ok_ms, 99):.1f} ms")
+        return claims.at_least(
+            NAME, f"frames answered on {STREAMS} connected streams", answered, unit="%", target=100, peer="none"
+        )
+
+    # ------------------------------------------------------------ the server and its load
+
+    @contextmanager
+    def server(self, *arguments: str) -> Iterator[None]:
+        """Run a server process; :meth:`load` and :meth:`saturate` talk to it."""
+        command = [sys.executable, "-m", "headwater.compression.cli", "server", "--bundle", str(self.path)]
+        command += ["--listen", "127.0.0.1:0", "--http", "", "--workers", "1", "--grace-s", "0", "--log-level", "error"]
+        with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                line = process.stdout.readline()
+                address = re.search(r"grpc=(\S+):(\d+)", line)
+                assert address, f"the server said {line!r}"
+                self.process = psutil.Process(process.pid)
+                self.host, self.port = address[1], int(address[2])
+                yield
+            finally:
+                process.terminate()
+
+    def load(self, devices: int, seconds: float, window: int = 0, rate: float = 0.0) -> Result:
+        """Run a load in another process; asserts that every sampled answer is onnxruntime's."""
+        return self._load(devices, seconds, window, rate)[0]
+
+    def saturate(self) -> Saturated:
+        """Keep the queue full and see what a frame costs the server."""
+        result, server_s = self._load(DEVICES, self.seconds, WINDOW, 0.0)
+        frames = result.answers["ok"]
+        sizes = {int(size): count / int(size) for size, count in result.batches.items()}
+        batch = round(frames / sum(sizes.values()))
+        return Saturated(frames / result.seconds, batch, 1e6 * server_s / frames, 1e6 * result.cpu_s / frames)
+
+    def _load(self, devices: int, seconds: float, window: int, rate: float) -> tuple[Result, float]:
+        frames = [b64encode(frame).decode() for frame in self.frames]
+        plan = Plan(self.host, self.port, self.bundle.id.hex(), frames, devices, seconds, window, rate, warm_s=0.5)
+        command = [sys.executable, "-m", "benchmarks.devices"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(json.dumps(asdict(plan)))
+            process.stdin.close()
+            _expect(process.stdout.readline(), "connected")
+            _expect(process.stdout.readline(), "measuring")
+            began = _cpu_s(self.process)
+            _expect(process.stdout.readline(), "measured")
+            spent = _cpu_s(self.process) - began
+            result = Result(**json.loads(process.stdout.readline()))
+        self._check(result)
+        return result, spent
+
+    def _check(self, result: Result) -> None:
+        assert result.samples, "the server answered something"
+        assert set(result.answers) <= {"ok", "busy"}, result.answers
+        for index, scores in result.samples:
+            expected = self.expected[index]
+            assert expected is not None
+            for got, wanted in zip(scores, expected.values(), strict=True):
+                np.testing.assert_allclose(got, wanted, atol=2e-4)
+
+    @staticmethod
+    def goodput(result: Result) -> float:
+        """Frames answered with scores a second."""
+        return result.answers.get("ok", 0) / result.seconds
+
+    # ------------------------------------------------------------ onnxruntime alone
+
+    def bare_us(self, batch: int) -> float:
+        """CPU of decoder and tails a frame, in a loop over batches of this size, as long as the server was loaded."""
+        run = self._bare()
+        rows = np.arange(batch) % FRAMES
+        latents, modes = self.latents[rows], self.modes[rows]
+        for _ in range(3):
+            run(latents, modes)
+        loops, began, cpu = 0, time.monotonic(), time.process_time()
+        while time.monotonic() - began < self.seconds:
+            run(latents, modes)
+            loops += 1
+        return 1e6 * (time.process_time() - cpu) / loops / batch
+
+    def paced_ms(self, count: int) -> list[float]:
+        """Latency of decoder and tails on one frame, at the pace of the idle load."""
+        run = self._bare()
+        found = []
+        for index in range(count):
+            time.sleep(1 / PACE)
+            row = slice(index % FRAMES, index % FRAMES + 1)
+            began = time.perf_counter()
+            run(self.latents[row], self.modes[row])
+            found.append((time.perf_counter() - began) * 1e3)
+        return found
+
+    def _bare(self) -> Bare:
+        return Bare(self.bundle)
+
+
+class Saturated:
+    """A saturated server: frames a second, frames a batch, CPU microseconds a frame of server and load generator."""
+
+    def __init__(self, rate: float, batch: int, server_us: float, load_us: float) -> None:
+        self.rate, self.batch, self.server_us, self.load_us = rate, batch, server_us, load_us
+
+
+class Bare:
+    """Decoder and tails without anything around them."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._decoder = session(bundle.read("decoder.onnx"), 1)
+        self._tails = [session(bundle.read(task.tail_file), 1) for task in bundle.manifest.tasks]
+
+    def __call__(self, latents: NDArray[np.float32], modes: NDArray[np.int64]) -> None:
+        (features,) = self._decoder.run(["features"], {"latent": latents, "mode": modes})
+        for tail in self._tails:
+            tail.run(["logits"], {"features": features})
+
+
+def coded_frames(bundle: Bundle) -> list[bytes]:
+    """Frames in the stream form, of every mode in turn, of soft seeded pictures."""
+    maker = FrameMaker(bundle)
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (8, 8, 3), np.uint8) for _ in range(FRAMES)]
+    size = (bundle.manifest.input.width, bundle.manifest.input.height)
+    soft = [Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC) for picture in pictures]
+    return [maker.make(picture, index % len(bundle.manifest.modes)).data for index, picture in enumerate(soft)]
+
+
+def decoded(bundle: Bundle, frames: list[bytes]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Latents [FRAMES, C, H, W] and modes [FRAMES]."""
+    codec = bundle.frames()
+    unpacked = [codec.unpack(frame) for frame in frames]
+    modes = [frame.mode for frame in unpacked]
+    groups = [frame.groups for frame in unpacked]
+    latents, errors = bundle.coder().decode_batch([frame.payload for frame in unpacked], modes, groups)
+    assert not any(errors)
+    return latents, np.array(modes, np.int64)
+
+
+def _expect(line: str, word: str) -> None:
+    assert line.strip() == word, f"the load generator said {line!r} where {word} was due"
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
