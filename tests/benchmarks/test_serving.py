@@ -23,6 +23,7 @@ def test_the_smallest_size_runs(tiny_bundle: Bundle, tmp_path: Path) -> None:
     found = json.loads(path.read_text(encoding="utf-8"))
     assert len(found) == 5
     assert {claim["benchmark"] for claim in found} == {"serving"}
-    assert all(claim["value"] is not None for claim in found)
+    # The tiny bundle is so quick that the load generator may be the limit: then nothing is refused.
+    assert all(claim["value"] is not None for claim in found if "refusal" not in claim["claim"])
     (streams,) = [claim for claim in found if "streams" in claim["claim"]]
     assert streams["holds"]
