@@ -234,7 +234,7 @@ class Agent:
                 silent_ms=(now_s - self.link.heard_s) * 1e3 if window.flying else 0.0,
                 held_ms=(window.held_for_s(now_s) or 0.0) * 1e3,
                 connected=self.link.connected.is_set(),
-                max_mode=hint.max_mode or None if hint is not None else None,
+                max_bytes=hint.max_bytes or None if hint is not None else None,
                 max_groups=min(hint.max_groups, self._loaded.maker.groups) or None if hint is not None else None,
             )
         )

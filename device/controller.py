@@ -59,8 +59,8 @@ class Situation:
     held_ms: float = 0.0
     """How long writing is held yet because the server was full."""
     connected: bool = True
-    max_mode: int | None = None
-    """The server's wish: no mode of a higher index."""
+    max_bytes: int | None = None
+    """The server's wish: no mode whose mean frame is larger, where there is one."""
     max_groups: int | None = None
     """The server's wish: no more channel groups."""
 
@@ -159,8 +159,7 @@ class RateController:
 
     def choose(self, situation: Situation) -> Decision:
         """Pick from the bundle's table of measured accuracy; there is always a cheapest mode."""
-        most = len(self._modes) if situation.max_mode is None else situation.max_mode
-        allowed = [at for at, mode in enumerate(self._modes) if mode.index <= most]
+        allowed = self._within(situation.max_bytes)
         if self._count:
             chosen = self._best(allowed, situation, SLOW_QUANTILE)
             if self._same_mode >= PROBE_AFTER:
@@ -169,6 +168,14 @@ class RateController:
         else:
             chosen = min(allowed, key=lambda at: self._modes[at].mean_bytes)
         return Decision(self._modes[chosen].index, situation.max_groups)
+
+    def _within(self, max_bytes: int | None) -> Sequence[int]:
+        """Modes whose mean frame has at most so many bytes; the smallest, where none has."""
+        everything = range(len(self._modes))
+        if max_bytes is None:
+            return everything
+        smallest = min(everything, key=lambda at: self._modes[at].mean_bytes)
+        return [at for at in everything if self._modes[at].mean_bytes <= max_bytes] or [smallest]
 
     def observe(self, observation: Observation) -> None:
         """Take the times of an answered frame; others say nothing of the link."""

@@ -248,14 +248,14 @@ class Goodbye(_message.Message):
     def __init__(self) -> None: ...
 
 class ModeHint(_message.Message):
-    __slots__ = ("max_mode", "max_groups", "reason")
-    MAX_MODE_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("max_bytes", "max_groups", "reason")
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_GROUPS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
-    max_mode: int
+    max_bytes: int
     max_groups: int
     reason: str
-    def __init__(self, max_mode: _Optional[int] = ..., max_groups: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, max_bytes: _Optional[int] = ..., max_groups: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("offer", "kind", "content_sha256", "content_bytes", "bundle_id", "round", "valid_for_ms")

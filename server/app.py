@@ -46,6 +46,7 @@ _OPTIONS = (
     # A device behind a NAT may ping an idle connection this often to keep it open.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.bdp_probe", 0),  # its pings cost a LoRa-like link more than the windows that it tunes are worth
 )
 _CLOSING_S = 0.5
 """For the last statuses to leave, and for what only watches (health) to end."""

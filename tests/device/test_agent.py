@@ -228,10 +228,10 @@ async def test_which_controller(tiny_bundle: Bundle, settings: dict[str, int], k
 async def test_heeds_the_servers_wish(tiny_bundle: Bundle) -> None:
     edge, watching = FakeEdge(answer=answer), Watching()
     async with serving(edge), Agent(tiny_bundle, address(edge), controller=watching) as agent:
-        await edge.send(pb.ServerMessage(mode_hint=pb.ModeHint(max_mode=5, max_groups=200)))
+        await edge.send(pb.ServerMessage(mode_hint=pb.ModeHint(max_bytes=5, max_groups=200)))
         await agent.infer(tiny.image(0)[0])
         await agent.infer(tiny.image(0)[0])
-    assert (watching.situations[1].max_mode, watching.situations[1].max_groups) == (5, 3)
+    assert (watching.situations[1].max_bytes, watching.situations[1].max_groups) == (5, 3)
 
 
 async def test_reports_now_and_then(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

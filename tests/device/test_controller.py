@@ -95,7 +95,7 @@ class TestEveryController:
                 frames_unanswered=rng.randrange(9),
                 bytes_unanswered=rng.randrange(9000),
                 connected=rng.random() < 0.5,
-                max_mode=rng.choice([None, 2, 60]),
+                max_bytes=rng.choice([None, 10, 500]),
                 max_groups=rng.choice([None, 1]),
             )
             decision = controller.choose(situation)
@@ -176,14 +176,14 @@ class TestRate:
 
     def test_the_head_of_another_width_is_reckoned_by_its_work(self) -> None:
         controller = RateController(MODES)
-        Wire(1e6, 1).run(controller, 5, Situation(deadline_ms=9, max_mode=1))
+        Wire(1e6, 1).run(controller, 5, Situation(deadline_ms=9, max_bytes=300))
         # The narrow head takes 2 ms, so four times the work may be 8 ms, which 9 ms has no room for.
         assert controller.choose(Situation(deadline_ms=9)).mode < 2
 
     def test_heeds_the_servers_wish(self) -> None:
         controller = RateController(MODES)
         Wire(10_000, 5).run(controller, 40, Situation())
-        assert controller.choose(Situation(max_mode=1)).mode == 1
+        assert controller.choose(Situation(max_bytes=300)).mode == 1
 
     def test_when_nothing_fits_takes_the_quickest(self) -> None:
         controller = RateController(MODES)

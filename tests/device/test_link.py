@@ -224,10 +224,10 @@ async def test_an_offer_is_declined_by_its_number() -> None:
 async def test_a_mode_hint_is_kept() -> None:
     edge = FakeEdge()
     async with linked(edge) as link:
-        await edge.send(pb.ServerMessage(mode_hint=pb.ModeHint(max_mode=3)))
+        await edge.send(pb.ServerMessage(mode_hint=pb.ModeHint(max_bytes=3)))
         await link.send(b"x")
         assert link.mode_hint is not None
-        assert link.mode_hint.max_mode == 3
+        assert link.mode_hint.max_bytes == 3
 
 
 async def test_closing_ends_frames_without_an_answer() -> None:
