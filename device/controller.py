@@ -169,9 +169,9 @@ class RateController:
             chosen = min(allowed, key=lambda at: self._modes[at].mean_bytes)
         return Decision(self._modes[chosen].index, situation.max_groups)
 
-    def _within(self, max_bytes: int | None) -> Sequence[int]:
+    def _within(self, max_bytes: int | None) -> list[int]:
         """Modes whose mean frame has at most so many bytes; the smallest, where none has."""
-        everything = range(len(self._modes))
+        everything = list(range(len(self._modes)))
         if max_bytes is None:
             return everything
         smallest = min(everything, key=lambda at: self._modes[at].mean_bytes)
