@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 import selectors
 import socket
 import struct
@@ -76,7 +77,8 @@ class Device:
             + _http2(_WINDOW_UPDATE, 0, 0, struct.pack(">I", _MAX_WINDOW - _DEFAULT_WINDOW))
             + _http2(_HEADERS, _END_HEADERS, 1, _headers(f"{host}:{port}"))
         )
-        hello = pb.Hello(device=name, bundle_id=bundle_id, session=1)
+        # A session of its own: the server would answer an earlier one's frames from memory.
+        hello = pb.Hello(device=name, bundle_id=bundle_id, session=secrets.randbits(64))
         self.send(pb.DeviceMessage(hello=hello).SerializeToString())
         while not self.messages:
             self.receive()

@@ -103,11 +103,18 @@ class Bench:
         )
 
     def idle_claim(self) -> Claim:
-        with self.server():
-            served = self.load(devices=1, rate=PACE, seconds=2 * self.seconds)
-        alone = self.paced_ms(len(served.ok_ms))
-        print(f"idle: p50 {np.median(served.ok_ms):.2f} ms through the server, {np.median(alone):.2f} ms alone")
-        added = float(np.percentile(served.ok_ms, 99) - np.percentile(alone, 99))
+        served: list[float] = []
+        alone: list[float] = []
+        # The slowest of a hundred frames is the machine's doing as often as the server's, so both are measured by turns
+        # and pooled: a bad second falls on both.
+        for _ in range(self.rounds):
+            with self.server():
+                served += self.load(devices=1, rate=PACE, seconds=self.seconds).ok_ms
+            alone += self.paced_ms(len(served) - len(alone))
+        for name, times in (("through the server", served), ("alone", alone)):
+            p50, p99 = np.percentile(times, (50, 99))
+            print(f"idle, {name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms of {len(times)} frames")
+        added = float(np.percentile(served, 99) - np.percentile(alone, 99))
         return claims.at_most(
             NAME, "added p99 when idle, over decoder and tails alone", added, unit="ms", target=2.0, peer=self.peer
         )
