@@ -13,5 +13,5 @@ def test_it_states_its_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     out = tmp_path / "bench.json"
     assert rate_accuracy.main(["--quick", "--json", str(out)]) == 0
     stated = json.loads(out.read_text(encoding="utf-8"))
-    assert len(stated) == 4
+    assert len(stated) >= 4
     assert stated[0]["value"] > 1, "modes differ in bytes"
