@@ -74,3 +74,14 @@ def test_a_block_keeps_all_channels_at_its_ends(width: float) -> None:
     block = InvertedResidual(16, 16, 3, 1, 6, WIDTHS)
     assert block(torch.randn(2, 16, 6, 6), width).shape == (2, 16, 6, 6)
     assert block.residual
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 8])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_small_maps_are_filtered_as_if_no_tap_had_been_left_out(side: int, stride: int) -> None:
+    layer = _lived_in(ConvNorm(8, 8, 5, stride=stride, depthwise=True, activation=False))
+    assert isinstance(layer, ConvNorm)
+    x = torch.randn(2, 8, side, side)
+    weight, bias = layer.folded(8, 8)
+    whole = torch.nn.functional.conv2d(x, weight, bias, stride, 2, groups=8)
+    torch.testing.assert_close(layer(x), whole, rtol=1e-4, atol=1e-5)
