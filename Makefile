@@ -62,7 +62,7 @@ bench: $(VENV)/.peers ## every benchmark, beside its peers; writes out/bench.jso
 	$(BIN)/python -m benchmarks --json out/bench.json $(ARGS)
 
 .PHONY: train-solar
-train-solar: $(VENV)/.dev ## train the bundle of the demo again, hours on two cores; writes out/solar.zip
+train-solar: $(VENV)/.dev ## train the bundle of the demo again, about an hour on two cores; writes out/solar.zip
 	$(BIN)/headwater train solar --out out/solar.zip $(ARGS)
 
 .PHONY: protos
