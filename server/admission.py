@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from headwater.compression.errors import FrameError
 from headwater.compression.frame import Frame, read_bundle_id
 from headwater.protos import edge_pb2 as pb
-from headwater.server.batcher import Batcher, QueueFullError, Ticket
+from headwater.server.batch_queue import QueueFullError, Ticket
+from headwater.server.batcher import Batcher
 from headwater.server.engine import InferenceTicket, Work
 from headwater.server.registry import Registry, Served
 

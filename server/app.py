@@ -26,7 +26,8 @@ from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError, SettingsError
 from headwater.protos import edge_pb2 as pb
 from headwater.protos import edge_pb2_grpc
-from headwater.server.batcher import Batcher, BatchQueue, Limits
+from headwater.server.batch_queue import BatchQueue, Limits
+from headwater.server.batcher import Batcher
 from headwater.server.engine import Engine, Work
 from headwater.server.http import HttpServer
 from headwater.server.metrics import Metrics

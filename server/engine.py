@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from headwater.protos import edge_pb2 as pb
-from headwater.server.batcher import Ticket
+from headwater.server.batch_queue import Ticket
 
 if TYPE_CHECKING:
     from headwater.compression.errors import FrameError
@@ -50,12 +50,14 @@ InferenceTicket = Ticket[Work, pb.ServerMessage]
 
 
 class Engine:
-    """Runs batches; `report` is called in the worker thread after each."""
+    """Runs batches; `report` is called in the worker thread after each, when its answers are on their way."""
 
     def __init__(self, report: Callable[[BatchReport], None]) -> None:
         self._report = report
 
-    def __call__(self, batch: Sequence[InferenceTicket]) -> list[pb.ServerMessage]:
+    def __call__(
+        self, batch: Sequence[InferenceTicket], hand_over: Callable[[Sequence[pb.ServerMessage]], None]
+    ) -> None:
         """Answer a batch of one bundle's frames, in order; a frame that cannot be decoded harms no other."""
         works = [ticket.work for ticket in batch]
         served = works[0].served
@@ -66,12 +68,12 @@ class Engine:
         decoded = time.perf_counter()
         scores = served.tails.run(latents, np.array(modes, np.int64), [work.mask for work in works])
         ran = time.perf_counter()
+        taken = _Taken(round((decoded - began) * 1e6), round((ran - decoded) * 1e6), len(batch))
+        hand_over(
+            [_answer(ticket, values, error, taken) for ticket, values, error in zip(batch, scores, errors, strict=True)]
+        )
         wait_s = max(ticket.started - ticket.arrived for ticket in batch)
         self._report(BatchReport(len(batch), wait_s, decoded - began, ran - decoded, sum(map(len, payloads))))
-        taken = _Taken(round((decoded - began) * 1e6), round((ran - decoded) * 1e6), len(batch))
-        return [
-            _answer(ticket, values, error, taken) for ticket, values, error in zip(batch, scores, errors, strict=True)
-        ]
 
 
 class _Taken(NamedTuple):

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 
 from headwater.protos import edge_pb2 as pb
 from headwater.server.admission import Admission, Refusal, Wish
-from headwater.server.batcher import State
+from headwater.server.batch_queue import State
 from headwater.server.engine import InferenceTicket, refusal
 from headwater.server.metrics import Metrics
 from headwater.server.registry import Served

@@ -45,14 +45,16 @@ class Gate:
         self.error: Exception | None = None
         """Raised in place of the next batch."""
 
-    def __call__(self, batch: Sequence[InferenceTicket]) -> Sequence[pb.ServerMessage]:
+    def __call__(
+        self, batch: Sequence[InferenceTicket], hand_over: Callable[[Sequence[pb.ServerMessage]], None]
+    ) -> None:
         self.batches.append([ticket.work.sequence for ticket in batch])
         self._started.release()
         assert self._open.wait(TIMEOUT_S)
         if self.error is not None:
             error, self.error = self.error, None
             raise error
-        return self._run(batch)
+        self._run(batch, hand_over)
 
     def shut(self) -> None:
         self._open.clear()

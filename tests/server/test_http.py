@@ -24,6 +24,17 @@ async def fetch(address: str | None, request: bytes) -> tuple[str, bytes]:
     return head.split(b"\r\n")[0].decode(), body
 
 
+async def metrics(address: str | None, batches: int) -> dict[str, str]:
+    """The metrics once so many batches are counted, which happens just after their answers have left."""
+    async with asyncio.timeout(TIMEOUT_S):
+        while True:
+            status, body = await fetch(address, get("/metrics?x=1"))
+            assert status == "HTTP/1.0 200 OK"
+            lines = dict(line.rsplit(" ", 1) for line in body.decode().splitlines() if not line.startswith("#"))
+            if lines["headwater_batch_mean_payload_bytes_count"] == f"{batches:.1f}":
+                return lines
+
+
 def get(path: str, method: str = "GET") -> bytes:
     return f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
 
@@ -37,10 +48,8 @@ async def test_the_pages_say_how_the_server_is_and_what_it_did() -> None:
                 await talk.answer()
             await talk.frame(3, data=b"nonsense")
             await talk.answer()
-            status, body = await fetch(address, get("/metrics?x=1"))
-        lines = dict(line.rsplit(" ", 1) for line in body.decode().splitlines() if not line.startswith("#"))
+            lines = await metrics(address, batches=2)
         payload = sum(len(tiny.frame(tiny.bundle(), seed, 15).payload) for seed in (1, 2))
-        assert status == "HTTP/1.0 200 OK"
         assert lines['headwater_requests_total{call="stream",outcome="ok"}'] == "2.0"
         assert lines['headwater_requests_total{call="stream",outcome="invalid_frame"}'] == "1.0"
         assert float(lines["headwater_payload_bytes_total"]) == payload
