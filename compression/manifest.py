@@ -5,9 +5,11 @@ whole bundle. It is data only: reading one never runs anything.
 
     schema 1
     ├── name, created, parent          what it is called, when it was built, the bundle it came from
+    ├── answers_for[]                  earlier bundles whose frames it answers too
     ├── input, latent                  what the head takes, the shape that it gives
     ├── modes[]                        (width, gain) pairs with what each costs and yields, measured on held-out data
-    ├── tasks[]                        name and labels, each with a tail
+    ├── tasks[]                        name, kind and labels, each with a tail
+    ├── exit                           which task the device can answer by itself, if any
     ├── files{}                        SHA-256 and size of every other file
     └── recipe, data, measured         how it was trained, on what (with licence), figures for people
 """
@@ -18,7 +20,7 @@ import dataclasses
 import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from headwater.compression.errors import BundleError
 from headwater.compression.image import InputSpec
@@ -30,6 +32,7 @@ SCHEMA = 1
 MAX_MODES = 64
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_TEXT = 10_000
+TaskKind = Literal["classify", "image"]
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -48,6 +51,17 @@ class LatentSpec:
             raise BundleError(
                 f"latent is {self.channels}x{self.height}x{self.width}; want 1..255 channels, sides 1..1024"
             )
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A mode's frames cut after their first channel groups, measured on held-out data."""
+
+    groups: int
+    """Channel groups that are left, 1 to one fewer than all."""
+    mean_bytes: float
+    accuracy: Mapping[str, float]
+    """Accuracy of each task with labels, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,10 @@ class Mode:
     head_macs: int
     """Multiply-adds of the head for one image."""
     head_parameters: int
+    psnr_db: Mapping[str, float] = field(default_factory=dict)
+    """Mean peak signal-to-noise ratio of each task that gives an image."""
+    cuts: tuple[Cut, ...] = ()
+    """What is lost when only the first channel groups arrive, fewest groups first."""
 
     @property
     def head_file(self) -> str:
@@ -91,12 +109,23 @@ class Task:
 
     name: str
     labels: tuple[str, ...]
-    """Class names in the order of the tail's outputs."""
+    """Class names in the order of the tail's outputs; none for an image."""
+    kind: TaskKind = "classify"
+    """``image``: the tail gives the picture back, for people to look at."""
 
     @property
     def tail_file(self) -> str:
         """Name of the tail's graph in the bundle."""
         return f"tail_{self.name}.onnx"
+
+
+@dataclass(frozen=True)
+class Exit:
+    """The small classifier by which a device answers confident frames itself: ``exit.onnx``, ``exit.safetensors``."""
+
+    task: str
+    macs: int
+    """Multiply-adds for one image, beside the head's."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +150,9 @@ class Manifest:
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     parent: str | None = None
     """Hex id of the bundle that this one was made from."""
+    answers_for: tuple[str, ...] = ()
+    """Hex ids of earlier bundles with the same heads, tables and decoder: a server answers their frames too."""
+    exit: Exit | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     """Name, licence and split of the training data."""
@@ -138,6 +170,8 @@ class Manifest:
             raise BundleError("the modes are not sorted by (width, gain) or repeat a pair")
         if not self.tasks:
             raise BundleError("the manifest lists no task; a bundle answers at least one")
+        if self.exit is not None and self.exit.task not in {task.name for task in self.tasks if task.labels}:
+            raise BundleError(f"the local exit answers {self.exit.task!r}, which is no task with labels of this bundle")
         for mode in self.modes:
             if not 1 <= mode.channels <= self.latent.channels:
                 raise BundleError(
@@ -152,6 +186,8 @@ class Manifest:
     def missing_files(self) -> list[str]:
         """Names of the files that inference needs and :attr:`files` does not list."""
         needed = {mode.head_file for mode in self.modes} | {task.tail_file for task in self.tasks}
+        if self.exit is not None:
+            needed |= {"exit.onnx", "exit.safetensors"}
         return sorted((needed | {"decoder.onnx", "tables.safetensors"}) - set(self.files))
 
     def replace_files(self, files: Mapping[str, FileEntry]) -> Manifest:
@@ -180,6 +216,8 @@ class Manifest:
                 tasks=tuple(_task(task) for task in plain["tasks"]),
                 files={_file_name(name): _entry(entry) for name, entry in plain["files"].items()},
                 parent=None if plain["parent"] is None else _text(plain["parent"]),
+                answers_for=tuple(_bundle_id(each) for each in plain.get("answers_for", ())),
+                exit=None if plain.get("exit") is None else _exit(plain["exit"]),
                 recipe=dict(plain["recipe"]),
                 data=dict(plain["data"]),
                 measured=dict(plain["measured"]),
@@ -225,14 +263,36 @@ def _mode(plain: Mapping[str, Any]) -> Mode:
         key: {_task_name(task): _number(value) for task, value in plain[key].items()}
         for key in ("accuracy", "balanced_accuracy", "auroc")
     }
-    return Mode(**whole, **real, **scores)  # type: ignore[arg-type]  # each group is of one type
+    psnr_db = {_task_name(task): _number(value) for task, value in plain.get("psnr_db", {}).items()}
+    cuts = tuple(_cut(cut) for cut in plain.get("cuts", ()))
+    return Mode(**whole, **real, **scores, psnr_db=psnr_db, cuts=cuts)  # type: ignore[arg-type]  # each group is of one type
+
+
+def _cut(plain: Mapping[str, Any]) -> Cut:
+    accuracy = {_task_name(task): _number(value) for task, value in plain["accuracy"].items()}
+    return Cut(_integer(plain["groups"]), _number(plain["mean_bytes"]), accuracy)
+
+
+def _exit(plain: Mapping[str, Any]) -> Exit:
+    return Exit(_task_name(plain["task"]), _integer(plain["macs"]))
+
+
+def _bundle_id(text: object) -> str:
+    if not (isinstance(text, str) and _DIGEST.fullmatch(text)):
+        raise ValueError(f"{text!r:.80} is no bundle id; want 64 lower-case hex digits")
+    return text
 
 
 def _task(plain: Mapping[str, Any]) -> Task:
     labels = tuple(_text(label) for label in plain["labels"])
-    if len(labels) < 2:
-        raise ValueError(f"the task {plain['name']!r} has {len(labels)} labels; want at least 2")
-    return Task(_task_name(plain["name"]), labels)
+    kind = plain.get("kind", "classify")
+    if kind not in get_args(TaskKind):
+        raise ValueError(f"the task {plain['name']!r} is of kind {kind!r}; want one of {', '.join(get_args(TaskKind))}")
+    if (kind == "classify") is not (len(labels) >= 2) or (kind == "image" and labels):
+        raise ValueError(
+            f"the task {plain['name']!r} ({kind}) has {len(labels)} labels; want 2 or more, none for an image"
+        )
+    return Task(_task_name(plain["name"]), labels, kind)
 
 
 def _file_name(name: str) -> str:

@@ -36,9 +36,11 @@ class Recipe:
     """Height and width of the input in pixels; a multiple of 32."""
     tasks: tuple[str, ...] = ()
     """Tasks to train; empty = the data set's first."""
-    cut: int = 4
-    """The head ends after this many of the network's sixteen blocks; each of 4 and 5 leaves a side / 8 latent."""
-    latent_channels: int = 12
+    cut: int = 6
+    """The head ends after this many of the network's sixteen blocks; 6 to 8 leave a latent of side / 16."""
+    skip: tuple[int, ...] = (4,)
+    """Blocks before the cut that the head does without, counted from 0; each must have a residual path."""
+    latent_channels: int = 24
     groups: int = 4
     """Channel groups of a frame, of equal size where that divides."""
     widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
@@ -63,6 +65,8 @@ class Recipe:
     feature_weight: float = 0.5
     drop_groups: float = 0.2
     """Share of training frames that are cut after a random channel group."""
+    mix: float = 0.5
+    """Share of the images of stage 2 with a rectangle of another pasted in, for which the teacher alone knows."""
     label_smoothing: float = 0.05
     class_weights: Literal["auto", "balanced", "none"] = "auto"
     """``auto`` weighs classes when the largest has over three times the images of the smallest."""
@@ -89,6 +93,8 @@ class Recipe:
             )
         if not 1 <= self.cut <= 15:
             raise SettingsError(f"the cut is after block {self.cut}; want 1 to 15")
+        if outside := [block for block in self.skip if not 0 <= block < self.cut]:
+            raise SettingsError(f"blocks {outside} are to be skipped; those before the cut are 0 to {self.cut - 1}")
 
     @property
     def gains(self) -> int:
@@ -116,6 +122,8 @@ SOLAR = Recipe(
 DIGITS = Recipe(
     colour="L",
     side=32,
+    cut=4,
+    skip=(),
     latent_channels=8,
     teacher_epochs=3,
     match_epochs=2,

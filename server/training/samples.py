@@ -69,6 +69,21 @@ def augment(images: torch.Tensor, how: Augmentation, generator: torch.Generator)
     return x.clamp(0, 255).contiguous(memory_format=torch.channels_last)
 
 
+def paste(images: torch.Tensor, share: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Paste a rectangle of the next image into a share of a batch [B, C, H, W] (CutMix: Yun et al., ICCV 2019).
+
+    Returns the batch and which images were left alone, bool [B].
+    """
+    B, _, H, W = images.shape
+    whole = torch.rand(B, generator=generator) >= share
+    centre, half = torch.rand(B, 2, generator=generator), torch.rand(B, generator=generator).sqrt() / 2
+    rows, columns = (torch.arange(H) + 0.5) / H, (torch.arange(W) + 0.5) / W
+    inside_rows = (rows - centre[:, :1]).abs() < half[:, None]
+    inside_columns = (columns - centre[:, 1:]).abs() < half[:, None]
+    inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :] & ~whole[:, None, None, None]
+    return torch.where(inside, images.roll(1, dims=0), images), whole
+
+
 def _signs(count: int, generator: torch.Generator, *, flip: bool) -> torch.Tensor:
     signs = torch.randint(0, 2, (count,), generator=generator) * 2.0 - 1.0
     return signs if flip else torch.ones(count)

@@ -24,7 +24,7 @@ from torch.nn import functional
 from headwater.compression.slimmable import ConvNorm
 from headwater.server.training.lite import Lite0, normalise
 from headwater.server.training.loop import Stage
-from headwater.server.training.samples import augment
+from headwater.server.training.samples import augment, paste
 from headwater.server.training.student import Student
 
 if TYPE_CHECKING:
@@ -87,17 +87,23 @@ def tune_stage(
     weights: Sequence[torch.Tensor],
     generator: torch.Generator,
 ) -> Stage:
-    """Stage 2: everything learns the tasks, the teacher's answers and its last feature map, at a price for each bit."""
+    """Stage 2: everything learns the tasks, the teacher's answers and its last feature map, at a price for each bit.
+
+    The teacher answers for images with pasted rectangles too, whose label nobody knows: a student learns a function,
+    not the few images, where it is shown that it agrees with the teacher on much else (Beyer et al., "Knowledge
+    distillation: a good teacher is patient and consistent", CVPR 2022).
+    """
     teacher.eval()
 
     def step(indices: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
         images = augment(samples.images[indices], recipe.augmentation, generator)
+        images, whole = paste(images, recipe.mix, generator)
         with torch.no_grad():
             wanted = _intermediates(teacher, normalise(images))
         latents, modes, bits = _code_widths(student, images, generator)
         features = student.decoder(latents, modes)
         outputs = [tail.intermediate(features) for tail in student.typed_tails()]
-        task = _task_loss([logits for _, logits in outputs], samples, indices, recipe, weights)
+        task = _task_loss([logits[whole] for _, logits in outputs], samples, indices[whole], recipe, weights)
         distill, error = torch.zeros(()), torch.zeros(())
         for (last, logits), (last_wanted, logits_wanted) in zip(outputs, wanted, strict=True):
             error = error + _relative_error(last, last_wanted).mean()

@@ -48,7 +48,8 @@ class Student(nn.Module):
         self.recipe = recipe
         modes = len(recipe.widths) * recipe.gains
         stem = _with_widths(teacher.stem, recipe.widths)
-        blocks = [_block_with_widths(block, recipe.widths) for block in teacher.early]
+        kept = [block for index, block in enumerate(teacher.typed_blocks()) if index not in recipe.skip]
+        blocks = [_block_with_widths(block, recipe.widths) for block in kept]
         sort_channels(stem, blocks)
         self.head = Head(stem, blocks, recipe.latent_channels, recipe.widths)
         self.gains = GainUnit(list(recipe.start_gains) * len(recipe.widths), recipe.latent_channels)
@@ -128,8 +129,7 @@ def _with_widths(layer: ConvNorm, widths: Sequence[float]) -> ConvNorm:
     return made
 
 
-def _block_with_widths(block: nn.Module, widths: Sequence[float]) -> InvertedResidual:
-    assert isinstance(block, InvertedResidual)
+def _block_with_widths(block: InvertedResidual, widths: Sequence[float]) -> InvertedResidual:
     made = copy.deepcopy(block)
     made.expand = _with_widths(block.expand, widths) if block.expand is not None else None
     made.depthwise = _with_widths(block.depthwise, widths)
