@@ -14,7 +14,6 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import metadata
@@ -24,7 +23,6 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import numpy as np
 from PIL import Image
 
-from headwater.compression.bundle import Bundle
 from headwater.compression.datasets import read_image
 from headwater.compression.errors import (
     DeadlineError,
@@ -34,13 +32,13 @@ from headwater.compression.errors import (
     SettingsError,
     UnknownBundleError,
 )
-from headwater.device.answers import results, status_name
 from headwater.device.channel import open_channel
-from headwater.device.controller import Controller, Decision, FixedController, Observation, RateController, Situation
+from headwater.device.controller import Situation
 from headwater.device.feed import Picture
-from headwater.device.head import Coded, FrameMaker
 from headwater.device.link import Link, LinkOptions
-from headwater.device.record import FrameRecord, RecordFile, ServerTimes
+from headwater.device.loaded import load
+from headwater.device.outcome import answered, observation
+from headwater.device.record import FrameRecord, RecordFile
 from headwater.device.report import PERIOD_S, Reporter
 from headwater.device.settings import DeviceSettings
 from headwater.protos import edge_pb2 as pb
@@ -51,7 +49,9 @@ if TYPE_CHECKING:
     import grpc.aio
     from numpy.typing import NDArray
 
+    from headwater.compression.bundle import Bundle
     from headwater.compression.manifest import Manifest
+    from headwater.device.controller import Controller, Decision
     from headwater.device.window import Reply
 
 T = TypeVar("T")
@@ -107,7 +107,7 @@ class Agent:
         """
         async with AsyncExitStack() as stack:
             self._worker = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="headwater-head"))
-            self._loaded = await self._in_worker(partial(_load, self._bundle, self.settings))
+            self._loaded = await self._in_worker(partial(load, self._bundle, self.settings))
             self.controller = self.controller or self._loaded.controller
             records = self.settings.records
             self._records = stack.enter_context(RecordFile(records)) if records is not None else None
@@ -216,7 +216,7 @@ class Agent:
         deadline_ms = self.settings.deadline_ms
         give_up_s = None if deadline_ms is None else picture.taken_s + deadline_ms / 1e3
         reply = await self.link.send(coded.data, tasks=self.settings.tasks, give_up_s=give_up_s)
-        record = self._record(picture, taken, decision, coded, reply)
+        record = answered(picture, taken, self.manifest, decision, coded, reply)
         self._learn(record, reply)
         return record
 
@@ -239,57 +239,12 @@ class Agent:
             )
         )
 
-    def _record(self, picture: Picture, taken: datetime, decision: Decision, coded: Coded, reply: Reply) -> FrameRecord:
-        answer, mode = reply.answer, self.manifest.modes[decision.mode]
-        timing, status, detail = answer.timing, status_name(answer), answer.detail
-        try:
-            found = results(answer, self.manifest.tasks)
-        except LinkError as error:
-            found, status, detail = {}, "internal", str(error)
-        return FrameRecord(
-            sequence=answer.sequence,
-            name=picture.name,
-            taken=taken.isoformat(timespec="milliseconds"),
-            source="edge" if status == "ok" else "none",
-            status=status,
-            detail=detail,
-            mode=mode.index,
-            width=mode.width,
-            gain=mode.gain,
-            groups=decision.groups or self._loaded.maker.groups,
-            bytes=len(coded.data),
-            attempts=reply.attempts,
-            latency_ms=(time.monotonic() - picture.taken_s) * 1e3,
-            prepare_ms=coded.prepare_ms,
-            head_ms=coded.head_ms,
-            code_ms=coded.code_ms,
-            wait_ms=reply.wait_s * 1e3,
-            round_trip_ms=(reply.round_trip_s or 0.0) * 1e3,
-            server=ServerTimes(timing.queue_us, timing.decode_us, timing.run_us, timing.batch, timing.queue_depth),
-            results=found,
-            truth=picture.truth,
-        )
-
     def _learn(self, record: FrameRecord, reply: Reply) -> None:
         assert self.controller is not None
         if self._records is not None:
             self._records.write(record)
         self._reporter.add(record)
-        self.controller.observe(
-            Observation(
-                mode=record.mode,
-                sent_bytes=record.bytes,
-                prepare_ms=record.prepare_ms,
-                head_ms=record.head_ms,
-                code_ms=record.code_ms,
-                outcome="answered" if record.status == "ok" else "expired" if record.status == "expired" else "failed",
-                attempts=record.attempts,
-                round_trip_ms=None if reply.round_trip_s is None else record.round_trip_ms,
-                server_ms=record.server.total_ms,
-                batch=record.server.batch,
-                bytes_ahead=reply.bytes_ahead,
-            )
-        )
+        self.controller.observe(observation(record, reply))
 
     # ------------------------------------------------------------ beside the frames
 
@@ -309,30 +264,6 @@ class Agent:
 
     async def _in_worker(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """What is kept of a bundle: the server's graphs in it are freed with it."""
-
-    maker: FrameMaker
-    manifest: Manifest
-    bundle_id: bytes
-    controller: Controller
-
-
-def _load(bundle: Bundle | Path | str, settings: DeviceSettings) -> _Loaded:
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-    for task in settings.tasks:
-        bundle.task(task)
-    return _Loaded(FrameMaker(bundle, settings.threads), bundle.manifest, bundle.id, controller_for(bundle, settings))
-
-
-def controller_for(bundle: Bundle, settings: DeviceSettings) -> Controller:
-    """A fixed mode where the settings name width or gain, else the rule; raises :class:`BundleError`."""
-    if settings.width is None and settings.gain is None:
-        return RateController(bundle.manifest.modes)
-    return FixedController.of(bundle, settings.width, settings.gain)
 
 
 def decode(image: Image.Image | NDArray[np.uint8] | bytes | Path | str) -> tuple[Image.Image, str]:

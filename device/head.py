@@ -78,6 +78,8 @@ class Coded:
     """The bytes of a frame, and what they took to make."""
 
     data: bytes
+    groups: int
+    """Channel groups in it."""
     prepare_ms: float
     """Converting and scaling the decoded picture."""
     head_ms: float
@@ -116,4 +118,4 @@ class FrameMaker:
         frame = Frame(mode, groups, encoded.payload[: encoded.group_ends[groups - 1]])
         data = self._frames.pack_file(frame) if file else self._frames.pack(frame)
         end = time.perf_counter()
-        return Coded(data, (prepared - begin) * 1e3, (run - prepared) * 1e3, (end - run) * 1e3)
+        return Coded(data, groups, (prepared - begin) * 1e3, (run - prepared) * 1e3, (end - run) * 1e3)

@@ -1,0 +1,41 @@
+"""What the agent keeps of a bundle, made ready by its settings before the first picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headwater.compression.bundle import Bundle
+from headwater.device.controller import Controller, FixedController, RateController
+from headwater.device.head import FrameMaker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headwater.compression.manifest import Manifest
+    from headwater.device.settings import DeviceSettings
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What is kept of a bundle: the server's graphs in it are freed with it."""
+
+    maker: FrameMaker
+    manifest: Manifest
+    bundle_id: bytes
+    controller: Controller
+
+
+def load(bundle: Bundle | Path | str, settings: DeviceSettings) -> Loaded:
+    """Load a bundle, or take one that is; raises :class:`BundleError`, also for a task or mode that it lacks."""
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    for task in settings.tasks:
+        bundle.task(task)
+    return Loaded(FrameMaker(bundle, settings.threads), bundle.manifest, bundle.id, controller_for(bundle, settings))
+
+
+def controller_for(bundle: Bundle, settings: DeviceSettings) -> Controller:
+    """A fixed mode where the settings name width or gain, else the rule; raises :class:`BundleError`."""
+    if settings.width is None and settings.gain is None:
+        return RateController(bundle.manifest.modes)
+    return FixedController.of(bundle, settings.width, settings.gain)

@@ -1,0 +1,72 @@
+"""What became of a frame: from the server's reply to the record that people read and what the controller learns."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from headwater.compression.errors import LinkError
+from headwater.device.answers import results, status_name
+from headwater.device.controller import Observation
+from headwater.device.record import FrameRecord, ServerTimes
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from headwater.compression.manifest import Manifest
+    from headwater.device.controller import Decision
+    from headwater.device.feed import Picture
+    from headwater.device.head import Coded
+    from headwater.device.window import Reply
+
+
+def answered(
+    picture: Picture, taken: datetime, manifest: Manifest, decision: Decision, coded: Coded, reply: Reply
+) -> FrameRecord:
+    """The record of a frame that was sent, or given up; an answer that does not fit the bundle is "internal"."""
+    answer, mode = reply.answer, manifest.modes[decision.mode]
+    timing, status, detail = answer.timing, status_name(answer), answer.detail
+    try:
+        found = results(answer, manifest.tasks)
+    except LinkError as error:
+        found, status, detail = {}, "internal", str(error)
+    return FrameRecord(
+        sequence=answer.sequence,
+        name=picture.name,
+        taken=taken.isoformat(timespec="milliseconds"),
+        source="edge" if status == "ok" else "none",
+        status=status,
+        detail=detail,
+        mode=mode.index,
+        width=mode.width,
+        gain=mode.gain,
+        groups=coded.groups,
+        bytes=len(coded.data),
+        attempts=reply.attempts,
+        latency_ms=(time.monotonic() - picture.taken_s) * 1e3,
+        prepare_ms=coded.prepare_ms,
+        head_ms=coded.head_ms,
+        code_ms=coded.code_ms,
+        wait_ms=reply.wait_s * 1e3,
+        round_trip_ms=(reply.round_trip_s or 0.0) * 1e3,
+        server=ServerTimes(timing.queue_us, timing.decode_us, timing.run_us, timing.batch, timing.queue_depth),
+        results=found,
+        truth=picture.truth,
+    )
+
+
+def observation(record: FrameRecord, reply: Reply) -> Observation:
+    """What the controller is told of a frame that was sent."""
+    return Observation(
+        mode=record.mode,
+        sent_bytes=record.bytes,
+        prepare_ms=record.prepare_ms,
+        head_ms=record.head_ms,
+        code_ms=record.code_ms,
+        outcome="answered" if record.status == "ok" else "expired" if record.status == "expired" else "failed",
+        attempts=record.attempts,
+        round_trip_ms=None if reply.round_trip_s is None else record.round_trip_ms,
+        server_ms=record.server.total_ms,
+        batch=record.server.batch,
+        bytes_ahead=reply.bytes_ahead,
+    )
