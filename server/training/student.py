@@ -20,6 +20,7 @@ from torch import nn
 from headwater.compression.decoder import Decoder
 from headwater.compression.encoder import Head, sort_channels
 from headwater.compression.entropy import FactorizedPrior, GainUnit, round_straight_through
+from headwater.compression.errors import SettingsError
 from headwater.compression.slimmable import ConvNorm, InvertedResidual
 from headwater.server.training.lite import Lite0, Tail, normalise
 
@@ -43,12 +44,18 @@ class Student(nn.Module):
     """All that a bundle holds, trainable."""
 
     def __init__(self, teacher: Lite0, recipe: Recipe) -> None:
-        """Copy the teacher's blocks; the teacher itself is left as it is."""
+        """Copy the teacher's blocks; the teacher itself is left as it is.
+
+        Raises :class:`SettingsError` if the recipe skips a block without a residual path.
+        """
         super().__init__()
         self.recipe = recipe
         modes = len(recipe.widths) * recipe.gains
         stem = _with_widths(teacher.stem, recipe.widths)
-        kept = [block for index, block in enumerate(teacher.typed_blocks()) if index not in recipe.skip]
+        early = list(teacher.typed_blocks())
+        if broken := [index for index in recipe.skip if not early[index].residual]:
+            raise SettingsError(f"the head cannot skip the blocks {broken}: nothing would lead past them")
+        kept = [block for index, block in enumerate(early) if index not in recipe.skip]
         blocks = [_block_with_widths(block, recipe.widths) for block in kept]
         sort_channels(stem, blocks)
         self.head = Head(stem, blocks, recipe.latent_channels, recipe.widths)

@@ -21,7 +21,7 @@ def student() -> Student:
     teacher = Lite0(1, [3], RECIPE.cut)
     load_pretrained(teacher)
     made = Student(teacher, RECIPE)
-    made.start_from(teacher.eval().features(torch.randn(4, 1, 64, 64)))
+    made.start_from(teacher.eval().features(torch.randn(64, 1, 64, 64)))
     torch.nn.init.normal_(made.decoder.leave.weight, std=0.1)
     torch.nn.init.normal_(made.decoder.shift, std=0.5)
     with torch.no_grad():  # statistics of their own for each width
@@ -47,7 +47,8 @@ def test_head(student: Student, image: np.ndarray, width: float) -> None:
     data, graph = graphs.head_graph(student.head, width, SPEC)
     with torch.no_grad():
         wanted = student.head(normalise(torch.from_numpy(image)), width).numpy()
-    np.testing.assert_allclose(_run(data, {"image": image}), wanted, rtol=1e-3, atol=2e-3)
+    # Weights are stored in half precision.
+    np.testing.assert_allclose(_run(data, {"image": image}), wanted, rtol=1e-3, atol=0.03 * wanted.std())
     assert graph.macs > 0
 
 
@@ -69,7 +70,7 @@ def test_decoder_takes_every_mode_in_one_batch(student: Student) -> None:
 
 def test_tail_within_the_rounding_of_its_stored_weights(student: Student) -> None:
     tail = next(student.typed_tails())
-    data, _ = graphs.tail_graph(tail, 40, 8)
+    data, _ = graphs.tail_graph(tail, 80, 8)
     features = student.decoder(torch.randn(5, 6, 8, 8), torch.arange(5)).detach()
     with torch.no_grad():
         wanted = tail(features).numpy()

@@ -3,7 +3,7 @@
 import torch
 
 from headwater.server.training.recipe import Augmentation
-from headwater.server.training.samples import Samples, augment
+from headwater.server.training.samples import Samples, augment, paste
 
 STILL = Augmentation(flip_horizontal=False, shift=0, scale=0, rotate_degrees=0, brightness=0)
 
@@ -36,3 +36,16 @@ def test_pixels_stay_in_range() -> None:
     out = augment(images, Augmentation(brightness=0.5), torch.Generator().manual_seed(0))
     assert out.min() >= 0
     assert out.max() <= 255
+
+
+def test_pasting_leaves_whole_images_alone_and_takes_the_rest_from_the_next() -> None:
+    images = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 32, 32)
+    pasted, whole = paste(images, 0.5, torch.Generator().manual_seed(3))
+    assert 0 < int(whole.sum()) < 6
+    for index in range(6):
+        own, other = float(index), float((index - 1) % 6)
+        assert set(pasted[index].unique().tolist()) <= {own, other}
+        if whole[index]:
+            assert bool((pasted[index] == own).all())
+    changed = (pasted != images).flatten(1).any(dim=1)
+    assert int(changed.sum()) >= int((~whole).sum()) - 1, "a rectangle may be too small to hit a pixel, but rarely"
