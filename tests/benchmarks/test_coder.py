@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from benchmarks import coder
+from benchmarks import coder, contenders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ def test_a_missing_peer_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch, t
     def missing() -> None:
         raise ImportError("not installed")
 
-    monkeypatch.setattr(coder, "compressai_ans", missing)
+    monkeypatch.setattr(contenders, "compressai_ans", missing)
     path = tmp_path / "bench.json"
     coder.main(["--quick", "--json", str(path)])
     found = [entry for entry in json.loads(path.read_text(encoding="utf-8")) if "compressai" in entry["claim"]]
