@@ -7,6 +7,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class TaskKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TASK_KIND_UNSPECIFIED: _ClassVar[TaskKind]
+    TASK_KIND_CLASSIFY: _ClassVar[TaskKind]
+    TASK_KIND_IMAGE: _ClassVar[TaskKind]
+
 class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     STATUS_UNSPECIFIED: _ClassVar[Status]
@@ -25,6 +31,9 @@ class OfferKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OFFER_KIND_UNSPECIFIED: _ClassVar[OfferKind]
     OFFER_KIND_BUNDLE: _ClassVar[OfferKind]
     OFFER_KIND_FEDERATED_MESSAGE: _ClassVar[OfferKind]
+TASK_KIND_UNSPECIFIED: TaskKind
+TASK_KIND_CLASSIFY: TaskKind
+TASK_KIND_IMAGE: TaskKind
 STATUS_UNSPECIFIED: Status
 STATUS_OK: Status
 STATUS_INVALID_FRAME: Status
@@ -58,24 +67,28 @@ class Description(_message.Message):
     def __init__(self, server_version: _Optional[str] = ..., bundles: _Optional[_Iterable[_Union[ServedBundle, _Mapping]]] = ..., max_frame_bytes: _Optional[int] = ..., queue_capacity: _Optional[int] = ..., draining: bool = ...) -> None: ...
 
 class ServedBundle(_message.Message):
-    __slots__ = ("id", "name", "modes", "tasks")
+    __slots__ = ("id", "name", "modes", "tasks", "answers_for")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODES_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FOR_FIELD_NUMBER: _ClassVar[int]
     id: bytes
     name: str
     modes: int
     tasks: _containers.RepeatedCompositeFieldContainer[TaskSpec]
-    def __init__(self, id: _Optional[bytes] = ..., name: _Optional[str] = ..., modes: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskSpec, _Mapping]]] = ...) -> None: ...
+    answers_for: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, id: _Optional[bytes] = ..., name: _Optional[str] = ..., modes: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskSpec, _Mapping]]] = ..., answers_for: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class TaskSpec(_message.Message):
-    __slots__ = ("name", "labels")
+    __slots__ = ("name", "labels", "kind")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     name: str
     labels: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ...) -> None: ...
+    kind: TaskKind
+    def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., kind: _Optional[_Union[TaskKind, str]] = ...) -> None: ...
 
 class InferRequest(_message.Message):
     __slots__ = ("frame", "tasks", "priority")
@@ -106,12 +119,14 @@ class Answer(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., status: _Optional[_Union[Status, str]] = ..., detail: _Optional[str] = ..., results: _Optional[_Iterable[_Union[TaskResult, _Mapping]]] = ..., timing: _Optional[_Union[ServerTiming, _Mapping]] = ..., bundle_id: _Optional[bytes] = ..., groups_used: _Optional[int] = ...) -> None: ...
 
 class TaskResult(_message.Message):
-    __slots__ = ("task", "scores")
+    __slots__ = ("task", "scores", "image")
     TASK_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
     task: str
     scores: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, task: _Optional[str] = ..., scores: _Optional[_Iterable[float]] = ...) -> None: ...
+    image: bytes
+    def __init__(self, task: _Optional[str] = ..., scores: _Optional[_Iterable[float]] = ..., image: _Optional[bytes] = ...) -> None: ...
 
 class ServerTiming(_message.Message):
     __slots__ = ("queue_us", "decode_us", "run_us", "batch", "queue_depth", "retry_after_ms")
