@@ -37,6 +37,10 @@ def train(
         float | None, typer.Option(help="Share of images held out, where the data has no test/.")
     ] = None,
     class_weights: Annotated[str | None, typer.Option(help="auto, balanced or none: weight of rare classes.")] = None,
+    choose: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting of the recipe, as NAME=VALUE, such as cut=4; may be repeated."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the arithmetic. Default: all cores.")] = None,
     work: Annotated[
         Path | None, typer.Option(help="Folder of the checkpoints. Default: OUT with .work after it.")
@@ -59,6 +63,7 @@ def train(
         "class_weights": class_weights,
     }
     recipe = _recipe(data, {key: value for key, value in changes.items() if value is not None}, epochs)
+    recipe = recipe.changed(choose or ())
     work = work or out.with_name(f"{out.name}.work")
     if restart:
         shutil.rmtree(work, ignore_errors=True)

@@ -55,6 +55,8 @@ def prepare(source: str, recipe: Recipe) -> Prepared:
     dataset = open_dataset(source)
     tasks = _tasks(dataset, recipe)
     train, test = split(dataset, recipe.test_share, recipe.seed)
+    if recipe.validation_share:
+        train, test = split(train, recipe.validation_share, recipe.seed + 7)
     spec = InputSpec(recipe.colour, recipe.side, recipe.side)
     names = tuple(task.name for task in tasks)
     return Prepared(source, dataset, spec, tasks, Samples.read(train, spec, names), Samples.read(test, spec, names))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from headwater.compression.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,9 @@ class Recipe:
     class_weights: Literal["auto", "balanced", "none"] = "auto"
     """``auto`` weighs classes when the largest has over three times the images of the smallest."""
     test_share: float = 0.25
+    validation_share: float = 0.0
+    """If above 0, this share of the training images is held out and measured on in place of the test images: settings
+    are chosen by it, so that the test images stay unseen."""
     seed: int = 0
     augmentation: Augmentation = Augmentation()
 
@@ -106,9 +111,40 @@ class Recipe:
         """Cumulative channel counts of the groups, the last one all channels."""
         return tuple(round(self.latent_channels * (g + 1) / self.groups) for g in range(self.groups))
 
+    def changed(self, settings: Iterable[str]) -> Recipe:
+        """The recipe with settings given as ``name=value``, the value as in Python or JSON.
+
+        Raises :class:`SettingsError` for an unknown name, with the nearest one, and a value of another type.
+        """
+        changes: dict[str, Any] = {}
+        for setting in settings:
+            name, _, text = setting.partition("=")
+            if name not in _SETTABLE:
+                near = difflib.get_close_matches(name, _SETTABLE, 1, 0)[0]
+                raise SettingsError(f"the recipe has no setting {name!r}; did you mean {near!r}?")
+            changes[name] = _value(name, text, getattr(self, name))
+        return dataclasses.replace(self, **changes)
+
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         return dataclasses.asdict(self)
+
+
+_SETTABLE = tuple(field.name for field in dataclasses.fields(Recipe) if field.name != "augmentation")
+
+
+def _value(name: str, text: str, now: object) -> object:
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if isinstance(now, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if isinstance(now, tuple) and isinstance(value, list):
+        value = tuple(value)
+    if type(value) is not type(now):
+        raise SettingsError(f"the recipe's {name} is {text!r}; want {type(now).__name__}, such as {now!r}")
+    return value
 
 
 SOLAR = Recipe(
