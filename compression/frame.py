@@ -75,17 +75,20 @@ class FrameCodec:
         self._preamble = _PREAMBLE.pack(MAGIC, VERSION, bundle_id[:ID_BYTES])
         self._id_crc = crc_hqx(bundle_id, 0xFFFF)
 
-    def pack(self, frame: Frame) -> bytes:
-        """The stream form; raises ValueError for a mode or number of groups that the bundle has not."""
+    def pack(self, frame: Frame, before: bytes = b"") -> bytes:
+        """The stream form; raises ValueError for a mode or number of groups that the bundle has not.
+
+        ``before`` is what earlier parts of the frame have carried (parts.py): the checksum covers it too.
+        """
         if not (0 <= frame.mode < self.modes and 1 <= frame.groups <= self.groups):
             raise ValueError(
                 f"mode {frame.mode} with {frame.groups} groups; want 0 to {self.modes - 1} with 1 to {self.groups}"
             )
         partial = frame.groups < self.groups
         header = bytes((frame.mode | _PARTIAL, frame.groups)) if partial else bytes((frame.mode,))
-        return header + _CRC.pack(self._crc(header, frame.payload)) + frame.payload
+        return header + _CRC.pack(self._crc(header, before, frame.payload)) + frame.payload
 
-    def unpack(self, data: bytes) -> Frame:
+    def unpack(self, data: bytes, before: bytes = b"") -> Frame:
         """Read the stream form; raises :class:`FrameError` on anything that `pack` of this bundle did not write."""
         if not data:
             raise FrameError("the frame is empty; a frame has at least 3 bytes")
@@ -100,7 +103,7 @@ class FrameCodec:
         if size == 2 and not 1 <= groups < self.groups:
             raise FrameError(f"the frame is a partial one of {groups} groups; want 1 to {self.groups - 1}")
         header, payload = data[:size], data[size + _CRC.size :]
-        (found,), wanted = _CRC.unpack_from(data, size), self._crc(header, payload)
+        (found,), wanted = _CRC.unpack_from(data, size), self._crc(header, before, payload)
         if found != wanted:
             raise FrameError(
                 f"the frame's checksum is 0x{found:04x}, want 0x{wanted:04x}: it is damaged or of another bundle"
@@ -118,8 +121,8 @@ class FrameCodec:
             raise FrameError(f"the frame is of the bundle {bundle_id.hex()}; this one is {own.hex()}")
         return self.unpack(data[_PREAMBLE.size :])
 
-    def _crc(self, header: bytes, payload: bytes) -> int:
-        return crc_hqx(payload, crc_hqx(header, self._id_crc))
+    def _crc(self, header: bytes, before: bytes, payload: bytes) -> int:
+        return crc_hqx(payload, crc_hqx(before, crc_hqx(header, self._id_crc)))
 
 
 def read_bundle_id(data: bytes) -> bytes:

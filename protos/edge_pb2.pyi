@@ -129,20 +129,22 @@ class TaskResult(_message.Message):
     def __init__(self, task: _Optional[str] = ..., scores: _Optional[_Iterable[float]] = ..., image: _Optional[bytes] = ...) -> None: ...
 
 class ServerTiming(_message.Message):
-    __slots__ = ("queue_us", "decode_us", "run_us", "batch", "queue_depth", "retry_after_ms")
+    __slots__ = ("queue_us", "decode_us", "run_us", "batch", "queue_depth", "retry_after_ms", "collect_us")
     QUEUE_US_FIELD_NUMBER: _ClassVar[int]
     DECODE_US_FIELD_NUMBER: _ClassVar[int]
     RUN_US_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     QUEUE_DEPTH_FIELD_NUMBER: _ClassVar[int]
     RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
+    COLLECT_US_FIELD_NUMBER: _ClassVar[int]
     queue_us: int
     decode_us: int
     run_us: int
     batch: int
     queue_depth: int
     retry_after_ms: int
-    def __init__(self, queue_us: _Optional[int] = ..., decode_us: _Optional[int] = ..., run_us: _Optional[int] = ..., batch: _Optional[int] = ..., queue_depth: _Optional[int] = ..., retry_after_ms: _Optional[int] = ...) -> None: ...
+    collect_us: int
+    def __init__(self, queue_us: _Optional[int] = ..., decode_us: _Optional[int] = ..., run_us: _Optional[int] = ..., batch: _Optional[int] = ..., queue_depth: _Optional[int] = ..., retry_after_ms: _Optional[int] = ..., collect_us: _Optional[int] = ...) -> None: ...
 
 class DeviceMessage(_message.Message):
     __slots__ = ("hello", "frame", "cancel", "report", "heartbeat", "offer_reply", "goodbye")
@@ -207,7 +209,7 @@ class Welcome(_message.Message):
     def __init__(self, tasks: _Optional[_Iterable[_Union[TaskSpec, _Mapping]]] = ..., heartbeat_ms: _Optional[int] = ..., max_in_flight: _Optional[int] = ..., server_version: _Optional[str] = ...) -> None: ...
 
 class FeatureFrame(_message.Message):
-    __slots__ = ("sequence", "data", "deadline_ms", "priority", "tasks", "bundle_id", "captured_unix_ms")
+    __slots__ = ("sequence", "data", "deadline_ms", "priority", "tasks", "bundle_id", "captured_unix_ms", "groups", "part")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
@@ -215,6 +217,8 @@ class FeatureFrame(_message.Message):
     TASKS_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     CAPTURED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     data: bytes
     deadline_ms: int
@@ -222,7 +226,9 @@ class FeatureFrame(_message.Message):
     tasks: _containers.RepeatedScalarFieldContainer[str]
     bundle_id: bytes
     captured_unix_ms: int
-    def __init__(self, sequence: _Optional[int] = ..., data: _Optional[bytes] = ..., deadline_ms: _Optional[int] = ..., priority: _Optional[int] = ..., tasks: _Optional[_Iterable[str]] = ..., bundle_id: _Optional[bytes] = ..., captured_unix_ms: _Optional[int] = ...) -> None: ...
+    groups: int
+    part: int
+    def __init__(self, sequence: _Optional[int] = ..., data: _Optional[bytes] = ..., deadline_ms: _Optional[int] = ..., priority: _Optional[int] = ..., tasks: _Optional[_Iterable[str]] = ..., bundle_id: _Optional[bytes] = ..., captured_unix_ms: _Optional[int] = ..., groups: _Optional[int] = ..., part: _Optional[int] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("sequence",)

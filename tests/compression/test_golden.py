@@ -13,6 +13,7 @@ import pytest
 
 from headwater.compression.coder import Coder, Implementation
 from headwater.compression.frame import VERSION, Frame, FrameCodec
+from headwater.compression.parts import Joiner, split
 from tests.golden import make_coder
 
 GOLDEN = json.loads(make_coder.FILE.read_text(encoding="utf-8"))
@@ -39,6 +40,18 @@ def test_frames_are_made_and_read_byte_for_byte(frame: dict[str, Any], implement
         assert np.array_equal(coder.decode(unpacked.payload, unpacked.mode, unpacked.groups), symbols)
     first = CODEC.unpack(bytes.fromhex(frame["stream_of_first_group"]))
     assert np.array_equal(coder.decode(first.payload, first.mode, first.groups), symbols[:1])
+
+
+@pytest.mark.parametrize("frame", GOLDEN["frames"], ids=lambda frame: frame["name"])
+def test_parts_are_made_and_read_byte_for_byte(frame: dict[str, Any]) -> None:
+    whole = CODEC.unpack(bytes.fromhex(frame["stream"]))
+    parts = [bytes.fromhex(part) for part in frame["parts"]]
+    assert split(CODEC, whole, frame["group_ends"], least_bytes=0) == parts
+    assert parts[0] == bytes.fromhex(frame["stream_of_first_group"])
+    joiner = Joiner(CODEC, groups=2, max_bytes=1000)
+    for part in parts:
+        joiner.add(part)
+    assert joiner.frame == whole
 
 
 def test_the_file_is_what_its_script_makes() -> None:

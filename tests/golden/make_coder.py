@@ -17,6 +17,7 @@ import numpy as np
 
 from headwater.compression.coder import Coder
 from headwater.compression.frame import Frame, FrameCodec
+from headwater.compression.parts import split
 from headwater.compression.tables import PriorTables
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def vectors() -> dict[str, Any]:
                 "group_ends": list(encoded.group_ends),
                 "stream": codec.pack(whole).hex(),
                 "stream_of_first_group": codec.pack(cut).hex(),
+                "parts": [part.hex() for part in split(codec, whole, encoded.group_ends, least_bytes=0)],
                 "self_contained": codec.pack_file(whole).hex(),
             }
         )
