@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError
@@ -39,7 +39,10 @@ def test_the_grid_has_every_size_and_quality_of_both_codecs(tiny_bundle: Bundle)
     assert {(one.width, one.height) for one in settings} == {(32, 32), (24, 24), (16, 16), (8, 8)}
 
 
-@pytest.mark.parametrize("codec", ["JPEG", "WebP"])
+needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow was built without AVIF")
+
+
+@pytest.mark.parametrize("codec", ["JPEG", "WebP", pytest.param("AVIF", marks=needs_avif)])
 def test_a_file_decodes_and_what_never_changes_is_not_counted(codec: str) -> None:
     setting = Setting(codec, 32, 32, 75)  # type: ignore[arg-type]
     data, counted = encode(picture(1), setting)
