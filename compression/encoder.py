@@ -62,7 +62,8 @@ class Head(nn.Module):
 def sort_channels(stem: ConvNorm, blocks: Sequence[InvertedResidual]) -> None:
     """Reorder the stem's and every expansion's channels by importance, in place; the function stays the same.
 
-    Importance is the L1 norm of what reads a channel, scaled by the channel's norm (Once-for-All sorts by L1 too).
+    Importance is the L1 norm of what reads a channel, scaled by the channel's norm at the widest width (Once-for-All sorts
+    by L1 too).
     """
     first = blocks[0]
     if first.expand is None:
@@ -77,7 +78,7 @@ def sort_channels(stem: ConvNorm, blocks: Sequence[InvertedResidual]) -> None:
 
 
 def _importance(depthwise: ConvNorm, project: ConvNorm) -> torch.Tensor:
-    scale = depthwise.norm(1.0).weight.abs()
+    scale = depthwise.norm(max(depthwise.widths)).weight.abs()
     return scale * project.conv.weight.abs().sum(dim=(0, 2, 3))
 
 

@@ -51,6 +51,7 @@ class ConvNorm(nn.Module):
         self.stride = stride
         self.depthwise = depthwise
         self.activation = activation
+        self.widths = tuple(widths)
         self.conv = nn.Conv2d(
             inputs, outputs, kernel, stride, kernel // 2, groups=inputs if depthwise else 1, bias=False
         )

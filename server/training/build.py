@@ -139,7 +139,7 @@ def _graphs(
 ) -> tuple[dict[str, bytes], tuple[Mode, ...], LatentSpec]:
     recipe = student.recipe
     with torch.no_grad():
-        latent = LatentSpec(*student.head(torch.zeros(1, *spec.shape), 1.0).shape[1:])
+        latent = LatentSpec(*student.head(torch.zeros(1, *spec.shape), recipe.widths[-1]).shape[1:])
     files: dict[str, bytes] = {}
     modes: list[Mode] = []
     for width in recipe.widths:
@@ -199,7 +199,7 @@ def _golden(bench: Bench, runs: Sequence[ModeRun]) -> bytes:
 
 
 def _costs(files: Mapping[str, bytes], student: Student, teacher: Lite0, spec: InputSpec) -> dict[str, Any]:
-    side = student.head(torch.zeros(1, *spec.shape), 1.0).shape[-1]
+    side = student.head(torch.zeros(1, *spec.shape), student.recipe.widths[-1]).shape[-1]
     features = student.decoder.leave.out_channels
     _, decoder = decoder_graph(student.decoder, side)
     tails = [tail_graph(tail, features, side)[1] for tail in student.typed_tails()]

@@ -88,8 +88,9 @@ class Recipe:
                 f"there are {len(self.start_gains)} start gains and {len(self.rate_weights)} rate weights; "
                 "give as many of each"
             )
-        if 1.0 not in self.widths or list(self.widths) != sorted(set(self.widths)) or self.widths[0] <= 0:
-            raise SettingsError(f"the widths are {self.widths}; give them ascending, each above 0, the last 1.0")
+        ascending = list(self.widths) == sorted(set(self.widths))
+        if not (self.widths and ascending and self.widths[0] > 0 and self.widths[-1] <= 1):
+            raise SettingsError(f"the widths are {self.widths}; give them ascending, each above 0 and at most 1")
         if len(self.widths) * len(self.start_gains) > 64:
             raise SettingsError(f"{len(self.widths)} widths and {len(self.start_gains)} gains make over 64 modes")
         if not 1 <= self.groups <= self.latent_channels:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.progress import Progress
 from typer.testing import CliRunner
 
 from headwater.compression.bundle import Bundle
@@ -12,7 +13,7 @@ from headwater.compression.errors import DataError, SettingsError
 from headwater.server.training.cli import app
 from headwater.server.training.measure import Bench
 from headwater.server.training.metrics import score
-from headwater.server.training.pipeline import prepare
+from headwater.server.training.pipeline import prepare, train
 from headwater.server.training.recipe import Recipe, recipe_for
 
 
@@ -86,7 +87,9 @@ def test_unknown_tasks_are_named() -> None:
     ("change", "text"),
     [
         ({"side": 100}, "multiple of 32"),
-        ({"widths": (0.25, 0.5)}, "the last 1.0"),
+        ({"widths": (0.5, 0.25)}, "ascending"),
+        ({"widths": (0.5, 2.0)}, "at most 1"),
+        ({"widths": ()}, "widths"),
         ({"rate_weights": (1.0,)}, "as many of each"),
         ({"groups": 0}, "groups"),
         ({"cut": 0}, "cut"),
@@ -101,3 +104,12 @@ def test_group_ends_cover_all_channels() -> None:
     assert Recipe(latent_channels=12, groups=4).group_ends == (3, 6, 9, 12)
     assert Recipe(latent_channels=7, groups=3).group_ends[-1] == 7
     assert recipe_for("solar").colour == "L"
+
+
+def test_a_model_of_one_narrow_width_trains(folder: Path, tmp_path: Path) -> None:
+    recipe = Recipe(colour="L", side=32, widths=(0.25,), batch=16, teacher_epochs=1, match_epochs=1, tune_epochs=1)
+    prepared = prepare(str(folder), recipe)
+    with Progress(disable=True) as progress:
+        built, _ = train(prepared, recipe, tmp_path / "work", progress)
+    assert built.bundle.manifest.widths == (0.25,)
+    assert all(len(run.sizes) == len(prepared.test) for run in built.runs)
