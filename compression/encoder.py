@@ -62,8 +62,8 @@ class Head(nn.Module):
 def sort_channels(stem: ConvNorm, blocks: Sequence[InvertedResidual]) -> None:
     """Reorder the stem's and every expansion's channels by importance, in place; the function stays the same.
 
-    Importance is the L1 norm of what reads a channel, scaled by the channel's norm at the widest width (Once-for-All sorts
-    by L1 too).
+    Importance is the L1 norm of what reads a channel, scaled by the channel's norm at the widest width (Once-for-All
+    sorts by L1 too).
     """
     first = blocks[0]
     if first.expand is None:
