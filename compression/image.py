@@ -8,6 +8,7 @@ Legend: C channels (1 for ``L``, 3 for ``RGB``), H height, W width.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -70,6 +71,14 @@ class InputSpec:
         if not (isinstance(height, int) and isinstance(width, int)):
             raise BundleError(f"input size is {width!r}x{height!r}; want two whole numbers")
         return cls(cast("Literal['L', 'RGB']", data["mode"]), height, width)
+
+
+def to_png(image: NDArray[np.uint8]) -> bytes:
+    """Encode an image [C, H, W], as :meth:`InputSpec.apply` gives it, as PNG."""
+    pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:

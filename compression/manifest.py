@@ -118,6 +118,11 @@ class Task:
         """Name of the tail's graph in the bundle."""
         return f"tail_{self.name}.onnx"
 
+    @property
+    def output(self) -> str:
+        """Name of the tail's output."""
+        return "logits" if self.kind == "classify" else "image"
+
 
 @dataclass(frozen=True)
 class Exit:
@@ -170,6 +175,10 @@ class Manifest:
             raise BundleError("the modes are not sorted by (width, gain) or repeat a pair")
         if not self.tasks:
             raise BundleError("the manifest lists no task; a bundle answers at least one")
+        if not self.tasks[0].labels:
+            raise BundleError(
+                f"the first task, {self.tasks[0].name}, gives an image; one with labels has to come first"
+            )
         if self.exit is not None and self.exit.task not in {task.name for task in self.tasks if task.labels}:
             raise BundleError(f"the local exit answers {self.exit.task!r}, which is no task with labels of this bundle")
         for mode in self.modes:

@@ -107,7 +107,7 @@ class Admission:
             raise Refusal(pb.STATUS_UNKNOWN_TASK, detail) from error
         work = Work(served, frame, mask, wish.sequence)
         deadline = self._clock() + wish.timeout_s
-        ticket: InferenceTicket = Ticket(served.id, work, wish.settle, wish.priority, deadline)
+        ticket: InferenceTicket = Ticket(served.answered_by, work, wish.settle, wish.priority, deadline)
         try:
             self.batcher.submit(ticket)
         except QueueFullError as error:

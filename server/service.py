@@ -27,6 +27,8 @@ from headwater.server.settings import ServerSettings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from headwater.compression.manifest import TaskKind
+
     Context = grpc.aio.ServicerContext[Any, Any]
 
 HELLO_TIMEOUT_S = 10.0
@@ -44,6 +46,7 @@ _CODES = {
     pb.STATUS_INTERNAL: grpc.StatusCode.INTERNAL,
 }
 """A frame's status as the status of an `Infer` call."""
+_KINDS: dict[TaskKind, pb.TaskKind] = {"classify": pb.TASK_KIND_CLASSIFY, "image": pb.TASK_KIND_IMAGE}
 
 
 class Hangup(Exception):  # noqa: N818 - how a stream ends, not always a fault
@@ -100,7 +103,13 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         """What this server serves."""
         del request, context
         bundles = [
-            pb.ServedBundle(id=one.id, name=one.name, modes=len(one.bundle.manifest.modes), tasks=_task_specs(one))
+            pb.ServedBundle(
+                id=one.id,
+                name=one.name,
+                modes=len(one.bundle.manifest.modes),
+                tasks=_task_specs(one),
+                answers_for=one.answers_for,
+            )
             for one in self.registry.served
         ]
         return pb.Description(
@@ -303,4 +312,4 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
 
 
 def _task_specs(served: Served) -> list[pb.TaskSpec]:
-    return [pb.TaskSpec(name=task.name, labels=task.labels) for task in served.tasks]
+    return [pb.TaskSpec(name=task.name, labels=task.labels, kind=_KINDS[task.kind]) for task in served.tasks]

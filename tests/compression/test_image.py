@@ -1,11 +1,14 @@
 """Pictures of any kind become the array that a head takes."""
 
+import io
+from typing import Literal
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from headwater.compression.errors import BundleError
-from headwater.compression.image import InputSpec
+from headwater.compression.image import InputSpec, to_png
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "HSV", "I", "F"])
@@ -35,3 +38,12 @@ def test_the_right_size_and_mode_pass_through_unchanged() -> None:
 def test_impossible_inputs_are_refused(mode: str, height: int, width: int) -> None:
     with pytest.raises(BundleError, match="input"):
         InputSpec(mode, height, width)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 5), (3, 5, 3)])
+def test_a_png_of_an_image_is_that_image(shape: tuple[int, int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    with Image.open(io.BytesIO(to_png(image))) as decoded:
+        assert decoded.format == "PNG"
+        mode: Literal["L", "RGB"] = "L" if shape[0] == 1 else "RGB"
+        np.testing.assert_array_equal(InputSpec(mode, *shape[1:]).apply(decoded), image)

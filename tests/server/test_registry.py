@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from headwater.compression.bundle import Bundle
-from headwater.compression.errors import BundleError
+from headwater.compression.errors import BundleError, FrameError
 from headwater.server.registry import Registry
 from tests import tiny
 
@@ -81,3 +81,50 @@ def test_tasks_are_bits_in_the_manifests_order(tiny_bundle: Bundle) -> None:
     assert [served.mask(tasks) for tasks in ((), ("shape",), ("bright",), ("bright", "shape"))] == [0, 1, 2, 3]
     with pytest.raises(KeyError, match="colour"):
         served.mask(["colour"])
+
+
+def test_a_later_bundle_answers_for_the_one_before_and_takes_its_place(tiny_bundle: Bundle) -> None:
+    later = tiny.later()
+    registry = Registry([later, tiny_bundle])
+    assert names(registry) == [later.id], "the bundle that another answers for is still in memory"
+    own, earlier = registry.find(later.id), registry.find(tiny_bundle.id)
+    assert own is not None
+    assert earlier is not None
+    assert (earlier.tails, earlier.coder, earlier.tasks) == (own.tails, own.coder, own.tasks)
+    assert registry.find(tiny_bundle.id[:5]) is earlier
+    data = tiny_bundle.frames().pack(tiny.frame(tiny_bundle, 3, 7))
+    assert earlier.frames.unpack(data).mode == 7
+    with pytest.raises(FrameError):
+        own.frames.unpack(data)
+    assert registry.listing() == f"tiny {later.short_id} (also for {tiny_bundle.short_id})"
+    assert registry.add(tiny_bundle) == ()
+    assert names(registry) == [later.id]
+
+
+def test_adding_a_later_bundle_retires_the_one_it_answers_for_and_keeps_the_one_before(tiny_bundle: Bundle) -> None:
+    other = built("tiny", 5)
+    registry = Registry([other, tiny_bundle])
+    (retired,) = registry.add(tiny.later())
+    assert retired.id == tiny_bundle.id
+    assert names(registry) == [tiny.later().id, other.id]
+
+
+def test_of_two_that_answer_for_a_bundle_the_newer_does() -> None:
+    first = tiny.later()
+    files = {file: first.read(file) for file in first.manifest.files}
+    manifest = dataclasses.replace(first.manifest, created="2026-03-01T00:00:00+00:00", tasks=tiny.TASKS)
+    second = Bundle.build(manifest, files)
+    for bundles in ([first, second], [second, first]):
+        found = Registry(bundles).find(tiny.bundle().id)
+        assert found is not None
+        assert found.answered_by == second.id
+
+
+def test_a_bundle_that_claims_to_answer_for_one_with_another_head_is_refused(tiny_bundle: Bundle) -> None:
+    other = tiny.bundle(seed=1)
+    files = {file: other.read(file) for file in other.manifest.files}
+    claims = Bundle.build(dataclasses.replace(other.manifest, answers_for=(tiny_bundle.id.hex(),)), files)
+    registry = Registry([tiny_bundle])
+    with pytest.raises(BundleError, match=r"differs from it in decoder.onnx, head_0.25.onnx, .*tables.safetensors"):
+        registry.add(claims)
+    assert names(registry) == [tiny_bundle.id]

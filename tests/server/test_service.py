@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from PIL import Image
 
 from headwater.compression.bundle import Bundle
 from headwater.protos import edge_pb2 as pb
@@ -203,6 +206,56 @@ async def test_describe_says_what_is_served_the_newest_first() -> None:
         assert [task.name for task in description.bundles[0].tasks] == ["shape", "bright"]
         assert list(description.bundles[0].tasks[1].labels) == ["dark", "light"]
         assert (description.queue_capacity, description.max_frame_bytes, description.draining) == (17, 999, False)
+
+
+async def test_a_later_bundle_is_described_with_what_it_answers_for_and_the_kinds_of_its_tasks(
+    tiny_bundle: Bundle,
+) -> None:
+    async with edge(tiny_bundle, tiny.later()) as server:
+        (described,) = (await server.stub.Describe(pb.DescribeRequest())).bundles
+    assert described.id == tiny.later().id
+    assert list(described.answers_for) == [tiny_bundle.id]
+    kinds = {task.name: task.kind for task in described.tasks}
+    assert kinds == {
+        "shape": pb.TASK_KIND_CLASSIFY,
+        "bright": pb.TASK_KIND_CLASSIFY,
+        "column": pb.TASK_KIND_CLASSIFY,
+        "reconstruct": pb.TASK_KIND_IMAGE,
+    }
+
+
+async def test_frames_of_an_earlier_bundle_share_batches_with_those_of_the_later(tiny_bundle: Bundle) -> None:
+    later = tiny.later()
+    async with edge(later) as server:
+        server.gate.shut()
+        first = asyncio.create_task(infer(server, request()))
+        await server.gate.holds()
+        sources = [tiny_bundle, later] * 4
+        calls = [
+            asyncio.create_task(infer(server, request(seed, seed, bundle=source)))
+            for seed, source in enumerate(sources)
+        ]
+        await until(lambda: server.waiting == len(calls))
+        server.gate.open()
+        await first
+        for seed, call in enumerate(calls):
+            answer = await call
+            assert_answers(answer, later, seed, seed)
+            assert answer.timing.batch == len(calls)
+            assert answer.bundle_id == later.id[:5]
+
+
+async def test_a_picture_is_sent_when_it_is_asked_for_by_name() -> None:
+    later = tiny.later()
+    async with edge(later) as server:
+        without = await infer(server, request(5, 6, bundle=later))
+        answer = await infer(server, request(5, 6, bundle=later, tasks=["reconstruct", "bright"]))
+    assert [result.task for result in without.results] == ["shape", "bright", "column"]
+    bright, result = answer.results
+    assert (bright.task, result.task, len(result.scores)) == ("bright", "reconstruct", 0)
+    with Image.open(io.BytesIO(result.image)) as image:
+        assert (image.format, image.mode) == ("PNG", "L")
+        np.testing.assert_array_equal(np.asarray(image), tiny.picture(later, 5, 6)[0])
 
 
 async def test_exchange_says_that_there_is_nothing_to_exchange() -> None:

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError
 from headwater.compression.manifest import Task
-from headwater.server.tails import Tails
+from headwater.server.tails import Output, Tails
 from tests import tiny
 
 
@@ -26,7 +26,7 @@ def batch(bundle: Bundle, seeds: range) -> tuple[NDArray[np.float32], NDArray[np
     return latents, np.array(modes, np.int64)
 
 
-def assert_same(got: dict[str, list[float]] | None, expected: dict[str, list[float]] | None) -> None:
+def assert_same(got: dict[str, Output] | None, expected: dict[str, Output] | None) -> None:
     assert got is not None
     assert expected is not None
     assert list(got) == list(expected)
@@ -87,6 +87,43 @@ def test_only_the_tails_that_are_asked_for_run(tiny_bundle: Bundle, monkeypatch:
     for some, every in zip(answers, full, strict=True):
         for task, scores in (some or {}).items():
             np.testing.assert_allclose(scores, (every or {})[task], atol=1e-6)
+
+
+def test_an_image_comes_only_when_it_is_asked_for_by_name() -> None:
+    bundle = tiny.later()
+    latents, modes = batch(bundle, range(6))
+    by_name = 0b1000
+    answers = Tails(bundle).run(latents, modes, [0, by_name, 0, by_name | 1, 0, by_name])
+    assert [sorted(answer or ()) for answer in answers[:4]] == [
+        ["bright", "column", "shape"],
+        ["reconstruct"],
+        ["bright", "column", "shape"],
+        ["reconstruct", "shape"],
+    ]
+    for seed in (1, 3, 5):
+        answer = answers[seed]
+        assert answer is not None
+        image = np.asarray(answer["reconstruct"])
+        assert image.dtype == np.uint8
+        np.testing.assert_array_equal(image, tiny.picture(bundle, seed, seed % 16))
+
+
+def test_pixels_are_rounded_and_kept_in_their_range() -> None:
+    from headwater.server.tails import _pixels
+
+    values = np.array([[[[-9.0, 300.0, 1.5, 2.5, 254.4]]], [[[0, np.nan, 0, 0, 0]]]], np.float32)
+    finite, images = _pixels(values)
+    assert finite == [True, False]
+    assert images[0].tolist() == [[[0, 255, 2, 2, 254]]]
+
+
+def test_an_image_of_another_size_than_the_input_fails_on_warming_up() -> None:
+    bundle = tiny.later()
+    graph: Any = onnx.load_from_string(bundle.read("tail_reconstruct.onnx"))
+    graph.graph.node[1].attribute[0].i = 2
+    del graph.graph.output[0].type.tensor_type.shape.dim[:]
+    with pytest.raises(BundleError, match=r"gives image \[1, 4, 16, 16\]; the bundle's input wants \[1, 1, 32, 32\]"):
+        Tails(replaced(bundle, tail_reconstruct=graph.SerializeToString())).warm_up(1)
 
 
 def test_a_frame_whose_scores_are_not_finite_harms_no_other(tiny_bundle: Bundle) -> None:
