@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from headwater.compression.errors import FrameError
 from headwater.compression.frame import Frame, read_bundle_id
+from headwater.compression.parts import Joiner
 from headwater.protos import edge_pb2 as pb
 from headwater.server.batch_queue import QueueFullError, Ticket
 from headwater.server.batcher import Batcher
@@ -42,6 +43,10 @@ class Wish:
     timeout_s: float = math.inf
     """From now; the frame is not run later than that."""
     sequence: int = 0
+    why_cut: str = ""
+    """Goes into the answer of a frame in parts that is answered without some of its groups."""
+    collect_s: float = 0.0
+    """What a frame in parts took from its first part to now."""
 
 
 class Admission:
@@ -79,7 +84,7 @@ class Admission:
             frame = served.frames.unpack_file(data)
         except FrameError as error:
             raise Refusal(pb.STATUS_INVALID_FRAME, str(error)) from error
-        return self._queue(served, frame, wish)
+        return self.queue(served, frame, wish)
 
     def admit(self, served: Served, data: bytes, wish: Wish) -> InferenceTicket:
         """Queue a frame in the stream form; raises :class:`Refusal`."""
@@ -88,7 +93,18 @@ class Admission:
             frame = served.frames.unpack(data)
         except FrameError as error:
             raise Refusal(pb.STATUS_INVALID_FRAME, str(error)) from error
-        return self._queue(served, frame, wish)
+        return self.queue(served, frame, wish)
+
+    def begin(self, served: Served, first: pb.FeatureFrame) -> Joiner:
+        """Check the first part of a frame, and what is asked of it; raises :class:`Refusal`."""
+        self._check_size(first.data)
+        self._mask(served, first.tasks)
+        try:
+            joiner = Joiner(served.frames, first.groups, self._max_frame_bytes)
+            joiner.add(first.data)
+        except FrameError as error:
+            raise Refusal(pb.STATUS_INVALID_FRAME, str(error)) from error
+        return joiner
 
     def _check_size(self, data: bytes) -> None:
         if self.draining:
@@ -98,14 +114,19 @@ class Admission:
                 pb.STATUS_INVALID_FRAME, f"the frame has {len(data)} bytes; at most {self._max_frame_bytes} are read"
             )
 
-    def _queue(self, served: Served, frame: Frame, wish: Wish) -> InferenceTicket:
+    @staticmethod
+    def _mask(served: Served, tasks: Iterable[str]) -> int:
         try:
-            mask = served.mask(wish.tasks)
+            return served.mask(tasks)
         except KeyError as error:
             have = ", ".join(task.name for task in served.tasks)
             detail = f"the bundle {served.name} has no task {error}; it has {have}"
             raise Refusal(pb.STATUS_UNKNOWN_TASK, detail) from error
-        work = Work(served, frame, mask, wish.sequence)
+
+    def queue(self, served: Served, frame: Frame, wish: Wish) -> InferenceTicket:
+        """Queue a frame that has been unpacked; raises :class:`Refusal`."""
+        mask = self._mask(served, wish.tasks)
+        work = Work(served, frame, mask, wish.sequence, wish.why_cut, wish.collect_s)
         deadline = self._clock() + wish.timeout_s
         ticket: InferenceTicket = Ticket(served.answered_by, work, wish.settle, wish.priority, deadline)
         try:

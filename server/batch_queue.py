@@ -26,7 +26,7 @@ from typing import Generic, TypeVar
 WorkT = TypeVar("WorkT")
 ResultT = TypeVar("ResultT")
 PRIORITIES = 10
-_PACE_WEIGHT = 0.2  # of the newest batch in the moving mean of the pace
+_NEWEST_WEIGHT = 0.2  # of the newest batch in the moving means
 
 
 class State(enum.Enum):
@@ -144,6 +144,7 @@ class BatchQueue(Generic[WorkT, ResultT]):
         self._lanes: dict[Hashable, _Lane[WorkT, ResultT]] = {}
         self._deadlines: list[tuple[float, int, Ticket[WorkT, ResultT]]] = []
         self._pace_s = 0.0
+        self._batch_s = 0.0
 
     def push(self, ticket: Ticket[WorkT, ResultT], now: float) -> None:
         """Let a ticket wait; raises :class:`QueueFullError` at once when `capacity` wait already."""
@@ -204,9 +205,10 @@ class BatchQueue(Generic[WorkT, ResultT]):
             self.counts.failed += len(batch)
         else:
             self.counts.run += len(batch)
+        took_s = now - batch[0].started
         # One worker's seconds a frame; the workers share them.
-        pace = (now - batch[0].started) / len(batch) / self.limits.workers
-        self._pace_s = pace if self._pace_s == 0.0 else self._pace_s + _PACE_WEIGHT * (pace - self._pace_s)
+        self._pace_s = _mean(self._pace_s, took_s / len(batch) / self.limits.workers)
+        self._batch_s = _mean(self._batch_s, took_s)
 
     def wake_at(self) -> float:
         """When :meth:`expire` or :meth:`take` has to be called again if nothing else happens; may be infinite."""
@@ -220,6 +222,12 @@ class BatchQueue(Generic[WorkT, ResultT]):
     def retry_after(self) -> float:
         """Seconds in which what waits now will have been run, at the pace of the last batches; 0 before the first."""
         return self._pace_s * self.waiting
+
+    def expected_s(self) -> float:
+        """Seconds from pushing a frame now to the end of its batch, as the last batches went; 0 before the first."""
+        company_s = self.limits.max_wait_s if self.running else 0.0
+        batches = 2 if self.running >= self.limits.workers else 1  # one that runs may just have begun
+        return self.retry_after() + company_s + batches * self._batch_s
 
     def _by_urgency(self) -> list[tuple[tuple[int, float], _Lane[WorkT, ResultT]]]:
         """Lanes with waiting tickets, the one with the highest priority and then the oldest ticket first."""
@@ -257,3 +265,8 @@ class BatchQueue(Generic[WorkT, ResultT]):
         lane = self._lanes.get(group)
         if lane is not None and not lane.waiting:
             del self._lanes[group]
+
+
+def _mean(mean: float, newest: float) -> float:
+    """The moving mean with its newest value; the first value begins it."""
+    return newest if mean == 0.0 else mean + _NEWEST_WEIGHT * (newest - mean)

@@ -35,7 +35,9 @@ class Work:
     mask: int
     """Tasks as bits (`Served.mask`); 0 for all that classify."""
     sequence: int = 0
-    """Goes back in the answer."""
+    """Goes back in the answer, as the next two do."""
+    why_cut: str = ""
+    collect_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,9 @@ def _answer(
     timing.queue_depth = ticket.depth
     answer.bundle_id = work.served.answered_by[:SHORT_ID_BYTES]
     answer.groups_used = work.frame.groups
+    if work.collect_s:  # of a frame in parts
+        timing.collect_us = round(work.collect_s * 1e6)
+        answer.detail = work.why_cut
     return message
 
 

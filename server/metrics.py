@@ -75,6 +75,15 @@ class Metrics:
             "Frames that came again after they had been run: answered from memory.",
             registry=self.registry,
         )
+        collected = Counter(
+            "headwater_frames_in_parts", "Frames that came in parts and were queued.", ["cut"], registry=self.registry
+        )
+        self._whole, self._cut = (collected.labels(cut) for cut in ("no", "yes"))
+        self._late_parts = Counter(
+            "headwater_late_parts",
+            "Parts whose frame had been answered, refused or withdrawn; they are ignored.",
+            registry=self.registry,
+        )
         self._failed = Counter("headwater_batches_failed", "Batches that raised an error.", registry=self.registry)
 
     def count(self, call: str, status: pb.Status) -> None:
@@ -84,6 +93,14 @@ class Metrics:
     def count_resent(self) -> None:
         """Count an answer that was given from memory."""
         self._resent.inc()
+
+    def count_collected(self, *, cut: bool) -> None:
+        """Count a frame in parts that goes to the queue, cut short or whole."""
+        (self._cut if cut else self._whole).inc()
+
+    def count_late_part(self) -> None:
+        """Count a part that came too late."""
+        self._late_parts.inc()
 
     def count_failure(self) -> None:
         """Count a batch that raised."""

@@ -286,7 +286,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         while (message := await context.read()) is not grpc.aio.EOF:
             conversation.heard = self._loop.time()
             match message.WhichOneof("kind"):
-                case "frame":
+                case "frame" if session.outbox is outbox:  # else a newer stream of the session has taken over
                     session.frame(served, message.frame)
                     if outbox.full:
                         await outbox.room()
@@ -304,11 +304,14 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
                     raise Hangup(grpc.StatusCode.INVALID_ARGUMENT, "a second hello; open another stream for it")
                 case _:  # of a newer agent, or about an offer that this server never made
                     continue
+        session.end_of_input(outbox)
         await session.quiet()
         outbox.close()
 
     def _new_session(self, device: str) -> Session:
-        return Session(device, self.admission, self._metrics, self._settings.max_in_flight)
+        after_ms = self._settings.answer_partial_after_ms
+        partial_after_s = math.inf if after_ms is None else after_ms / 1e3
+        return Session(device, self.admission, self._metrics, self._settings.max_in_flight, partial_after_s)
 
 
 def _task_specs(served: Served) -> list[pb.TaskSpec]:

@@ -20,6 +20,7 @@ from headwater.server.admission import Admission, Refusal, Wish
 from headwater.server.batch_queue import State
 from headwater.server.engine import InferenceTicket, refusal
 from headwater.server.metrics import Metrics
+from headwater.server.parts import Collector, Open
 from headwater.server.registry import Served
 
 _STATUS = {
@@ -86,12 +87,21 @@ class Outbox:
 class Session:
     """The frames of one agent; used on the event loop only."""
 
-    def __init__(self, device: str, admission: Admission, metrics: Metrics, max_in_flight: int) -> None:
+    def __init__(
+        self,
+        device: str,
+        admission: Admission,
+        metrics: Metrics,
+        max_in_flight: int,
+        partial_after_s: float = math.inf,
+    ) -> None:
         self.device = device
         self.report: pb.Report | None = None
         """The last report of the device."""
         self.outbox: Outbox | None = None
         self.pending: dict[int, InferenceTicket] = {}
+        self.parts = Collector(admission, self._queue_parts, partial_after_s)
+        """Frames of which not all parts have come."""
         self._admission = admission
         self._metrics = metrics
         self._max_in_flight = max_in_flight
@@ -102,6 +112,7 @@ class Session:
     def attach(self, outbox: Outbox, resume_from: int) -> None:
         """Answer on this stream from now on; what the device has answers for is forgotten."""
         self.outbox = outbox
+        self.parts.withdraw_all()  # they come again from their first parts
         for sequence in [number for number in self._answered if number < resume_from]:
             del self._answered[sequence]
 
@@ -109,40 +120,55 @@ class Session:
         """The stream has ended: what waits is withdrawn, because nobody would read the answer."""
         if self.outbox is not outbox:
             return  # a newer stream of the same agent took over
+        self.end_of_input(outbox)
         self.outbox = None
         for ticket in list(self.pending.values()):
             self._admission.batcher.cancel(ticket)
+
+    def end_of_input(self, outbox: Outbox) -> None:
+        """The stream brings no more parts: frames that lack some are withdrawn, unless a newer stream brings them."""
+        if self.outbox is not outbox:
+            return
+        for sequence in self.parts.withdraw_all():
+            self._refuse(sequence, Refusal(pb.STATUS_CANCELLED, "the stream ended before all parts of the frame came"))
 
     async def quiet(self) -> None:
         """Wait until no frame is pending."""
         await self._quiet.wait()
 
     def frame(self, served: Served, message: pb.FeatureFrame) -> None:
-        """Take a frame: it is queued, or answered at once."""
+        """Take a frame or a part of one: it is queued or collected, or answered at once."""
         sequence = message.sequence
-        if (known := self._answered.get(sequence)) is not None:
+        if message.part:
+            if not self.parts.add(message):
+                self._metrics.count_late_part()
+        elif (known := self._answered.get(sequence)) is not None:
             self._metrics.count_resent()
             self._put(known)
-        elif sequence not in self.pending:
+        elif sequence not in self.pending and sequence not in self.parts:
             try:
                 self._admit(served, message)
             except Refusal as why:
-                self._metrics.count("stream", why.status)
-                self._put(refusal(why.status, why.detail, sequence, why.retry_after_ms))
+                self._refuse(sequence, why)
 
     def cancel(self, sequence: int) -> None:
         """Withdraw a frame; one that runs already is answered, one that is not known is left alone."""
         if (ticket := self.pending.get(sequence)) is not None:
             self._admission.batcher.cancel(ticket)
+        elif self.parts.withdraw(sequence):
+            self._refuse(sequence, Refusal(*_STATUS[State.CANCELLED]))
 
     def _admit(self, served: Served, message: pb.FeatureFrame) -> None:
         if message.sequence == 0:
             raise Refusal(pb.STATUS_INVALID_FRAME, "the frame has no sequence number; they count up from 1")
         unread = len(self.outbox) if self.outbox is not None else 0
-        if len(self.pending) + unread >= self._max_in_flight:
+        if len(self.pending) + len(self.parts) + unread >= self._max_in_flight:
             raise Refusal(pb.STATUS_BUSY, f"{self._max_in_flight} frames of this device are unanswered already")
         if message.bundle_id:
             served = self._admission.bundle(message.bundle_id)
+        if message.groups:
+            self.parts.begin(served, message)
+            return
         wish = Wish(
             self._settle,
             message.tasks,
@@ -151,6 +177,27 @@ class Session:
             message.sequence,
         )
         self.pending[message.sequence] = self._admission.admit(served, message.data, wish)
+        self._quiet.clear()
+
+    def _queue_parts(self, collected: Open, why_cut: str) -> None:
+        """Have what came of a frame in parts answered."""
+        first, now = collected.first, asyncio.get_running_loop().time()
+        wish = Wish(
+            self._settle,
+            first.tasks,
+            first.priority,
+            collected.deadline - now,
+            first.sequence,
+            why_cut,
+            now - collected.arrived,
+        )
+        try:
+            ticket = self._admission.queue(collected.served, collected.frame, wish)
+        except Refusal as why:
+            self._refuse(first.sequence, why)
+            return
+        self._metrics.count_collected(cut=bool(why_cut))
+        self.pending[first.sequence] = ticket
         self._quiet.clear()
 
     def _settle(self, ticket: InferenceTicket) -> None:
@@ -166,6 +213,10 @@ class Session:
         self._put(message)
         if not self.pending:
             self._quiet.set()
+
+    def _refuse(self, sequence: int, why: Refusal) -> None:
+        self._metrics.count("stream", why.status)
+        self._put(refusal(why.status, why.detail, sequence, why.retry_after_ms))
 
     def _put(self, message: pb.ServerMessage) -> None:
         if self.outbox is not None:

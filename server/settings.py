@@ -39,7 +39,10 @@ class ServerSettings:
     max_streams: int = 2048
     """Devices that may be connected."""
     max_frame_bytes: int = 65536
-    """The largest frame that is looked at."""
+    """The largest frame that is looked at; of a frame in parts, all parts together."""
+    answer_partial_after_ms: int | None = None
+    """A frame in parts that has no deadline is answered so long after its first part from what is there; empty for not
+    before its last part has come."""
     heartbeat_ms: int = 15000
     """A device that was silent for three times as long is taken for gone."""
     grace_s: float = 10.0
@@ -59,6 +62,8 @@ class ServerSettings:
         between("max_in_flight", self.max_in_flight, 1, 65536)
         between("max_streams", self.max_streams, 1, 1_000_000)
         between("max_frame_bytes", self.max_frame_bytes, 64, 1 << 21)
+        if self.answer_partial_after_ms is not None:
+            between("answer_partial_after_ms", self.answer_partial_after_ms, 1, 3_600_000)
         between("heartbeat_ms", self.heartbeat_ms, 10, 3_600_000)
         between("grace_s", self.grace_s, 0, 3600)
         for key, address in (("listen", self.listen), ("http", self.http)):

@@ -175,6 +175,25 @@ def test_a_withdrawn_or_expired_frame_frees_its_place_at_once() -> None:
     assert works(bench.take()) == [3, 4]
 
 
+def test_the_time_that_a_frame_is_expected_to_take_counts_what_is_before_it() -> None:
+    bench = Bench(workers=2, max_batch=2, max_wait_s=0.01)
+    assert bench.queue.expected_s() == 0
+    bench.push(0)
+    bench.push(1)
+    batch = bench.take()
+    assert batch is not None
+    bench.now += 0.2
+    bench.finish(batch)
+    assert bench.queue.expected_s() == pytest.approx(0.2)  # its own batch
+    bench.push(2)
+    bench.take()
+    assert bench.queue.expected_s() == pytest.approx(0.01 + 0.2)  # it may wait for company
+    for work in range(3, 8):
+        bench.push(work)
+    bench.take()
+    assert bench.queue.expected_s() == pytest.approx(3 * 0.05 + 0.01 + 2 * 0.2)  # three wait, no worker is free
+
+
 def test_retry_after_grows_with_what_waits_and_follows_the_pace() -> None:
     bench = Bench(capacity=8, max_batch=4, workers=2)
     assert bench.queue.retry_after() == 0

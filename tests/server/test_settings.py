@@ -44,6 +44,7 @@ def test_addresses_are_split() -> None:
         ("max_streams", 0),
         ("max_frame_bytes", 1),
         ("heartbeat_ms", 1),
+        ("answer_partial_after_ms", 0),
     ],
 )
 def test_numbers_out_of_range_are_errors_that_name_the_key(key: str, value: float) -> None:
