@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 WARM_UP = 0.08  # share of a stage in which the learning rate rises
 
 
+def schedule(done: float) -> float:
+    """Factor on the learning rate when a share ``done`` of a stage is over: a short rise, then half a cosine."""
+    if done < WARM_UP:
+        return max(done / WARM_UP, 0.02)
+    return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage: what is trained, for how long, and what a step does."""
@@ -38,6 +45,8 @@ class Stage:
     optimizer: torch.optim.Optimizer
     step: Callable[[torch.Tensor], tuple[torch.Tensor, dict[str, float]]]
     """Takes the indices of a batch, gives the loss and figures to plot."""
+    factor: Callable[[float], float] = schedule
+    """Of the learning rates, when a share of the stage is over."""
 
 
 class Run:
@@ -71,7 +80,7 @@ class Run:
             stage.model.train()
             for steps, indices in enumerate(samples.batches(self.recipe.batch, self.generator), start=1):
                 done = (epoch + (steps - 1) / batches) / stage.epochs
-                _set_rates(stage.optimizer, base_rates, schedule(done))
+                _set_rates(stage.optimizer, base_rates, stage.factor(done))
                 figures = self._step(stage, indices)
                 for name, value in figures.items():
                     sums[name] = sums.get(name, 0.0) + value
@@ -122,13 +131,6 @@ class Run:
         torch.set_rng_state(state["torch"])
         self.history = list(state["history"])
         return int(state["epochs"])
-
-
-def schedule(done: float) -> float:
-    """Factor on the learning rate when a share ``done`` of a stage is over: a short rise, then half a cosine."""
-    if done < WARM_UP:
-        return max(done / WARM_UP, 0.02)
-    return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, base: Sequence[float], factor: float) -> None:
