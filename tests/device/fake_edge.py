@@ -38,6 +38,7 @@ class FakeEdge(EdgeServicer):
         self.changed = asyncio.Condition()
         self.contexts: list[grpc.aio.ServicerContext[pb.DeviceMessage, pb.ServerMessage]] = []
         self._break = asyncio.Event()
+        self._writing = asyncio.Lock()
 
     async def Stream(  # type: ignore[override]  # noqa: N802 - gRPC names it
         self, _: object, context: grpc.aio.ServicerContext[pb.DeviceMessage, pb.ServerMessage]
@@ -48,7 +49,7 @@ class FakeEdge(EdgeServicer):
         if self.refuse is not None:
             await context.abort(*self.refuse)
         self.contexts.append(context)
-        await context.write(pb.ServerMessage(welcome=self.welcome))
+        await self._write(context, pb.ServerMessage(welcome=self.welcome))
         await self._notify()
         broken = self._break
         talk = asyncio.create_task(self._talk(context))
@@ -66,14 +67,20 @@ class FakeEdge(EdgeServicer):
             if message.WhichOneof("kind") == "frame":
                 self.frames.append(message.frame)
                 if (answer := self.answer(message.frame)) is not None:
-                    await context.write(pb.ServerMessage(answer=answer))
+                    await self._write(context, pb.ServerMessage(answer=answer))
             else:
                 self.others.append(message)
             await self._notify()
 
     async def send(self, message: pb.ServerMessage) -> None:
         """Say something on the newest stream."""
-        await self.contexts[-1].write(message)
+        await self._write(self.contexts[-1], message)
+
+    async def _write(
+        self, context: grpc.aio.ServicerContext[pb.DeviceMessage, pb.ServerMessage], message: pb.ServerMessage
+    ) -> None:
+        async with self._writing:  # gRPC takes one writing at a time, and the device may know of it before it ends here
+            await context.write(message)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something that a device sent makes it true."""
