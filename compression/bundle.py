@@ -7,6 +7,8 @@
     tail_<task>.onnx      features -> logits, one a task
     weights.safetensors   the trainable weights, for federated rounds and further training
     local.onnx            optional: the whole unsplit model, image -> logits
+    exit.onnx             optional: latent, width -> logits, for confident frames    (device/exit.py)
+    exit.safetensors      beside it: which score is worth which loss                 (exits.py)
     golden.safetensors    a few images with the answers the bundle gave when it was built
     manifest.sig          optional: Ed25519 signature over manifest.json           (signature.py)
     MODEL_CARD.md         optional: data, licence, recipe, figures
@@ -30,6 +32,7 @@ from safetensors.numpy import save as save_safetensors
 
 from headwater.compression.coder import Coder
 from headwater.compression.errors import BundleError
+from headwater.compression.exits import ExitTables
 from headwater.compression.frame import FrameCodec
 from headwater.compression.manifest import FileEntry, Manifest, Mode, Task
 from headwater.compression.tables import PriorTables
@@ -192,6 +195,21 @@ class Bundle:
             raise BundleError(
                 f"tables.safetensors is for {tables.modes} modes and {tables.channels} channels; "
                 f"the manifest has {len(self.manifest.modes)} and {self.manifest.latent.channels}"
+            )
+        return tables
+
+    @cached_property
+    def exits(self) -> ExitTables:
+        """The local exit's calibration; raises :class:`BundleError` where the bundle has no exit."""
+        manifest = self.manifest
+        if manifest.exit is None:
+            raise BundleError(f"the bundle {manifest.name} has no local exit; `headwater train` builds one with it")
+        tables = ExitTables.from_arrays(self.arrays("exit.safetensors"))
+        width_of = [manifest.widths.index(mode.width) for mode in manifest.modes]
+        if tables.widths != len(manifest.widths) or tables.width_of.tolist() != width_of:
+            raise BundleError(
+                f"exit.safetensors is for {tables.widths} widths, by mode {tables.width_of.tolist()}; "
+                f"the manifest has {len(manifest.widths)}, by mode {width_of}; build the bundle again"
             )
         return tables
 

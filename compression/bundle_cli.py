@@ -12,7 +12,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from headwater.compression.bundle import Bundle
-    from headwater.compression.manifest import Manifest
+    from headwater.compression.manifest import Manifest, Mode, Task
 
 app = typer.Typer(no_args_is_help=True, help="Look at a model bundle, check it, sign it.")
 
@@ -99,7 +99,9 @@ def _facts(bundle: "Bundle") -> Table:
         "signature": _signer(bundle),
         "input": f"{image.width}x{image.height} {image.mode}",
         "latent": f"{latent.channels} channels of {latent.width}x{latent.height}",
-        "tasks": "\n".join(f"{task.name}: {', '.join(task.labels)}" for task in manifest.tasks),
+        "local exit": _exit(bundle),
+        "answers for": ", ".join(each[:10] for each in manifest.answers_for) or "itself only",
+        "tasks": "\n".join(f"{task.name}: {', '.join(task.labels) or 'an image'}" for task in manifest.tasks),
         "files": f"{len(manifest.files)}, {size:,} bytes",
         **{f"data {key}": _plain(value) for key, value in manifest.data.items()},
         **{f"measured {key}": _plain(value) for key, value in manifest.measured.items()},
@@ -110,9 +112,23 @@ def _facts(bundle: "Bundle") -> Table:
     return table
 
 
+def _exit(bundle: "Bundle") -> str:
+    from headwater.compression.exits import SCORES
+
+    local_exit = bundle.manifest.exit
+    if local_exit is None:
+        return "none"
+    modes = range(len(bundle.manifest.modes))
+    shares = [bundle.exits.share_within(mode, 1.0, score) for score in SCORES for mode in modes]
+    return (
+        f"{local_exit.task}, {local_exit.macs / 1e6:.2f} MMACs; within 1 point it answers "
+        f"{min(shares):.0%} to {max(shares):.0%} of the frames, by mode and score"
+    )
+
+
 def _modes(manifest: "Manifest") -> Table:
     """Lay out what each mode costs and how often it is right, a row a mode."""
-    accuracy = [f"{task.name}\nright %" for task in manifest.tasks]
+    accuracy = [f"{task.name}\n{'right %' if task.labels else 'PSNR dB'}" for task in manifest.tasks]
     table = _table(
         "Modes", "mode", "width", "gain", "chan-\nnels", "mean\nbytes", "p95", "MMACs", "k par-\nams", *accuracy
     )
@@ -121,7 +137,10 @@ def _modes(manifest: "Manifest") -> Table:
             *(f"{mode.index}", f"{mode.width:g}", f"{mode.gain}", f"{mode.channels}"),
             *(f"{mode.mean_bytes:.1f}", f"{mode.p95_bytes:.0f}"),
             *(f"{mode.head_macs / 1e6:.2f}", f"{mode.head_parameters / 1e3:.1f}"),
-            *(_percent(mode.accuracy.get(task.name)) for task in manifest.tasks),
+            *(
+                _percent(mode.accuracy.get(task.name)) if task.labels else _decibels(mode, task)
+                for task in manifest.tasks
+            ),
             end_section=mode is [each for each in manifest.modes if each.width == mode.width][-1],
         )
     return table
@@ -129,11 +148,12 @@ def _modes(manifest: "Manifest") -> Table:
 
 def _unbalanced(manifest: "Manifest") -> Table:
     """Lay out the figures that mean more than accuracy where classes differ in size, two columns a task."""
-    names = [f"{task.name}\n{figure}" for task in manifest.tasks for figure in ("balanced %", "AUROC")]
+    tasks = [task for task in manifest.tasks if task.labels]
+    names = [f"{task.name}\n{figure}" for task in tasks for figure in ("balanced %", "AUROC")]
     table = _table("Classes weighed alike", "mode", "width", "gain", *names)
     for mode in manifest.modes:
         cells = [f"{mode.index}", f"{mode.width:g}", f"{mode.gain}"]
-        for task in manifest.tasks:
+        for task in tasks:
             auroc = mode.auroc.get(task.name)
             cells += [_percent(mode.balanced_accuracy.get(task.name)), "-" if auroc is None else f"{auroc:.3f}"]
         table.add_row(*cells, end_section=mode is [each for each in manifest.modes if each.width == mode.width][-1])
@@ -149,6 +169,11 @@ def _table(title: str, *columns: str) -> Table:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}"
+
+
+def _decibels(mode: "Mode", task: "Task") -> str:
+    psnr_db = mode.psnr_db.get(task.name)
+    return "-" if psnr_db is None else f"{psnr_db:.1f}"
 
 
 def _plain(value: object) -> str:

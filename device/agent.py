@@ -37,7 +37,7 @@ from headwater.device.controller import Situation
 from headwater.device.feed import Picture
 from headwater.device.link import Link, LinkOptions
 from headwater.device.loaded import load
-from headwater.device.outcome import answered, observation
+from headwater.device.outcome import answered, answered_here, observation
 from headwater.device.record import FrameRecord, RecordFile
 from headwater.device.report import PERIOD_S, Reporter
 from headwater.device.settings import DeviceSettings
@@ -213,12 +213,13 @@ class Agent:
             coded = await self._in_worker(
                 partial(self._loaded.maker.make, picture.image, decision.mode, decision.groups)
             )
+        if coded.answers:
+            number = self.link.window.number()
+            return self._learn(answered_here(picture, taken, self.manifest, decision, coded, number), None)
         deadline_ms = self.settings.deadline_ms
         give_up_s = None if deadline_ms is None else picture.taken_s + deadline_ms / 1e3
         reply = await self.link.send(coded.data, tasks=self.settings.tasks, give_up_s=give_up_s)
-        record = answered(picture, taken, self.manifest, decision, coded, reply)
-        self._learn(record, reply)
-        return record
+        return self._learn(answered(picture, taken, self.manifest, decision, coded, reply), reply)
 
     def _choose(self, taken_s: float) -> Decision:
         now_s = time.monotonic()
@@ -239,12 +240,14 @@ class Agent:
             )
         )
 
-    def _learn(self, record: FrameRecord, reply: Reply) -> None:
+    def _learn(self, record: FrameRecord, reply: Reply | None) -> FrameRecord:
+        """Pass a frame that is done with on to whoever keeps count; ``reply`` is None for one that was not sent."""
         assert self.controller is not None
         if self._records is not None:
             self._records.write(record)
         self._reporter.add(record)
         self.controller.observe(observation(record, reply))
+        return record
 
     # ------------------------------------------------------------ beside the frames
 

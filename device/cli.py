@@ -47,6 +47,16 @@ def device(
     width: Annotated[float | None, typer.Option(help="Use only this width; a rule picks it otherwise.")] = None,
     gain: Annotated[int | None, typer.Option(help="Use only this gain, 0 for the fewest bytes.")] = None,
     deadline_ms: Annotated[int | None, typer.Option(help="Time from a picture to its answer.")] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS",
+            help="Answer confident frames on the device, as many as may be if so much accuracy is lost.",
+        ),
+    ] = None,
+    exit_score: Annotated[
+        Literal["softmax", "energy"] | None, typer.Option(help="What confidence is measured by there.")
+    ] = None,
     task: Annotated[list[str] | None, typer.Option(help="A task to ask for; may be given several times.")] = None,
     records: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Append a JSON line a frame to this file.")
@@ -124,20 +134,27 @@ def _once(settings: "DeviceSettings", image: Path, *, as_json: bool) -> None:
     from headwater.device.answers import results
     from headwater.device.channel import infer_once
     from headwater.device.controller import FixedController
+    from headwater.device.exit import LocalExit
     from headwater.device.head import FrameMaker
 
     bundle = Bundle.load(settings.bundle_path)
     mode = FixedController.of(bundle, settings.width, settings.gain).mode
-    coded = FrameMaker(bundle, settings.threads).make(read_image(image), mode, file=True)
+    maker = FrameMaker(bundle, settings.threads, LocalExit.of(bundle, settings))
+    coded = maker.make(read_image(image), mode, file=True)
     timeout_s = settings.deadline_ms / 1e3 if settings.deadline_ms is not None else 10.0
-    answer = asyncio.run(infer_once(settings.server, coded.data, tasks=settings.tasks, timeout_s=timeout_s))
-    found = results(answer, bundle.manifest.tasks)
+    if coded.answers:
+        source, found = "local", coded.answers
+    else:
+        answer = asyncio.run(infer_once(settings.server, coded.data, tasks=settings.tasks, timeout_s=timeout_s))
+        source, found = "edge", results(answer, bundle.manifest.tasks)
     if as_json:
-        typer.echo(
-            json.dumps({"bytes": len(coded.data), "results": {task: asdict(one) for task, one in found.items()}})
-        )
+        plain = {task: asdict(one) for task, one in found.items()}
+        typer.echo(json.dumps({"source": source, "bytes": len(coded.data), "results": plain}))
         return
     for task, result in found.items():
         others = ", ".join(f"{label} {score:.1%}" for label, score in result.scores.items() if label != result.label)
         typer.echo(f"{task}: {result.label} {result.score:.1%} ({others})")
-    typer.echo(f"{len(coded.data)} bytes sent, head {coded.head_ms:.2f} ms")
+    what = (
+        "answered on the device, nothing" if source == "local" else f"answered by the server, {len(coded.data)} bytes"
+    )
+    typer.echo(f"{what} sent, head {coded.head_ms:.2f} ms")

@@ -85,8 +85,9 @@ class Observation:
     prepare_ms: float
     head_ms: float
     code_ms: float
-    outcome: Literal["answered", "expired", "failed"]
-    """"expired": no answer by the deadline. "failed": refused for good."""
+    outcome: Literal["answered", "local", "expired", "failed"]
+    """"local": the device answered, nothing was sent. "expired": no answer by the deadline. "failed": refused for
+    good."""
     attempts: int = 1
     """How often the frame was written; more than 1 after a broken connection or a full server."""
     round_trip_ms: float | None = None
@@ -96,6 +97,8 @@ class Observation:
     batch: int = 0
     bytes_ahead: int = 0
     """Own bytes that were unanswered when this frame was written."""
+    exit_ms: float = 0.0
+    """What the local exit took, where there is one."""
 
 
 class Controller(Protocol):
@@ -178,12 +181,18 @@ class RateController:
         return [at for at in everything if self._modes[at].mean_bytes <= max_bytes] or [smallest]
 
     def observe(self, observation: Observation) -> None:
-        """Take the times of an answered frame; others say nothing of the link."""
-        self._same_mode = self._same_mode + 1 if observation.mode == self._last_mode else 1
-        self._last_mode = observation.mode
-        device_ms = observation.prepare_ms + observation.head_ms + observation.code_ms
+        """Take the times of an answered frame; others say nothing of the link.
+
+        A frame that the device answered does not count as one in the same mode either: to try a better mode tells
+        something only if the frame is sent.
+        """
+        device_ms = observation.prepare_ms + observation.head_ms + observation.exit_ms + observation.code_ms
         self._device_ms[self._by_index[observation.mode].width].append(device_ms)
         self._head_ms = np.array([self._width_ms(width) for width in self._widths])[self._width_of]
+        if observation.outcome == "local":
+            return
+        self._same_mode = self._same_mode + 1 if observation.mode == self._last_mode else 1
+        self._last_mode = observation.mode
         if observation.round_trip_ms is None or observation.outcome != "answered":
             return
         self._server_ms.append(observation.server_ms)

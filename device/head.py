@@ -24,10 +24,14 @@ from headwater.compression.frame import Frame
 from headwater.compression.manifest import head_file
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
     from PIL import Image
 
     from headwater.compression.bundle import Bundle
+    from headwater.device.exit import Judged, LocalExit
+    from headwater.device.record import Result
 
 _LEAST, _MOST = np.iinfo(np.int16).min, np.iinfo(np.int16).max
 
@@ -86,21 +90,29 @@ class Coded:
     """The network."""
     code_ms: float
     """Quantising, entropy coding and framing."""
+    judged: Judged | None = None
+    """What the local exit says, where there is one; if it has an answer, ``data`` is empty."""
+
+    @property
+    def answers(self) -> Mapping[str, Result]:
+        """The local exit's answer by task; empty for a frame that has to be sent."""
+        return self.judged.results if self.judged is not None else {}
 
 
 class FrameMaker:
     """Makes frames of pictures. One thread at a time; the heavy parts let other threads run."""
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 1, local_exit: LocalExit | None = None) -> None:
         """Load the heads and tables; the bundle itself, with the server's graphs in it, can then be freed."""
         self.head = Head(bundle, threads)
+        self.local_exit = local_exit
         self.groups = len(bundle.tables.group_ends)
         """G, the channel groups of a whole frame."""
         self._coder = bundle.coder()
         self._frames = bundle.frames()
 
     def make(self, picture: Image.Image, mode: int, groups: int | None = None, *, file: bool = False) -> Coded:
-        """Code a picture.
+        """Code a picture, unless the local exit can answer it.
 
         Args:
             picture: of any size and mode.
@@ -113,9 +125,14 @@ class FrameMaker:
         prepared = time.perf_counter()
         latent = self.head.latent(image, self.head.modes[mode].width)
         run = time.perf_counter()
+        prepare_ms, head_ms = (prepared - begin) * 1e3, (run - prepared) * 1e3
+        judged = None if self.local_exit is None else self.local_exit.judge(latent, mode)
+        if judged is not None and judged.results:
+            return Coded(b"", 0, prepare_ms, head_ms, 0.0, judged)
+        run = time.perf_counter()
         encoded = self._coder.encode(self.head.quantise(latent, mode), mode)
         groups = self.groups if groups is None else groups
         frame = Frame(mode, groups, encoded.payload[: encoded.group_ends[groups - 1]])
         data = self._frames.pack_file(frame) if file else self._frames.pack(frame)
         end = time.perf_counter()
-        return Coded(data, groups, (prepared - begin) * 1e3, (run - prepared) * 1e3, (end - run) * 1e3)
+        return Coded(data, groups, prepare_ms, head_ms, (end - run) * 1e3, judged)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from headwater.compression.bundle import Bundle
 from headwater.device.controller import Controller, FixedController, RateController
+from headwater.device.exit import LocalExit
 from headwater.device.head import FrameMaker
 
 if TYPE_CHECKING:
@@ -27,11 +28,16 @@ class Loaded:
 
 
 def load(bundle: Bundle | Path | str, settings: DeviceSettings) -> Loaded:
-    """Load a bundle, or take one that is; raises :class:`BundleError`, also for a task or mode that it lacks."""
+    """Load a bundle, or take one that is loaded.
+
+    Raises :class:`BundleError`, also for a task or mode that it lacks, and :class:`SettingsError` for a local exit
+    that cannot be.
+    """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
     for task in settings.tasks:
         bundle.task(task)
-    return Loaded(FrameMaker(bundle, settings.threads), bundle.manifest, bundle.id, controller_for(bundle, settings))
+    maker = FrameMaker(bundle, settings.threads, LocalExit.of(bundle, settings))
+    return Loaded(maker, bundle.manifest, bundle.id, controller_for(bundle, settings))
 
 
 def controller_for(bundle: Bundle, settings: DeviceSettings) -> Controller:

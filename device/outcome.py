@@ -52,17 +52,61 @@ def answered(
         server=ServerTimes(timing.queue_us, timing.decode_us, timing.run_us, timing.batch, timing.queue_depth),
         results=found,
         truth=picture.truth,
+        exit_ms=coded.judged.exit_ms if coded.judged is not None else 0.0,
     )
 
 
-def observation(record: FrameRecord, reply: Reply) -> Observation:
-    """What the controller is told of a frame that was sent."""
+def answered_here(
+    picture: Picture, taken: datetime, manifest: Manifest, decision: Decision, coded: Coded, sequence: int
+) -> FrameRecord:
+    """The record of a frame that the local exit answered: nothing was sent, so nothing waited."""
+    assert coded.judged is not None
+    mode = manifest.modes[decision.mode]
+    return FrameRecord(
+        sequence=sequence,
+        name=picture.name,
+        taken=taken.isoformat(timespec="milliseconds"),
+        source="local",
+        status="ok",
+        detail="",
+        mode=mode.index,
+        width=mode.width,
+        gain=mode.gain,
+        groups=0,
+        bytes=0,
+        attempts=0,
+        latency_ms=(time.monotonic() - picture.taken_s) * 1e3,
+        prepare_ms=coded.prepare_ms,
+        head_ms=coded.head_ms,
+        code_ms=0.0,
+        wait_ms=0.0,
+        round_trip_ms=0.0,
+        results=coded.judged.results,
+        truth=picture.truth,
+        exit_ms=coded.judged.exit_ms,
+    )
+
+
+def observation(record: FrameRecord, reply: Reply | None) -> Observation:
+    """What the controller is told of a frame; ``reply`` is None for one that was not sent."""
+    if reply is None:
+        return Observation(
+            mode=record.mode,
+            sent_bytes=0,
+            prepare_ms=record.prepare_ms,
+            head_ms=record.head_ms,
+            code_ms=0.0,
+            exit_ms=record.exit_ms,
+            outcome="local",
+            attempts=0,
+        )
     return Observation(
         mode=record.mode,
         sent_bytes=record.bytes,
         prepare_ms=record.prepare_ms,
         head_ms=record.head_ms,
         code_ms=record.code_ms,
+        exit_ms=record.exit_ms,
         outcome="answered" if record.status == "ok" else "expired" if record.status == "expired" else "failed",
         attempts=record.attempts,
         round_trip_ms=None if reply.round_trip_s is None else record.round_trip_ms,

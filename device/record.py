@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 
 from headwater.compression.errors import DataError, SettingsError
 
-Source = Literal["edge", "none"]
+Source = Literal["edge", "local", "none"]
 Status = Literal[
     "ok", "invalid_frame", "unknown_bundle", "busy", "expired", "cancelled", "draining", "unknown_task", "internal"
 ]
@@ -66,7 +66,7 @@ class FrameRecord:
     taken: str
     """When the picture was taken, by the device's clock: ISO 8601, UTC."""
     source: Source
-    """Who answered: "edge" for the server, "none" where nobody did."""
+    """Who answered: "edge" for the server, "local" for the device itself, "none" where nobody did."""
     status: Status
     """"ok", or why there is no answer."""
     detail: str
@@ -77,7 +77,7 @@ class FrameRecord:
     groups: int
     """Channel groups that were sent."""
     bytes: int
-    """Of the frame with its header; what gRPC, TCP and IP add is not counted."""
+    """Of the frame with its header; what gRPC, TCP and IP add is not counted. 0 where the device answered."""
     attempts: int
     """How often the frame was written; more than 1 after a broken connection or a full server."""
     latency_ms: float
@@ -94,6 +94,8 @@ class FrameRecord:
     """By task."""
     truth: Mapping[str, str] = field(default_factory=dict)
     """The right label of each task, where the source knew it."""
+    exit_ms: float = 0.0
+    """What the local exit took, where there is one."""
 
     def __getitem__(self, task: str) -> Result:
         """The answer to a task; KeyError with the tasks there are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from headwater.protos import edge_pb2 as pb
 
 if TYPE_CHECKING:
-    from headwater.device.record import FrameRecord
+    from headwater.device.record import FrameRecord, Source
 
 PERIOD_S = 30.0
 LOOK_BACK_S = 60.0
@@ -24,24 +24,22 @@ class Reporter:
 
     def __init__(self) -> None:
         self._recent: deque[tuple[float, FrameRecord]] = deque(maxlen=4096)
-        self._answered = self._unanswered = 0
+        self._sources: Counter[Source] = Counter()
 
     def add(self, record: FrameRecord) -> None:
         """Count a frame that is done with."""
         self._recent.append((time.monotonic(), record))
-        if record.status == "ok":
-            self._answered += 1
-        else:
-            self._unanswered += 1
+        self._sources[record.source] += 1
 
     def report(self) -> pb.Report:
         """The report for now."""
         since_s = time.monotonic() - LOOK_BACK_S
         recent = [record for at_s, record in self._recent if at_s >= since_s]
-        round_trips = [record.round_trip_ms for record in recent if record.status == "ok"]
+        round_trips = [record.round_trip_ms for record in recent if record.source == "edge"]
         return pb.Report(
-            frames_answered=self._answered,
-            frames_dropped=self._unanswered,
+            frames_answered=self._sources["edge"],
+            frames_local=self._sources["local"],
+            frames_dropped=self._sources["none"],
             round_trip_us=int(median(round_trips) * 1e3) if round_trips else 0,
             head_ms=median(record.head_ms for record in recent) if recent else 0.0,
             mode=recent[-1].mode if recent else 0,

@@ -1,6 +1,7 @@
 """What a running agent prints: at a terminal one live line, elsewhere a line a frame; a summary at the end.
 
 cell0031.png  defect intact 93%  cell_type mono 99%     31 B  mode 0.25/0    9.6 ms
+cell0032.png  defect intact 99%      0 B  exit 0.25/0    1.2 ms                        answered on the device
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def line(record: FrameRecord) -> str:
     if record.status != "ok":
         return f"{record.name}  no answer ({record.status}): {record.detail}"
     answers = "  ".join(f"{task} {result.label} {result.score:.0%}" for task, result in record.results.items())
-    mode = f"mode {record.width:g}/{record.gain}"
+    mode = f"{'exit' if record.source == 'local' else 'mode'} {record.width:g}/{record.gain}"
     return f"{record.name}  {answers}  {record.bytes:5d} B  {mode}  {record.latency_ms:7.1f} ms"
 
 
@@ -39,6 +40,8 @@ class Totals:
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
+        self.local = 0
+        """Frames that the device answered itself."""
         self._bytes = 0
         self._right: Counter[str] = Counter()
         self._known: Counter[str] = Counter()
@@ -48,6 +51,7 @@ class Totals:
         """Count one frame."""
         self.statuses[record.status] += 1
         if record.status == "ok":
+            self.local += record.source == "local"
             self._bytes += record.bytes
             self._latencies_ms.append(record.latency_ms)
             for task, right in record.correct.items():
@@ -66,7 +70,7 @@ class Totals:
 
     @property
     def mean_bytes(self) -> float:
-        """Of the answered frames."""
+        """Of the answered frames; those that the device answered itself have none."""
         return self._bytes / max(self.answered, 1)
 
     def latency_ms(self, share: float) -> float:
@@ -134,13 +138,17 @@ class Screen:
     def _status(self, latest: str, state: State) -> Text:
         link = Text("connected", "green") if state.connected else Text(state.why_not or "connecting", "yellow")
         totals = self.totals
-        figures = f"  {totals.answered} answered  {totals.mean_bytes:.0f} B  p95 {totals.latency_ms(0.95):.1f} ms  "
+        local = f" ({totals.local} here)" if totals.local else ""
+        figures = (
+            f"  {totals.answered} answered{local}  {totals.mean_bytes:.0f} B  p95 {totals.latency_ms(0.95):.1f} ms  "
+        )
         return Text.assemble(link, figures, _percent(totals.accuracy), "\n", latest)
 
 
 def summary(totals: Totals, state: State) -> str:
     """The totals as one paragraph."""
     parts = [f"{totals.answered} of {totals.statuses.total() + state.unanswered} frames answered"]
+    parts += [f"{totals.local} of them on the device"] if totals.local else []
     parts += [f"{count} {status}" for status, count in totals.statuses.items() if status != "ok"]
     parts += [f"{state.dropped} dropped"] if state.dropped else []
     parts += [f"{state.skipped} unreadable pictures skipped"] if state.skipped else []

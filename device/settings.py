@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from headwater.compression.errors import SettingsError
+from headwater.compression.exits import ExitScore
 from headwater.compression.settings import between
 
 
@@ -39,6 +40,10 @@ class DeviceSettings:
     """Use only this gain; 0 is the coarsest, with the fewest bytes."""
     deadline_ms: int | None = None
     """Time from a picture to its answer; a frame that is later is given up. Empty for no limit."""
+    max_drop: float | None = None
+    """Points of accuracy that may be lost by answering confident frames on the device; empty for sending all."""
+    exit_score: ExitScore = "softmax"
+    """What confidence is measured by there: softmax, the likeliest class's probability, or energy."""
     threads: int = 1
     """Threads of the head's inference."""
     window: int = 8
@@ -60,6 +65,7 @@ class DeviceSettings:
             ("count", self.count, 1, 1 << 62),
             ("deadline_ms", self.deadline_ms, 1, 3_600_000),
             ("gain", self.gain, 0, 63),
+            ("max_drop", self.max_drop, 0, 100),
         ):
             if value is not None:
                 between(key, value, least, most)

@@ -108,12 +108,16 @@ class Window:
         """The lowest number that has no answer yet."""
         return min((out.sequence for out in self._waiting if not out.future.done()), default=self._sequence + 1)
 
+    def number(self) -> int:
+        """Take the next number for a frame that is not sent."""
+        self._sequence += 1
+        return self._sequence
+
     def submit(self, frame: pb.FeatureFrame, now_s: float, give_up_s: float | None = None) -> Outgoing:
         """Number a frame and let it wait for its turn."""
-        self._sequence += 1
-        frame.sequence = self._sequence
+        frame.sequence = self.number()
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        outgoing = Outgoing(self._sequence, frame, future, give_up_s, now_s)
+        outgoing = Outgoing(frame.sequence, frame, future, give_up_s, now_s)
         heapq.heappush(self._waiting, outgoing)
         return outgoing
 

@@ -2,7 +2,8 @@
 
 An image is grey, 32x32: a dark or light ground (task ``bright``) with a bar at the left, middle or right (task
 ``shape``). The head averages 4x4 patches with a few seeded filters, the decoder mixes channels and knows the mode, the
-tails look at the columns. Every image gives scores of its own, so a mix-up of frames shows.
+tails look at the columns. Every image gives scores of its own, so a mix-up of frames shows. The local exit answers
+``shape`` from the columns as well; the losses in its calibration are made up, and differ from mode to mode.
 
     python -m tests.tiny OUT        writes the bundle to a directory or a .zip
 
@@ -24,9 +25,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from headwater.compression.bundle import Bundle, to_safetensors
 from headwater.compression.coder import Coder
+from headwater.compression.exits import SCORES, ExitTables, score_of
 from headwater.compression.frame import Frame
 from headwater.compression.image import InputSpec
-from headwater.compression.manifest import LatentSpec, Manifest, Mode, Task, head_file
+from headwater.compression.manifest import Exit, LatentSpec, Manifest, Mode, Task, head_file
 from headwater.compression.tables import PriorTables
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ WIDTHS = {0.25: 2, 0.5: 4, 0.75: 5, 1.0: 6}  # width -> latent channels
 GAINS = (0.5, 1.0, 2.0, 4.0)
 GROUP_ENDS = (2, 4, 6)
 TASKS = (Task("shape", ("left", "middle", "right")), Task("bright", ("dark", "light")))
+EXIT_TEMPERATURES = (0.8, 0.9, 1.0, 1.1)  # by width
 PAIRS = [(width, gain) for width in WIDTHS for gain in range(len(GAINS))]
 
 
@@ -64,6 +67,8 @@ def bundle(name: str = "tiny", seed: int = 0) -> Bundle:
     files |= {task.tail_file: _tail(_tail_weights(task.name)) for task in TASKS}
     tables = _tables(files)
     files["tables.safetensors"] = to_safetensors(tables.arrays())
+    files["exit.onnx"] = _exit()
+    files["exit.safetensors"] = to_safetensors(_exit_tables(files).arrays())
     return Bundle.build(_manifest(name, _measure(files, tables)), files)
 
 
@@ -131,6 +136,13 @@ def _features(source: Bundle, seed: int, mode: int, groups: int | None) -> NDArr
     return array
 
 
+def exit_logits(source: Bundle, seed: int, mode: int) -> NDArray[np.float32]:
+    """What the local exit says of the image of a seed, [3]: the oracle for a device."""
+    spec = source.manifest.modes[mode]
+    (latent,) = _session(source.read(spec.head_file)).run(["latent"], {"image": image(seed)[np.newaxis]})
+    return _exit_run(source.read("exit.onnx"), latent[0], source.manifest.widths.index(spec.width))
+
+
 # ---------------------------------------------------------------- weights
 
 
@@ -195,6 +207,29 @@ def _picture_tail() -> bytes:
     features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", FEATURES, CELLS, CELLS])
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["B", 1, SIDE, SIDE])
     return _model(nodes, {"shades": shades, "grey": np.full(16, 122.0, np.float32)}, [features], image)
+
+
+def _exit() -> bytes:
+    """Logits [1, 3] from the columns of the latent's mean channel, divided by a temperature a width."""
+    weights = np.zeros((CHANNELS, CELLS, CELLS, 3), np.float32)
+    weights[0] = _tail_weights("shape").reshape(FEATURES, CELLS, CELLS, 3)[0] / 4
+    nodes = [
+        helper.make_node("Flatten", ["latent"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "columns"], ["raw"]),
+        helper.make_node("Gather", ["certainty", "width"], ["factor"]),
+        helper.make_node("Mul", ["raw", "factor"], ["logits"]),
+    ]
+    certainty = 1 / np.array(EXIT_TEMPERATURES, np.float32)[:, np.newaxis]
+    inputs = [_latent("latent", CHANNELS, 1), helper.make_tensor_value_info("width", TensorProto.INT64, [1])]
+    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 3])
+    return _model(nodes, {"columns": weights.reshape(-1, 3), "certainty": certainty}, inputs, output)
+
+
+def _exit_run(graph: bytes, latent: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    full = np.zeros((1, CHANNELS, CELLS, CELLS), np.float32)
+    full[0, : len(latent)] = latent
+    (logits,) = _session(graph).run(["logits"], {"latent": full, "width": np.array([width], np.int64)})
+    return np.asarray(logits[0])
 
 
 def _local(filters: NDArray[np.float32]) -> bytes:
@@ -309,6 +344,25 @@ def _measure(files: dict[str, bytes], tables: PriorTables) -> list[float]:
     return means
 
 
+def _exit_tables(files: dict[str, bytes]) -> ExitTables:
+    """Thresholds at the scores of 36 images; the losses fall evenly to 0, from more points the higher the mode."""
+    logits = [
+        np.stack([_exit_run(files["exit.onnx"], latent, index) for latent in _latents(files[head_file(width)])])
+        for index, width in enumerate(WIDTHS)
+    ]
+    T = len(logits[0])
+    even = np.arange(T, 0, -1) / T
+    return ExitTables(
+        temperature=np.array(EXIT_TEMPERATURES, np.float32),
+        threshold=np.array([[np.sort(score_of(each, score)) for each in logits] for score in SCORES]),
+        share=np.array([[even] * len(WIDTHS)] * len(SCORES), np.float32),
+        drop=np.array([[even * (4 + mode / 4) for mode in range(len(PAIRS))]] * len(SCORES), np.float32),
+        calibration_error=np.array([[0.08] * len(WIDTHS), [0.03] * len(WIDTHS)], np.float32),
+        width_of=np.array([list(WIDTHS).index(width) for width, _ in PAIRS], np.uint8),
+        images=np.array([10_000], np.uint32),
+    )
+
+
 def _manifest(name: str, payloads: list[float]) -> Manifest:
     # Made up, rising with the mode, so that choosing one by accuracy has something to choose by.
     figures = [{task.name: round(0.9 + 0.006 * index, 3) for task in TASKS} for index in range(len(PAIRS))]
@@ -335,6 +389,7 @@ def _manifest(name: str, payloads: list[float]) -> Manifest:
         latent=LatentSpec(CHANNELS, CELLS, CELLS),
         modes=modes,
         tasks=TASKS,
+        exit=Exit("shape", macs=CHANNELS * CELLS * CELLS * 3),
     )
 
 

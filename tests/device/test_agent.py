@@ -18,6 +18,7 @@ from headwater.compression.errors import (
     LinkError,
     UnknownBundleError,
 )
+from headwater.compression.exits import ExitScore, score_of
 from headwater.device.agent import Agent
 from headwater.device.controller import Decision, FixedController, Observation, RateController, Situation
 from headwater.device.feed import Picture
@@ -245,3 +246,49 @@ async def test_reports_now_and_then(tiny_bundle: Bundle, monkeypatch: pytest.Mon
     assert report.memory_kib > 10_000
     assert report.head_ms > 0
     assert report.round_trip_us > 0
+
+
+@pytest.mark.parametrize("score", ["softmax", "energy"])
+async def test_confident_pictures_are_answered_here_and_only_the_others_are_sent(
+    tiny_bundle: Bundle, tmp_path: Path, score: ExitScore
+) -> None:
+    edge, watching, records = FakeEdge(answer=answer), Watching(), list[FrameRecord]()
+    settings = DeviceSettings(tasks=("shape",), max_drop=2, exit_score=score, records=tmp_path / "r.jsonl")
+    async with serving(edge), Agent(tiny_bundle, address(edge), settings, controller=watching) as agent:
+        await agent.run(pictures(48), records.append)
+        report = agent._reporter.report()
+    here = {record.name: record for record in records if record.source == "local"}
+    sent = {record.name: record for record in records if record.source == "edge"}
+    assert len(here) + len(sent) == 48
+    assert sorted(edge.sequences) == sorted(record.sequence for record in sent.values())
+    assert sorted(record.sequence for record in records) == list(range(1, 49))
+    for record in records:
+        logits = tiny.exit_logits(tiny_bundle, int(record.name.removesuffix(".png")), record.mode)
+        threshold = tiny_bundle.exits.threshold_for(record.mode, 2.0, score)
+        assert (record.name in here) is bool(score_of(logits, score) >= threshold)
+    assert {(record.bytes, record.attempts, record.groups, record.status) for record in here.values()} == {
+        (0, 0, 0, "ok")
+    }
+    assert all(record.exit_ms > 0 and record.latency_ms >= record.exit_ms + record.head_ms for record in records)
+    assert all(record["shape"].score == max(record["shape"].scores.values()) for record in here.values())
+    assert (report.frames_local, report.frames_answered, report.frames_dropped) == (len(here), len(sent), 0)
+    assert len(list(read_records(tmp_path / "r.jsonl"))) == 48
+    local = [observation for observation in watching.observations if observation.outcome == "local"]
+    assert len(local) == len(here)
+    assert {(one.sent_bytes, one.round_trip_ms, one.attempts) for one in local} == {(0, None, 0)}
+    assert all(observation.exit_ms > 0 for observation in watching.observations)
+
+
+async def test_a_picture_is_answered_here_with_no_server_in_reach(tiny_bundle: Bundle) -> None:
+    settings = DeviceSettings(tasks=("shape",), max_drop=50, width=1.0, gain=0)
+    async with Agent(tiny_bundle, "127.0.0.1:1", settings, connect_timeout_s=None) as agent:
+        record = await agent.infer(tiny.image(1)[0], truth={"shape": "middle"})
+    assert (record.source, record.correct) == ("local", {"shape": True})
+
+
+async def test_without_max_drop_everything_is_sent(tiny_bundle: Bundle) -> None:
+    edge, records = FakeEdge(answer=answer), list[FrameRecord]()
+    async with serving(edge), Agent(tiny_bundle, address(edge), DeviceSettings(tasks=("shape",))) as agent:
+        await agent.run(pictures(12), records.append)
+    assert {(record.source, record.exit_ms) for record in records} == {("edge", 0.0)}
+    assert len(edge.frames) == 12

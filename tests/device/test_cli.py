@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError, SettingsError, SourceError
 from headwater.device.cli import app
 from headwater.device.settings import DeviceSettings
+from tests import tiny
 
 RUNNER = CliRunner()
 
@@ -37,6 +39,19 @@ def test_profile(tiny_bundle: Bundle, tmp_path: Path) -> None:
     assert "tiny, 1 thread; the whole model takes" in out
 
 
+def test_once_is_answered_here_or_says_why_it_cannot(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    bundle = tiny_bundle.save(tmp_path / "tiny.zip")
+    Image.fromarray(tiny.image(1)[0]).save(tmp_path / "x.png")
+    words = ["--bundle", str(bundle), "--once", str(tmp_path / "x.png"), "--max-drop", "50", "--server", "127.0.0.1:1"]
+    out = RUNNER.invoke(app, [*words, "--task", "shape"], catch_exceptions=False).output
+    assert out.startswith("shape: middle ")
+    assert "answered on the device, nothing sent, head " in out
+    plain = json.loads(RUNNER.invoke(app, [*words, "--task", "shape", "--json"], catch_exceptions=False).output)
+    assert (plain["source"], plain["bytes"], plain["results"]["shape"]["label"]) == ("local", 0, "middle")
+    with pytest.raises(SettingsError, match="so that every frame has to be sent"):
+        RUNNER.invoke(app, words, catch_exceptions=False)
+
+
 @pytest.mark.parametrize(
     ("words", "error", "text"),
     [
@@ -46,6 +61,7 @@ def test_profile(tiny_bundle: Bundle, tmp_path: Path) -> None:
         (["--bundle", "nowhere", "--once", "x.png"], BundleError, "there is no bundle at nowhere"),
         (["--server", "edge"], SettingsError, "must be host:port"),
         (["--window", "0"], SettingsError, "window is 0"),
+        (["--max-drop", "-1"], SettingsError, "max_drop is -1"),
     ],
 )
 def test_mistakes(words: list[str], error: type[Exception], text: str) -> None:

@@ -189,3 +189,20 @@ class TestRate:
         controller = RateController(MODES)
         Wire(5.0, 50).run(controller, 40, Situation(deadline_ms=1))
         assert controller.choose(Situation(deadline_ms=1)).mode == 0
+
+    def test_what_the_device_answers_itself_says_only_what_the_head_takes(self) -> None:
+        wire, situation = Wire(10_000, 5), Situation(deadline_ms=100)
+        alone, mixed = RateController(MODES), RateController(MODES)
+        for _ in range(60):
+            mode = alone.choose(situation).mode
+            assert mixed.choose(situation).mode == mode
+            sent = wire.frame(mode)
+            local = replace(sent, outcome="local", sent_bytes=0, round_trip_ms=None, server_ms=0.0, batch=0)
+            alone.observe(sent)
+            mixed.observe(local)
+            mixed.observe(sent)
+        slow = replace(local, exit_ms=150.0)
+        for _ in range(20):
+            mixed.observe(slow)
+        assert MODES[alone.choose(situation).mode].width == 1.0
+        assert MODES[mixed.choose(situation).mode].width == 0.25, "the exit's time counts"

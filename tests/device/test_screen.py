@@ -66,3 +66,16 @@ def test_totals() -> None:
 
 def test_totals_of_nothing() -> None:
     assert summary(Totals(), STATE) == "0 of 0 frames answered"
+
+
+def test_what_the_device_answered_itself_is_told_apart() -> None:
+    local = replace(RECORD, source="local", bytes=0)
+    assert "    0 B  exit 0.25/0" in line(local)
+    totals = Totals()
+    for record in (RECORD, local, local):
+        totals.add(record)
+    assert summary(totals, STATE).startswith("3 of 3 frames answered; 2 of them on the device; 10 bytes a frame")
+    out = io.StringIO()
+    with Screen(Console(file=out, force_terminal=True, width=120)) as screen:
+        screen.show(local, STATE)
+    assert "1 answered (1 here)" in out.getvalue()

@@ -1,0 +1,161 @@
+"""The local exit's calibration: from the accuracy that may be lost to the score from which a device answers itself.
+
+A small classifier on the device sees the latent before it is coded. Where its *score* reaches a threshold, its answer
+stands and nothing is sent; else the server answers (cascaded inference). There are two scores of its logits z:
+
+    softmax   max_k softmax(z)_k                 the confidence, calibrated by a temperature (Guo et al., ICML 2017)
+    energy    log sum_k exp(z_k)                 the negative free energy (Liu et al., NeurIPS 2020), which EBJR (Akbari
+                                                 et al., WACV 2021) uses to route between a small and a large model
+
+``exit.safetensors`` holds, measured on N held-out images, what each of T thresholds does, so that the user names a
+*drop*, in points of accuracy against always sending, and no threshold:
+
+    temperature        float32  [W]          what the logits of ``exit.onnx`` were divided by, at each width
+    threshold          float64  [S, W, T]    rising; scores from there on are answered on the device
+    share              float32  [S, W, T]    of the images that are
+    drop               float32  [S, M, T]    points that the cascade is behind always sending, in each mode
+    calibration_error  float32  [2, W]       expected calibration error before and after the temperature, 0 to 1
+    width_of           uint8    [M]          index of each mode's width
+    images             uint32   [1]          N
+
+How the promise holds on images that nobody has seen: to take the lowest threshold whose measured drop is allowed
+picks, among hundreds, the one that was lucky on these images. Conformal risk control (Angelopoulos et al., ICLR 2024)
+says how much to hold back: count one more image, lost, and go down from the top only as far as no threshold on the way
+was over the limit. The expected loss on the next image is then within the limit, for any model and any distribution,
+where the loss cannot fall when the threshold does. That of a cascade can, now and then, because the exit is right where
+the server is wrong; so here the bound is approximate. In simulation an upper confidence limit held too but answered a
+third fewer frames, and a smoothed curve (isotonic regression) broke the promise as often as not.
+
+Letters: S scores, W widths, M modes, T thresholds, N images, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from headwater.compression.errors import BundleError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ExitScore = Literal["softmax", "energy"]
+SCORES: tuple[ExitScore, ...] = get_args(ExitScore)
+MAX_THRESHOLDS = 10_000
+_DTYPES = {
+    "temperature": np.float32,
+    "threshold": np.float64,
+    "share": np.float32,
+    "drop": np.float32,
+    "calibration_error": np.float32,
+    "width_of": np.uint8,
+    "images": np.uint32,
+}
+
+
+def score_of(logits: NDArray[Any], score: ExitScore) -> NDArray[np.float64]:
+    """Score of logits [..., K], the temperature applied: [...]; the higher, the surer."""
+    z = logits.astype(np.float64)
+    top = z.max(axis=-1)
+    rest = np.log(np.exp(z - top[..., np.newaxis]).sum(axis=-1))  # at least 0: the top's own share is 1
+    return np.asarray(np.exp(-rest) if score == "softmax" else top + rest)
+
+
+@dataclass(frozen=True, eq=False)
+class ExitTables:
+    """What each threshold of the local exit does; checked when made. See the module's text for the arrays."""
+
+    temperature: NDArray[np.float32]
+    threshold: NDArray[np.float64]
+    share: NDArray[np.float32]
+    drop: NDArray[np.float32]
+    calibration_error: NDArray[np.float32]
+    width_of: NDArray[np.uint8]
+    images: NDArray[np.uint32]
+
+    def __post_init__(self) -> None:
+        """Check every array against the others; raises :class:`BundleError`."""
+        for name, dtype in _DTYPES.items():
+            if getattr(self, name).dtype != dtype:
+                raise _wrong(f"{name} is {getattr(self, name).dtype}; want {np.dtype(dtype)}")
+        self._check_shapes()
+        self._check_values()
+
+    def _check_shapes(self) -> None:
+        if self.threshold.ndim != 3 or not 1 <= self.threshold.shape[2] <= MAX_THRESHOLDS:
+            raise _wrong(f"threshold has shape {self.threshold.shape}; want [S, W, T], T from 1 to {MAX_THRESHOLDS}")
+        S, W, T = len(SCORES), self.widths, self.threshold.shape[2]
+        wanted = {
+            "threshold": (S, W, T),
+            "share": (S, W, T),
+            "drop": (S, self.modes, T),
+            "calibration_error": (2, W),
+            "width_of": (self.modes,),
+            "temperature": (W,),
+            "images": (1,),
+        }
+        for name, shape in wanted.items():
+            if getattr(self, name).shape != shape:
+                raise _wrong(f"{name} has shape {getattr(self, name).shape}; want {shape}")
+
+    def _check_values(self) -> None:
+        if not all(np.isfinite(getattr(self, name)).all() for name in _DTYPES):
+            raise _wrong("a number is not finite")
+        if (np.diff(self.threshold, axis=2) < 0).any():
+            raise _wrong("thresholds do not rise")
+        if (self.temperature <= 0).any() or not self.images[0]:
+            raise _wrong("a temperature or the number of images is not above 0")
+        if self.modes == 0 or (self.width_of >= self.widths).any():
+            raise _wrong(f"width_of is {self.width_of.tolist()}; want an index below {self.widths} for each mode")
+        if (np.abs(self.drop) > 100).any() or (self.share < 0).any() or (self.share > 1).any():
+            raise _wrong("a drop is beyond 100 points, or a share beyond 0 to 1")
+
+    @property
+    def widths(self) -> int:
+        """W, the number of widths."""
+        return int(self.temperature.size)
+
+    @property
+    def modes(self) -> int:
+        """M, the number of modes."""
+        return int(self.width_of.size)
+
+    def bound(self, mode: int, score: ExitScore) -> NDArray[np.float64]:
+        """Points that each threshold may lose on unseen images, [T]: never rising with the threshold."""
+        N = int(self.images[0])
+        drop = (N * self.drop[SCORES.index(score), mode].astype(np.float64) + 100) / (N + 1)
+        return np.asarray(np.maximum.accumulate(drop[::-1])[::-1])
+
+    def threshold_for(self, mode: int, max_drop: float, score: ExitScore) -> float:
+        """The lowest threshold from which on the bound is within ``max_drop`` points; infinite where there is none."""
+        at = self._first_within(mode, max_drop, score)
+        return float("inf") if at is None else float(self.threshold[SCORES.index(score), self.width_of[mode], at])
+
+    def share_within(self, mode: int, max_drop: float, score: ExitScore) -> float:
+        """Share of the calibration's images that this threshold lets the device answer."""
+        at = self._first_within(mode, max_drop, score)
+        return 0.0 if at is None else float(self.share[SCORES.index(score), self.width_of[mode], at])
+
+    def _first_within(self, mode: int, max_drop: float, score: ExitScore) -> int | None:
+        allowed = np.flatnonzero(self.bound(mode, score) <= max_drop)
+        return int(allowed[0]) if allowed.size else None
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays as they are stored in ``exit.safetensors``."""
+        return {name: getattr(self, name) for name in _DTYPES}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> ExitTables:
+        """Take the arrays of ``exit.safetensors``; raises :class:`BundleError` unless they are sound."""
+        if missing := _DTYPES.keys() - arrays.keys():
+            raise _wrong(f"it lacks {', '.join(sorted(missing))}")
+        if unknown := arrays.keys() - _DTYPES.keys():
+            raise _wrong(f"it has {', '.join(sorted(unknown))}, which this version does not know")
+        return cls(**{name: np.ascontiguousarray(array) for name, array in arrays.items()})
+
+
+def _wrong(what: str) -> BundleError:
+    return BundleError(f"the bundle's exit.safetensors is unusable: {what}; build the bundle again")

@@ -1,0 +1,122 @@
+"""The local exit against onnxruntime and the oracle of the small bundle."""
+
+import dataclasses
+import logging
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from headwater.compression.bundle import Bundle
+from headwater.compression.errors import BundleError, SettingsError
+from headwater.compression.exits import ExitScore, score_of
+from headwater.device.exit import LocalExit
+from headwater.device.head import FrameMaker, Head
+from headwater.device.settings import DeviceSettings
+from tests import tiny
+
+
+def without_exit(bundle: Bundle) -> Bundle:
+    files = {name: bundle.read(name) for name in bundle.manifest.files if not name.startswith("exit.")}
+    return Bundle.build(dataclasses.replace(bundle.manifest, exit=None), files)
+
+
+@pytest.mark.parametrize("score", ["softmax", "energy"])
+def test_answers_where_the_score_reaches_the_threshold_of_its_mode(tiny_bundle: Bundle, score: ExitScore) -> None:
+    head, local = Head(tiny_bundle), LocalExit(tiny_bundle, 2.0, score)
+    assert len(set(local.thresholds)) > 4
+    answered = []
+    for mode in tiny_bundle.manifest.modes:
+        for seed in range(12):
+            logits = tiny.exit_logits(tiny_bundle, seed, mode.index)
+            judged = local.judge(head.latent(tiny.image(seed), mode.width), mode.index)
+            assert bool(judged.results) is bool(score_of(logits, score) >= local.thresholds[mode.index])
+            assert judged.exit_ms > 0
+            if judged.results:
+                answered.append(seed)
+                shares = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum()
+                result = judged.results["shape"]
+                assert result.label == ("left", "middle", "right")[int(logits.argmax())]
+                assert list(result.scores.values()) == pytest.approx(shares)
+    assert 0 < len(answered) < 12 * 16
+
+
+def test_a_width_is_told_apart(tiny_bundle: Bundle) -> None:
+    local = LocalExit(tiny_bundle, 1.0)
+    latent = Head(tiny_bundle).latent(tiny.image(1), 1.0)
+    narrow, wide = local.logits(latent, 0), local.logits(latent, 3)
+    np.testing.assert_allclose(narrow * 0.8, wide * 1.1, rtol=1e-5)
+
+
+def test_what_a_narrow_latent_lacks_is_not_what_the_one_before_had(tiny_bundle: Bundle) -> None:
+    head, local = Head(tiny_bundle), LocalExit(tiny_bundle, 1.0)
+    narrow = head.latent(tiny.image(1), 0.25)
+    before = local.logits(narrow, 0)
+    local.logits(np.full((6, 8, 8), 1e3, np.float32), 3)
+    np.testing.assert_array_equal(local.logits(narrow, 0), before)
+
+
+def test_a_confident_picture_gives_no_frame_and_an_unsure_one_the_usual(tiny_bundle: Bundle) -> None:
+    usual, maker = FrameMaker(tiny_bundle), FrameMaker(tiny_bundle, 1, LocalExit(tiny_bundle, 2.0))
+    kinds = set()
+    for seed in range(12):
+        picture = Image.fromarray(tiny.image(seed)[0])
+        coded, frame = maker.make(picture, 13), usual.make(picture, 13)
+        assert frame.judged is None
+        assert coded.judged is not None
+        assert (coded.data, coded.groups) == ((b"", 0) if coded.answers else (frame.data, 3))
+        kinds.add(bool(coded.answers))
+    assert kinds == {True, False}
+
+
+def test_the_kill_switch_is_off_by_default(tiny_bundle: Bundle) -> None:
+    assert LocalExit.of(tiny_bundle, DeviceSettings()) is None
+    assert LocalExit.of(tiny_bundle, DeviceSettings(tasks=("shape",), exit_score="energy")) is None
+    local = LocalExit.of(tiny_bundle, DeviceSettings(tasks=("shape",), exit_score="energy", max_drop=2))
+    assert local is not None
+    assert local.thresholds[3] == tiny_bundle.exits.threshold_for(3, 2.0, "energy")
+
+
+@pytest.mark.parametrize("tasks", [(), ("bright",), ("shape", "bright")])
+def test_more_tasks_than_the_exit_answers_are_an_error(tiny_bundle: Bundle, tasks: tuple[str, ...]) -> None:
+    with pytest.raises(SettingsError, match=r"answers only shape, and .*bright are asked for.*--task shape"):
+        LocalExit.of(tiny_bundle, DeviceSettings(max_drop=1, tasks=tasks))
+
+
+def test_a_bundle_without_exit_is_an_error_that_says_what_to_do(tiny_bundle: Bundle) -> None:
+    bare = without_exit(tiny_bundle)
+    with pytest.raises(SettingsError, match=r"max_drop is 0\.5, but the bundle tiny has no local exit; leave max_drop"):
+        LocalExit.of(bare, DeviceSettings(max_drop=0.5, tasks=("shape",)))
+    with pytest.raises(BundleError, match="has no local exit"):
+        LocalExit(bare, 0.5)
+
+
+def test_a_promise_that_cannot_be_kept_sends_everything_and_says_so(
+    tiny_bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        local = LocalExit(tiny_bundle, 0.0)
+    assert set(local.thresholds) == {np.inf}
+    assert "the local exit answers no frame: max_drop is 0 points" in caplog.text
+    assert "10000 images can promise is 0.12" in caplog.text
+
+
+def test_a_graph_that_does_not_fit_is_refused_on_loading(tiny_bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="cannot load a graph"):
+        LocalExit(tiny_bundle.with_file("exit.onnx", b"no graph"), 1.0)
+    with pytest.raises(BundleError, match=r"exit\.onnx does not run at width 0"):
+        LocalExit(tiny_bundle.with_file("exit.onnx", tiny_bundle.read("decoder.onnx")), 1.0)
+
+
+def test_weights_that_are_not_finite_or_labels_too_many_are_refused(tiny_bundle: Bundle) -> None:
+    graph = onnx.load_from_string(tiny_bundle.read("exit.onnx"))
+    columns = next(weight for weight in graph.graph.initializer if weight.name == "columns")
+    values = onnx.numpy_helper.to_array(columns)
+    columns.CopyFrom(onnx.numpy_helper.from_array(np.full_like(values, np.nan), "columns"))
+    with pytest.raises(BundleError, match="want 3 finite numbers"):
+        LocalExit(tiny_bundle.with_file("exit.onnx", graph.SerializeToString()), 1.0)
+    columns.CopyFrom(onnx.numpy_helper.from_array(values[:, :2].copy(), "columns"))
+    graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 2
+    with pytest.raises(BundleError, match=r"logits of shape \(2,\); want 3"):
+        LocalExit(tiny_bundle.with_file("exit.onnx", graph.SerializeToString()), 1.0)

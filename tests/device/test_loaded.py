@@ -1,0 +1,39 @@
+"""What an agent makes of a bundle before its first picture."""
+
+from pathlib import Path
+
+import pytest
+
+from headwater.compression.bundle import Bundle
+from headwater.compression.errors import BundleError, SettingsError
+from headwater.device.controller import FixedController, RateController
+from headwater.device.loaded import controller_for, load
+from headwater.device.settings import DeviceSettings
+
+
+def test_a_bundle_or_its_path(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    of_bundle = load(tiny_bundle, DeviceSettings())
+    of_path = load(tiny_bundle.save(tmp_path / "tiny.zip"), DeviceSettings())
+    assert of_bundle.bundle_id == of_path.bundle_id == tiny_bundle.id
+    assert of_bundle.maker.local_exit is None
+
+
+def test_width_or_gain_fix_the_mode(tiny_bundle: Bundle) -> None:
+    assert isinstance(controller_for(tiny_bundle, DeviceSettings()), RateController)
+    fixed = controller_for(tiny_bundle, DeviceSettings(width=0.5, gain=2))
+    assert isinstance(fixed, FixedController)
+    assert fixed.mode == 6
+
+
+def test_what_the_bundle_lacks_is_refused(tiny_bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="no task 'defect'"):
+        load(tiny_bundle, DeviceSettings(tasks=("defect",)))
+    with pytest.raises(BundleError, match="no mode of width"):
+        load(tiny_bundle, DeviceSettings(width=0.3))
+
+
+def test_the_exit_that_the_settings_ask_for(tiny_bundle: Bundle) -> None:
+    loaded = load(tiny_bundle, DeviceSettings(max_drop=1.0, tasks=("shape",)))
+    assert loaded.maker.local_exit is not None
+    with pytest.raises(SettingsError, match="ask for that task alone"):
+        load(tiny_bundle, DeviceSettings(max_drop=1.0))
