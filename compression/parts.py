@@ -16,7 +16,7 @@ checksum is that of the whole frame.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from headwater.compression.errors import FrameError
 from headwater.compression.frame import Frame
@@ -30,9 +30,18 @@ LEAST_PART_BYTES = 40
 """Payload of a part at least: each also costs a header, and some 30 bytes of protobuf, gRPC and HTTP/2."""
 
 
+class Part(NamedTuple):
+    """One part of a frame."""
+
+    groups: int
+    """Channel groups that are there with it."""
+    data: bytes
+    """What travels; see above."""
+
+
 def split(
     codec: FrameCodec, frame: Frame, group_ends: Sequence[int], least_bytes: int = LEAST_PART_BYTES
-) -> list[bytes]:
+) -> list[Part]:
     """Split a frame at the ends of channel groups.
 
     Args:
@@ -42,7 +51,7 @@ def split(
         least_bytes: a part with a smaller payload is joined with its neighbour.
 
     Returns:
-        The parts in order; a single one is the frame as `pack` gives it.
+        The parts in order; the data of a single one is the frame as `pack` gives it.
 
     Raises:
         ValueError: if ``group_ends`` are not of this frame.
@@ -50,12 +59,12 @@ def split(
     size = len(frame.payload)
     if len(group_ends) < frame.groups or group_ends[frame.groups - 1] != size:
         raise ValueError(f"a payload of {size} bytes in {frame.groups} groups does not end as {list(group_ends)} say")
-    parts: list[bytes] = []
+    parts: list[Part] = []
     begin = 0
     for groups, end in enumerate(group_ends[: frame.groups], 1):
         if groups == frame.groups or min(end - begin, size - end) >= least_bytes:
-            part = Frame(frame.mode, groups, frame.payload[begin:end])
-            parts.append(codec.pack(part, frame.payload[:begin]))
+            piece = Frame(frame.mode, groups, frame.payload[begin:end])
+            parts.append(Part(groups, codec.pack(piece, frame.payload[:begin])))
             begin = end
     return parts
 

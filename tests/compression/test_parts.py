@@ -27,6 +27,11 @@ def coded(sizes: list[int], groups: int = 4, mode: int = 5) -> tuple[Frame, list
     return Frame(mode, groups, np.random.default_rng(sizes).bytes(ends[-1])[: ends[groups - 1]]), ends
 
 
+def cut_up(frame: Frame, ends: list[int], least_bytes: int = 40) -> list[bytes]:
+    """What travels of each part."""
+    return [part.data for part in split(CODEC, frame, ends, least_bytes)]
+
+
 def join(parts: list[bytes], groups: int = 4) -> Joiner:
     joiner = Joiner(CODEC, groups, LIMIT)
     for part in parts:
@@ -38,7 +43,7 @@ def join(parts: list[bytes], groups: int = 4) -> Joiner:
 @given(SIZES, st.integers(1, 4), st.integers(0, 100))
 def test_parts_come_back_as_the_frame_that_went(sizes: list[int], groups: int, least: int) -> None:
     frame, ends = coded(sizes, groups)
-    parts = split(CODEC, frame, ends, least)
+    parts = cut_up(frame, ends, least)
     joiner = join(parts, groups)
     assert joiner.complete
     assert joiner.frame == frame
@@ -48,7 +53,7 @@ def test_parts_come_back_as_the_frame_that_went(sizes: list[int], groups: int, l
 @given(SIZES, st.integers(0, 30))
 def test_every_beginning_is_the_frame_cut_there(sizes: list[int], least: int) -> None:
     frame, ends = coded(sizes)
-    parts = split(CODEC, frame, ends, least)
+    parts = cut_up(frame, ends, least)
     for count in range(1, len(parts)):
         so_far = join(parts[:count]).frame
         assert so_far is not None
@@ -58,7 +63,7 @@ def test_every_beginning_is_the_frame_cut_there(sizes: list[int], least: int) ->
 @given(SIZES, st.integers(1, 100))
 def test_no_part_is_smaller_than_was_asked_for_unless_it_is_the_only_one(sizes: list[int], least: int) -> None:
     frame, ends = coded(sizes)
-    parts = split(CODEC, frame, ends, least)
+    parts = cut_up(frame, ends, least)
     payloads = [len(part) - (4 if part[0] & 0x40 else 3) for part in parts]
     assert sum(payloads) == len(frame.payload)
     assert len(parts) == 1 or min(payloads) >= least
@@ -66,19 +71,21 @@ def test_no_part_is_smaller_than_was_asked_for_unless_it_is_the_only_one(sizes: 
 
 def test_a_frame_too_small_to_split_is_the_frame_itself() -> None:
     frame, ends = coded([10, 10, 10, 10])
-    assert split(CODEC, frame, ends, 40) == [CODEC.pack(frame)]
+    assert split(CODEC, frame, ends) == [(4, CODEC.pack(frame))]
 
 
 def test_as_many_parts_as_groups() -> None:
     frame, ends = coded([50, 41, 0, 60])
-    assert [part[1] for part in split(CODEC, frame, ends, 0)[:3]] == [1, 2, 3]
-    assert [part[:2] for part in split(CODEC, frame, ends, 40)[:2]] == [b"\x45\x01", b"\x45\x02"]
-    assert split(CODEC, frame, ends, 40)[2][0] == 0x05  # the last one has no partial flag
+    assert [part.groups for part in split(CODEC, frame, ends, 0)] == [1, 2, 3, 4]
+    parts = split(CODEC, frame, ends)
+    assert [part.groups for part in parts] == [1, 2, 4]
+    assert [part.data[:2] for part in parts[:2]] == [b"\x45\x01", b"\x45\x02"]
+    assert parts[2].data[0] == 0x05  # the last one has no partial flag
 
 
 def test_the_first_part_is_a_cut_frame_and_the_last_one_s_checksum_the_whole_frame_s() -> None:
     frame, ends = coded([50, 50, 50, 50])
-    parts = split(CODEC, frame, ends)
+    parts = cut_up(frame, ends)
     assert CODEC.unpack(parts[0]) == Frame(5, 1, frame.payload[:50])
     assert parts[-1][1:3] == CODEC.pack(frame)[1:3]
 
@@ -97,7 +104,7 @@ def test_the_parts_of_a_real_frame_decode_group_by_group() -> None:
     parts = split(bundle.frames(), tiny.frame(bundle, 1, mode), encoded.group_ends, 0)
     joiner = Joiner(bundle.frames(), 3, LIMIT)
     for groups, part in enumerate(parts, 1):
-        joiner.add(part)
+        joiner.add(part.data)
         assert joiner.frame == tiny.frame(bundle, 1, mode, groups)
 
 
@@ -107,7 +114,7 @@ def test_the_parts_of_a_real_frame_decode_group_by_group() -> None:
 @pytest.fixture
 def parts() -> list[bytes]:
     frame, ends = coded([50, 50, 50, 50])
-    return split(CODEC, frame, ends)
+    return cut_up(frame, ends)
 
 
 def refused(joiner: Joiner, data: bytes, message: str) -> None:
@@ -128,7 +135,7 @@ def test_a_part_that_was_lost_swapped_or_repeated_is_noticed(parts: list[bytes])
 
 def test_a_part_of_another_frame_is_noticed(parts: list[bytes]) -> None:
     other, ends = coded([50, 50, 50, 51])
-    refused(join(parts[:1]), split(CODEC, other, ends)[1], "checksum")
+    refused(join(parts[:1]), cut_up(other, ends)[1], "checksum")
 
 
 def test_a_part_with_a_right_checksum_must_still_go_on_from_there(parts: list[bytes]) -> None:
@@ -181,7 +188,7 @@ def test_any_bytes_give_a_frame_or_a_frame_error_and_stay_within_the_bound(
     groups: int, chunks: list[bytes | int | Frame]
 ) -> None:
     frame, ends = coded([50, 50, 50, 50])
-    own = split(CODEC, frame, ends)
+    own = cut_up(frame, ends)
     try:
         joiner = Joiner(CODEC, groups, LIMIT)
     except FrameError:

@@ -117,7 +117,7 @@ def vectors() -> dict[str, Any]:
                 "group_ends": list(encoded.group_ends),
                 "stream": codec.pack(whole).hex(),
                 "stream_of_first_group": codec.pack(cut).hex(),
-                "parts": [part.hex() for part in split(codec, whole, encoded.group_ends, least_bytes=0)],
+                "parts": [part.data.hex() for part in split(codec, whole, encoded.group_ends, least_bytes=0)],
                 "self_contained": codec.pack_file(whole).hex(),
             }
         )

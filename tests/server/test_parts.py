@@ -22,7 +22,7 @@ MODE = 15  # width 1, the finest gain: some 100 bytes in each of three groups
 def parts(bundle: Bundle, seed: int, mode: int = MODE, groups: int = 3) -> list[bytes]:
     """A part a channel group."""
     ends = bundle.coder().encode(tiny.symbols(bundle, seed, mode), mode).group_ends
-    return split(bundle.frames(), tiny.frame(bundle, seed, mode, groups), ends, least_bytes=0)
+    return [part.data for part in split(bundle.frames(), tiny.frame(bundle, seed, mode, groups), ends, least_bytes=0)]
 
 
 async def send(
