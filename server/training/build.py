@@ -15,7 +15,7 @@ import torch
 from headwater.compression.bundle import Bundle, to_safetensors
 from headwater.compression.manifest import LatentSpec, Manifest, Mode, Task, head_file
 from headwater.compression.tables import PriorTables
-from headwater.server.training.graphs import decoder_graph, head_graph, local_graph, tail_graph
+from headwater.server.training.graphs import Graph, decoder_graph, head_graph, local_graph, picture_graph, tail_graph
 from headwater.server.training.lite import normalise
 from headwater.server.training.measure import Bench, ModeRun, local_logits
 from headwater.server.training.metrics import Scores, score
@@ -50,9 +50,7 @@ class Built:
 
     bundle: Bundle
     runs: tuple[ModeRun, ...]
-    """Held-out answers of every mode."""
-    teacher_logits: NDArray[np.float32]
-    """The unsplit teacher's held-out answers to the first task, [N, K]."""
+    """Held-out answers of every mode, to the tasks that were trained."""
 
 
 def build(
@@ -87,16 +85,16 @@ def build(
     draft = Bundle.build(manifest, files)
     bench = Bench(draft, images)
     runs = tuple(bench.run(mode) for mode in modes)
-    files["golden.safetensors"] = _golden(bench, runs)
-    labels = {task.name: test.labels[task.name].numpy() for task in tasks}
-    measured_modes = tuple(_measured(mode, run, labels) for mode, run in zip(modes, runs, strict=True))
-    teacher_logits = local_logits(draft, images)
+    files["golden.safetensors"] = to_safetensors(golden(bench, runs))
+    labels = {name: label.numpy() for name, label in test.labels.items()}
+    measured_modes = tuple(measured(mode, run, labels) for mode, run in zip(modes, runs, strict=True))
     first = tasks[0].name
-    figures = {"test_images": len(test), "local": {first: dataclasses.asdict(score(teacher_logits, labels[first]))}}
+    local = score(local_logits(draft, images), labels[first])
+    figures = {"test_images": len(test), "local": {first: dataclasses.asdict(local)}}
     manifest = dataclasses.replace(
         manifest, modes=measured_modes, measured={**_costs(files, student, teacher, spec), **figures}
     )
-    return Built(Bundle.build(manifest, files), runs, teacher_logits)
+    return Built(Bundle.build(manifest, files), runs)
 
 
 @torch.no_grad()
@@ -157,11 +155,17 @@ def _graphs(
             for gain in range(recipe.gains)
         ]
     files["decoder.onnx"], _ = decoder_graph(student.decoder, latent.height)
-    features = student.decoder.leave.out_channels
-    for task, tail in zip(tasks, student.typed_tails(), strict=True):
-        files[task.tail_file], _ = tail_graph(tail, features, latent.height)
+    for task, (data, _) in zip(tasks, _tail_graphs(student, latent.height), strict=True):
+        files[task.tail_file] = data
     files["local.onnx"], _ = local_graph(teacher, spec)
     return files, tuple(modes), latent
+
+
+def _tail_graphs(student: Student, side: int) -> list[tuple[bytes, Graph]]:
+    """Those of the tasks with labels, then that of ``reconstruct`` where there is one."""
+    features = student.decoder.leave.out_channels
+    made = [tail_graph(tail, features, side) for tail in student.typed_tails()]
+    return made if student.picture is None else [*made, picture_graph(student.picture, features, side)]
 
 
 def _weights(student: Student) -> dict[str, NDArray[Any]]:
@@ -175,38 +179,44 @@ def _weights(student: Student) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _measured(mode: Mode, run: ModeRun, labels: Mapping[str, NDArray[np.int64]]) -> Mode:
-    scores: dict[str, Scores] = {task: score(run.logits[task], labels[task]) for task in labels}
+def measured(mode: Mode, run: ModeRun, labels: Mapping[str, NDArray[np.int64]]) -> Mode:
+    """The mode with what a run of it gave, beside the figures of other tasks that it has already."""
+    scores: dict[str, Scores] = {task: score(logits, labels[task]) for task, logits in run.logits.items()}
     return dataclasses.replace(
         mode,
         mean_bytes=round(float(run.sizes.mean()), 2),
         p95_bytes=round(float(np.percentile(run.sizes, 95)), 1),
-        accuracy={task: round(s.accuracy, 5) for task, s in scores.items()},
-        balanced_accuracy={task: round(s.balanced_accuracy, 5) for task, s in scores.items()},
-        auroc={task: round(s.auroc, 5) for task, s in scores.items() if s.auroc is not None},
+        accuracy={**mode.accuracy, **{task: round(s.accuracy, 5) for task, s in scores.items()}},
+        balanced_accuracy={
+            **mode.balanced_accuracy,
+            **{task: round(s.balanced_accuracy, 5) for task, s in scores.items()},
+        },
+        auroc={**mode.auroc, **{task: round(s.auroc, 5) for task, s in scores.items() if s.auroc is not None}},
+        psnr_db={**mode.psnr_db, **{task: round(float(each.mean()), 2) for task, each in run.psnr_db.items()}},
     )
 
 
-def _golden(bench: Bench, runs: Sequence[ModeRun]) -> bytes:
-    """A few images, the latent of every width and the answers of every mode: a loaded bundle can check itself."""
+def golden(bench: Bench, runs: Sequence[ModeRun]) -> dict[str, NDArray[Any]]:
+    """A few images, the latent of every width and the answers of every mode: a loaded bundle can check itself.
+
+    Pictures are left out: twenty modes of them would be as large as the tails.
+    """
     count = min(GOLDEN_IMAGES, len(bench.images))
     arrays: dict[str, NDArray[Any]] = {"image": bench.images[:count]}
     for width in bench.bundle.manifest.widths:
         arrays[f"latent_{width:g}"] = bench.latents(width)[:count]
-    for task in bench.bundle.manifest.tasks:
-        arrays[f"logits_{task.name}"] = np.stack([run.logits[task.name][:count] for run in runs])
-    return to_safetensors(arrays)
+    for name in runs[0].logits:
+        arrays[f"logits_{name}"] = np.stack([run.logits[name][:count] for run in runs])
+    return arrays
 
 
 def _costs(files: Mapping[str, bytes], student: Student, teacher: Lite0, spec: InputSpec) -> dict[str, Any]:
     side = student.head(torch.zeros(1, *spec.shape), student.recipe.widths[-1]).shape[-1]
-    features = student.decoder.leave.out_channels
     _, decoder = decoder_graph(student.decoder, side)
-    tails = [tail_graph(tail, features, side)[1] for tail in student.typed_tails()]
     _, local = local_graph(teacher, spec)
     return {
         "decoder_macs": decoder.macs,
-        "tail_macs": sum(tail.macs for tail in tails),
+        "tail_macs": sum(tail.macs for _, tail in _tail_graphs(student, side)),
         "local_macs": local.macs,
         "local_parameters": local.parameters,
         "bundle_bytes": sum(map(len, files.values())),

@@ -17,7 +17,7 @@ def model_card(built: Built, prepared: Prepared) -> str:
     recipe = manifest.recipe
     return f"""# Model card: {manifest.name}
 
-Made by `headwater train {prepared.source}` on {manifest.created}. Answers about one image:
+{_origin(manifest, prepared)}. Answers about one image:
 {_tasks(manifest)}
 
 ## Data
@@ -40,7 +40,7 @@ On the {manifest.data["test_images"]} held-out images; one standard error of an 
 The unsplit teacher: {_scores(manifest.measured["local"][manifest.tasks[0].name])}.
 
 {_table(manifest)}
-"""
+{_pictures(manifest)}"""
 
 
 def _standard_error(images: int) -> float:
@@ -48,12 +48,35 @@ def _standard_error(images: int) -> float:
     return float(100 * (0.85 * 0.15 / max(1, images)) ** 0.5)
 
 
+def _origin(manifest: Manifest, prepared: Prepared) -> str:
+    if manifest.parent is None:
+        return f"Made by `headwater train {prepared.source}` on {manifest.created}"
+    return (
+        f"Made on {manifest.created} by adding `{manifest.tasks[-1].name}` to the bundle {manifest.parent[:10]} with\n"
+        f"`headwater train {prepared.source} --add-task {manifest.tasks[-1].name}`: head, prior and decoder are that\n"
+        f"bundle's, so it also answers frames of {', '.join(each[:10] for each in manifest.answers_for)}"
+    )
+
+
 def _tasks(manifest: Manifest) -> str:
-    return "\n".join(f"- `{task.name}`: {', '.join(task.labels)}" for task in manifest.tasks)
+    return "\n".join(
+        f"- `{task.name}`: {', '.join(task.labels) or 'a picture for people to look at'}" for task in manifest.tasks
+    )
 
 
 def _scores(scores: dict[str, float]) -> str:
     return f"accuracy {scores['accuracy']:.1%}, balanced {scores['balanced_accuracy']:.1%}, AUROC {scores['auroc']:.3f}"
+
+
+def _pictures(manifest: Manifest) -> str:
+    tasks = manifest.modes[0].psnr_db
+    if not tasks:
+        return ""
+    rows = ["", "| width | gain | bytes | task | PSNR dB |", "|---|---|---|---|---|"]
+    for mode in manifest.modes:
+        for task, psnr_db in mode.psnr_db.items():
+            rows.append(f"| {mode.width:g} | {mode.gain} | {mode.mean_bytes:.0f} | {task} | {psnr_db:.1f} |")
+    return "\n".join(rows) + "\n"
 
 
 def _table(manifest: Manifest) -> str:

@@ -12,9 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 from onnx import TensorProto, checker, helper, numpy_helper
 
 from headwater.server.training.lite import PIXEL_MEAN, PIXEL_STD, Lite0, Tail
+from headwater.server.training.reconstruct import PIXEL_MIDDLE, PIXEL_SPREAD
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from headwater.compression.encoder import Head
     from headwater.compression.image import InputSpec
     from headwater.compression.slimmable import ConvNorm, InvertedResidual
+    from headwater.server.training.reconstruct import Reconstructor
 
 OPSET = 17  # supported by every onnxruntime since 1.12
 IR_VERSION = 8
@@ -195,6 +198,26 @@ def tail_graph(tail: Tail, features: int, side: int) -> tuple[bytes, Graph]:
     return graph.serialise(inputs, "logits", ["B", tail.classify.out_features]), graph
 
 
+def picture_graph(model: Reconstructor, features: int, side: int) -> tuple[bytes, Graph]:
+    """The tail that gives a picture: ``features`` float32 [B, F, H, W] to ``image`` [B, C_in, H_in, W_in], 0..255."""
+    graph = Graph()
+    inputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", features, side, side])]
+    x = _plain_conv(graph, "features", model.enter, "enter", side * side)
+    for index, step in enumerate(model.typed_steps()):
+        name, area = f"step.{index}", side * side
+        x = graph.node("Relu", [x], f"{name}.relu")
+        y = _plain_conv(graph, x, step.filter, f"{name}.filter", area, groups=step.filter.groups)
+        y = graph.node("Relu", [_plain_conv(graph, y, step.mix, f"{name}.mix", area)], f"{name}.mixed")
+        x = _plain_conv(graph, graph.node("Add", [x, y], f"{name}.add"), step.spread, f"{name}.spread", area)
+        x = graph.node("DepthToSpace", [x], f"{name}.double", blocksize=2, mode="CRD")
+        side *= 2
+    x = graph.node("Mul", [x, graph.constant("pixel_spread", np.float32(PIXEL_SPREAD))], "spread")
+    x = graph.node("Add", [x, graph.constant("pixel_middle", np.float32(PIXEL_MIDDLE))], "pixels")
+    low, high = graph.constant("black", np.float32(0)), graph.constant("white", np.float32(255))
+    graph.node("Clip", [x, low, high], "image")
+    return graph.serialise(inputs, "image", ["B", model.channels, side, side]), graph
+
+
 def local_graph(model: Lite0, spec: InputSpec) -> tuple[bytes, Graph]:
     """The whole unsplit network for its first task: ``image`` uint8 [1, C, H, W] to ``logits`` [1, K]."""
     graph = Graph()
@@ -221,6 +244,24 @@ def _early(
 def _plain_conv(graph: Graph, x: str, layer: torch.nn.Conv2d, name: str, area: int, groups: int = 1) -> str:
     assert layer.bias is not None
     return graph.conv(x, layer.weight, layer.bias, name, area=area, groups=groups)
+
+
+def read_weights(data: bytes) -> dict[str, NDArray[np.float32]]:
+    """The weights of a graph that this module wrote, by name, those kept as integers multiplied out."""
+    raw = {value.name: numpy_helper.to_array(value) for value in onnx.load_from_string(data).graph.initializer}
+    whole = [name.removesuffix(".int8") for name in raw if name.endswith(".int8")]
+    stored = {f"{name}{suffix}" for name in whole for suffix in (".int8", ".scale")}
+    weights = {name: value for name, value in raw.items() if name not in stored}
+    return weights | {name: raw[f"{name}.int8"].astype(np.float32) * raw[f"{name}.scale"] for name in whole}
+
+
+def with_batch(data: bytes) -> bytes:
+    """A head's graph that takes any number of images at a time, for training; the head is written for one."""
+    model = onnx.load_from_string(data)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "B"
+    serialised: bytes = model.SerializeToString()
+    return serialised
 
 
 def _image_input(spec: InputSpec) -> ValueInfoProto:

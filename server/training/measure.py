@@ -9,7 +9,7 @@ Legend: N images, C channels, H height, W width, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import onnxruntime as ort
@@ -17,14 +17,17 @@ import onnxruntime as ort
 from headwater.compression.frame import Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from headwater.compression.bundle import Bundle
-    from headwater.compression.manifest import Mode
+    from headwater.compression.manifest import Mode, Task
 
 _BATCH = 32
+LEAST_ERROR = 1e-2
+"""Squared error from which on a picture counts as the same: 68 dB."""
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -34,20 +37,23 @@ class ModeRun:
     sizes: NDArray[np.int64]
     """Bytes of each frame on a stream, [N]."""
     logits: Mapping[str, NDArray[np.float32]]
-    """[N, K] of each task."""
+    """[N, K] of each task with labels."""
+    psnr_db: Mapping[str, NDArray[np.float64]]
+    """Peak signal-to-noise ratio of each image [N], of each task that gives one."""
 
 
 class Bench:
     """A bundle's graphs, loaded once, and the latents of each width, computed once."""
 
-    def __init__(self, bundle: Bundle, images: NDArray[np.uint8]) -> None:
-        """Take uint8 images [N, C, H, W]."""
+    def __init__(self, bundle: Bundle, images: NDArray[np.uint8], tasks: Sequence[Task] = ()) -> None:
+        """Take uint8 images [N, C, H, W] and the tasks to run, all of the bundle if none is given."""
         self.bundle = bundle
         self.images = images
         self.coder = bundle.coder()
         self.frames = bundle.frames()
         self.decoder = session(bundle.read("decoder.onnx"))
-        self.tails = {task.name: session(bundle.read(task.tail_file)) for task in bundle.manifest.tasks}
+        self.tasks = tuple(tasks) or bundle.manifest.tasks
+        self.tails = {task.name: session(bundle.read(task.tail_file)) for task in self.tasks}
         self._latents: dict[float, NDArray[np.float32]] = {}
 
     def latents(self, width: float) -> NDArray[np.float32]:
@@ -62,12 +68,16 @@ class Bench:
         """Code, frame, decode and answer every image at a mode, cut to the first ``groups`` channel groups if given."""
         groups = len(self.bundle.tables.group_ends) if groups is None else groups
         packed = [self._pack(latent, mode, groups) for latent in self.latents(mode.width)]
-        answers: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self.tails}
+        logits: dict[str, list[NDArray[np.float32]]] = {task.name: [] for task in self.tasks if task.labels}
+        psnr_db: dict[str, list[NDArray[np.float64]]] = {task.name: [] for task in self.tasks if not task.labels}
         for start in range(0, len(packed), _BATCH):
-            for name, logits in self._answer(packed[start : start + _BATCH]).items():
-                answers[name].append(logits)
+            for name, output in self._answer(packed[start : start + _BATCH]).items():
+                if name in logits:
+                    logits[name].append(output)
+                else:  # measured at once: the pictures of all modes would not fit into memory
+                    psnr_db[name].append(psnr(output, self.images[start : start + _BATCH]))
         sizes = np.array([len(data) for data in packed], dtype=np.int64)
-        return ModeRun(sizes, {name: np.concatenate(parts) for name, parts in answers.items()})
+        return ModeRun(sizes, _joined(logits), _joined(psnr_db))
 
     def _pack(self, latent: NDArray[np.float32], mode: Mode, groups: int) -> bytes:
         symbols = quantise(latent[: mode.channels], self.bundle.tables.gain[mode.index, : mode.channels])
@@ -82,7 +92,17 @@ class Bench:
             if error is not None:
                 raise error
         (features,) = self.decoder.run(["features"], {"latent": latents, "mode": np.array(modes, dtype=np.int64)})
-        return {name: tail.run(["logits"], {"features": features})[0] for name, tail in self.tails.items()}
+        return {task.name: self.tails[task.name].run([task.output], {"features": features})[0] for task in self.tasks}
+
+
+def psnr(pictures: NDArray[np.float32], wanted: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Peak signal-to-noise ratio of each picture [N, C, H, W], rounded as a server rounds it, in dB: [N]."""
+    errors = np.rint(pictures).clip(0, 255).astype(np.float64) - wanted
+    return np.asarray(10 * np.log10(255**2 / np.maximum(np.square(errors).mean(axis=(1, 2, 3)), LEAST_ERROR)))
+
+
+def _joined(parts: Mapping[str, list[NDArray[T]]]) -> dict[str, NDArray[T]]:
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
 def quantise(latent: NDArray[np.float32], gain: NDArray[np.float32]) -> NDArray[np.int16]:

@@ -9,6 +9,7 @@ The held-out images are looked at once, at the end, by the finished bundle.
 
 from __future__ import annotations
 
+import difflib
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from headwater.compression.bundle import Bundle
-from headwater.compression.datasets import open_dataset, split
+from headwater.compression.datasets import Dataset, open_dataset, split
 from headwater.compression.errors import DataError
 from headwater.compression.image import InputSpec
 from headwater.server.training import stages
@@ -24,6 +25,7 @@ from headwater.server.training.build import Built, build
 from headwater.server.training.card import model_card
 from headwater.server.training.lite import Lite0, channels_last, load_pretrained, normalise
 from headwater.server.training.loop import Run
+from headwater.server.training.reconstruct import RECONSTRUCT
 from headwater.server.training.report import write_report
 from headwater.server.training.samples import Samples
 from headwater.server.training.student import Student
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from headwater.compression.datasets import Dataset
     from headwater.compression.manifest import Task
     from headwater.server.training.recipe import Recipe
 
@@ -50,23 +51,24 @@ class Prepared:
     test: Samples
 
 
-def prepare(source: str, recipe: Recipe) -> Prepared:
+def prepare(source: str | Dataset, recipe: Recipe) -> Prepared:
     """Open, split and decode a data set; raises :class:`DataError` if a task of the recipe is not in it."""
-    dataset = open_dataset(source)
+    dataset = source if isinstance(source, Dataset) else open_dataset(source)
     tasks = _tasks(dataset, recipe)
     train, test = split(dataset, recipe.test_share, recipe.seed)
     if recipe.validation_share:
         train, test = split(train, recipe.validation_share, recipe.seed + 7)
     spec = InputSpec(recipe.colour, recipe.side, recipe.side)
-    names = tuple(task.name for task in tasks)
-    return Prepared(source, dataset, spec, tasks, Samples.read(train, spec, names), Samples.read(test, spec, names))
+    names = tuple(task.name for task in tasks if task.labels)
+    parts = (Samples.read(part, spec, names) for part in (train, test))
+    return Prepared(dataset.name if isinstance(source, Dataset) else source, dataset, spec, tasks, *parts)
 
 
 def train(prepared: Prepared, recipe: Recipe, work: Path, progress: Progress) -> tuple[Built, Run]:
     """Train a student and build its bundle; ``work`` keeps the checkpoints."""
     run = Run(work, recipe, prepared.source)
     generator = run.generator
-    classes = [len(task.labels) for task in prepared.tasks]
+    classes = [len(task.labels) for task in prepared.tasks if task.labels]
     weights = [
         stages.class_weights(labels, count, recipe)
         for labels, count in zip(prepared.train.labels.values(), classes, strict=True)
@@ -120,13 +122,24 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def task_of(dataset: Dataset, name: str) -> Task:
+    """A task that the data set can be trained on; raises :class:`DataError` with those there are."""
+    known = {task.name: task for task in (*dataset.tasks, RECONSTRUCT)}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"{dataset.name} has no task {name!r}; it has {', '.join(known)}{hint}")
+    return known[name]
+
+
 def _tasks(dataset: Dataset, recipe: Recipe) -> tuple[Task, ...]:
-    if not recipe.tasks:
-        return dataset.tasks[:1]
-    known = {task.name: task for task in dataset.tasks}
-    if unknown := [name for name in recipe.tasks if name not in known]:
-        raise DataError(f"{dataset.name} has no task {', '.join(unknown)}; it has {', '.join(known)}")
-    return tuple(known[name] for name in recipe.tasks)
+    """The recipe's tasks, those with labels first."""
+    tasks = [task_of(dataset, name) for name in recipe.tasks] or dataset.tasks[:1]
+    if not any(task.labels for task in tasks):
+        raise DataError(
+            f"{RECONSTRUCT.name} alone makes no bundle: name a task with labels too, such as {dataset.tasks[0].name}"
+        )
+    return tuple(sorted(tasks, key=lambda task: not task.labels))
 
 
 def _provenance(prepared: Prepared) -> dict[str, object]:

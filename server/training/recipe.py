@@ -55,16 +55,21 @@ class Recipe:
     """Stage 1: head and decoder learn the teacher's features at the cut."""
     tune_epochs: int = 24
     """Stage 2: everything, by task, distillation and rate."""
+    task_epochs: int = 20
+    """Of the tail of a task that is added to a finished bundle."""
     batch: int = 32
     teacher_rate: float = 6e-4
     match_rate: float = 2e-3
     tune_rate: float = 6e-4
     tail_rate: float = 2e-4
+    picture_rate: float = 2e-3
     weight_decay: float = 1e-2
     task_weight: float = 0.5
     distill_weight: float = 1.0
     distill_temperature: float = 2.0
     feature_weight: float = 0.5
+    picture_weight: float = 0.5
+    """Of the error of ``reconstruct``, where it is trained along with the others."""
     drop_groups: float = 0.2
     """Share of training frames that are cut after a random channel group."""
     mix: float = 0.5

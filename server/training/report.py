@@ -24,12 +24,13 @@ def write_report(built: Built, history: History, prepared: Prepared, path: Path)
     task = manifest.tasks[0].name
     parts = [
         cards(_headlines(manifest, task)),
-        *(section(f"Bytes and accuracy: {each.name}", _rate_accuracy(manifest, each.name)) for each in manifest.tasks),
+        *(section(f"Bytes and accuracy: {name}", _rate_accuracy(manifest, name)) for name in _classified(manifest)),
+        *(section(f"Bytes and likeness: {name}", _rate_psnr(manifest, name)) for name in manifest.modes[0].psnr_db),
         section("Training", *_curves(history), note="Means over the training images of each epoch."),
         section(
             "Every mode", _modes(manifest), note="Measured on the held-out images with the shipped graphs and frames."
         ),
-        *(section(f"Confusion: {each.name}", _confusion(built, prepared, each.name)) for each in manifest.tasks),
+        *(section(f"Confusion: {name}", _confusion(built, prepared, name)) for name in built.runs[0].logits),
     ]
     lead = (
         f"Trained by headwater on {manifest.created}: {manifest.data['train_images']} images to learn from, "
@@ -62,6 +63,18 @@ def _rate_accuracy(manifest: Manifest, task: str) -> str:
     return chart.svg(f"accuracy of {task} over bytes a frame, a line for each width")
 
 
+def _rate_psnr(manifest: Manifest, task: str) -> str:
+    chart = Chart("bytes a frame, header included", "PSNR, dB", log_x=True)
+    for width in manifest.widths:
+        modes = [mode for mode in manifest.modes if mode.width == width]
+        chart.line(f"width {width:g}", [mode.mean_bytes for mode in modes], [mode.psnr_db[task] for mode in modes])
+    return chart.svg(f"mean PSNR of {task} over bytes a frame, a line for each width")
+
+
+def _classified(manifest: Manifest) -> list[str]:
+    return [task.name for task in manifest.tasks if task.labels]
+
+
 def _curves(history: History) -> list[str]:
     figures = []
     for stage in dict.fromkeys(entry["stage"] for entry in history):
@@ -81,7 +94,7 @@ def _curves(history: History) -> list[str]:
 
 
 def _modes(manifest: Manifest) -> str:
-    names = [task.name for task in manifest.tasks]
+    names = _classified(manifest)
     head = [
         "mode",
         "width",
@@ -90,6 +103,7 @@ def _modes(manifest: Manifest) -> str:
         "p95 bytes",
         "head MMAC",
         *(f"{n} {m}" for n in names for m in ("acc.", "bal.", "AUROC")),
+        *(f"{n} PSNR dB" for n in manifest.modes[0].psnr_db),
     ]
     return table(head, [_mode_row(manifest, index, names) for index in range(len(manifest.modes))])
 
@@ -106,7 +120,7 @@ def _mode_row(manifest: Manifest, index: int, names: Sequence[str]) -> list[str]
     ]
     for name in names:
         row += [f"{mode.accuracy[name]:.1%}", f"{mode.balanced_accuracy[name]:.1%}", _rank_figure(mode.auroc.get(name))]
-    return row
+    return row + [f"{psnr_db:.1f}" for psnr_db in mode.psnr_db.values()]
 
 
 def _rank_figure(auroc: float | None) -> str:

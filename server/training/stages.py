@@ -16,6 +16,7 @@ Legend: B batch, C H W channels, height and width, K classes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,11 +25,12 @@ from torch.nn import functional
 from headwater.compression.slimmable import ConvNorm
 from headwater.server.training.lite import Lite0, normalise
 from headwater.server.training.loop import Stage
+from headwater.server.training.reconstruct import picture_loss
 from headwater.server.training.samples import augment, paste
 from headwater.server.training.student import Student
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from headwater.server.training.recipe import Recipe
     from headwater.server.training.samples import Samples
@@ -99,35 +101,57 @@ def tune_stage(
         images = augment(samples.images[indices], recipe.augmentation, generator)
         images, whole = paste(images, recipe.mix, generator)
         with torch.no_grad():
-            wanted = _intermediates(teacher, normalise(images))
+            wanted = intermediates(teacher, normalise(images))
         latents, modes, bits = _code_widths(student, images, generator)
         features = student.decoder(latents, modes)
         outputs = [tail.intermediate(features) for tail in student.typed_tails()]
-        task = _task_loss([logits[whole] for _, logits in outputs], samples, indices[whole], recipe, weights)
-        distill, error = torch.zeros(()), torch.zeros(())
-        for (last, logits), (last_wanted, logits_wanted) in zip(outputs, wanted, strict=True):
-            error = error + _relative_error(last, last_wanted).mean()
-            distill = distill + _distillation(logits, logits_wanted, recipe.distill_temperature)
-        loss = (
-            recipe.task_weight * task
-            + recipe.distill_weight * distill
-            + recipe.feature_weight * error
-            + _rate(bits, modes, recipe)
-        )
-        figures = {
-            "task": task.item(),
-            "distill": distill.item(),
-            "feature": error.item(),
-            "bytes": bits.mean().item() / 8,
-        }
+        learnt = Learnt(samples, indices, whole)
+        loss, figures = answers_loss(outputs, wanted, learnt, recipe, weights)
+        loss = loss + _rate(bits, modes, recipe)
+        figures["bytes"] = bits.mean().item() / 8
+        if student.picture is not None:
+            error = picture_loss(student.picture(features), images)
+            loss = loss + recipe.picture_weight * error
+            figures["picture"] = error.item()
         return loss, figures
 
     groups = [
         *_codec_groups(student, recipe.tune_rate),
         {"params": list(student.tails.parameters()), "lr": recipe.tail_rate},
     ]
+    if student.picture is not None:
+        groups.append({"params": list(student.picture.parameters()), "lr": recipe.picture_rate})
     optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
     return Stage("tune", recipe.tune_epochs, student, optimizer, step)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a batch of the last stage is learnt from."""
+
+    samples: Samples
+    indices: torch.Tensor
+    """Of the batch's images, [B]."""
+    whole: torch.Tensor
+    """Images without a pasted rectangle, whose labels are known, bool [B]."""
+
+
+def answers_loss(
+    outputs: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    wanted: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    learnt: Learnt,
+    recipe: Recipe,
+    weights: Sequence[torch.Tensor],
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Task, distillation and feature error of the tails' :meth:`Tail.intermediate` against the teacher's."""
+    known = [logits[learnt.whole] for _, logits in outputs]
+    task = _task_loss(known, learnt.samples, learnt.indices[learnt.whole], recipe, weights)
+    distill, error = torch.zeros(()), torch.zeros(())
+    for (last, logits), (last_wanted, logits_wanted) in zip(outputs, wanted, strict=True):
+        error = error + _relative_error(last, last_wanted).mean()
+        distill = distill + _distillation(logits, logits_wanted, recipe.distill_temperature)
+    loss = recipe.task_weight * task + recipe.distill_weight * distill + recipe.feature_weight * error
+    return loss, {"task": task.item(), "distill": distill.item(), "feature": error.item()}
 
 
 @torch.no_grad()
@@ -142,12 +166,27 @@ def recalibrate(student: Student, samples: Samples, recipe: Recipe) -> None:
             student.head(normalise(images), width)
     student.head.eval()
     generator = torch.Generator().manual_seed(recipe.seed)
-    for images in _averaged(student.tails, samples):
+
+    def features(images: torch.Tensor) -> torch.Tensor:
         latents, modes, _ = _code_widths(student, images, generator)
-        features = student.decoder(latents, modes)
-        for tail in student.typed_tails():
-            tail(features)
+        decoded: torch.Tensor = student.decoder(latents, modes)
+        return decoded
+
+    recalibrate_tails(student.tails, samples, features)
     student.eval()
+
+
+@torch.no_grad()
+def recalibrate_tails(
+    tails: torch.nn.ModuleList, samples: Samples, features: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    """The same for tails alone, which read the features [B, F, H, W] that a function gives for images."""
+    tails.train()
+    for images in _averaged(tails, samples):
+        seen = features(images)
+        for tail in tails:
+            tail(seen)
+    tails.eval()
 
 
 def _averaged(module: torch.nn.Module, samples: Samples, width: float = 1.0) -> Iterator[torch.Tensor]:
@@ -189,7 +228,8 @@ def _code_widths(
     return torch.cat(latents), torch.cat(modes), torch.cat(bits)
 
 
-def _intermediates(teacher: Lite0, x: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def intermediates(teacher: Lite0, x: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The last feature map and the logits of every task."""
     features = teacher.features(x)
     return [tail.intermediate(features) for tail in teacher.typed_tails()]
 

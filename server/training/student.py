@@ -23,6 +23,7 @@ from headwater.compression.entropy import FactorizedPrior, GainUnit, round_strai
 from headwater.compression.errors import SettingsError
 from headwater.compression.slimmable import ConvNorm, InvertedResidual
 from headwater.server.training.lite import Lite0, Tail, normalise
+from headwater.server.training.reconstruct import RECONSTRUCT, Reconstructor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,6 +65,10 @@ class Student(nn.Module):
         features = blocks[-1].project.conv.out_channels
         self.decoder = Decoder(recipe.latent_channels, features, modes)
         self.tails = nn.ModuleList(copy.deepcopy(tail) for tail in teacher.tails)
+        doublings = sum(layer.stride == 2 for layer in (stem, *(block.depthwise for block in blocks)))
+        wanted = RECONSTRUCT.name in recipe.tasks
+        self.picture = Reconstructor(features, stem.conv.in_channels, doublings) if wanted else None
+        """The tail of ``reconstruct``, where the recipe has that task."""
         group_of = torch.bucketize(torch.arange(recipe.latent_channels), torch.tensor(recipe.group_ends), right=True)
         self.group_of: torch.Tensor
         self.register_buffer("group_of", group_of, persistent=False)
@@ -107,9 +112,7 @@ class Student(nn.Module):
 
     def sample_groups(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Random numbers of channel groups [count]: all, but for a share of cut frames."""
-        groups = self.recipe.groups
-        cut = torch.rand(count, generator=generator) < self.recipe.drop_groups
-        return torch.where(cut, torch.randint(1, groups + 1, (count,), generator=generator), groups)
+        return random_groups(self.recipe, count, generator)
 
     def code(self, images: torch.Tensor, width: float, mode: torch.Tensor, groups: torch.Tensor) -> Coded:
         """Run the head on pixels [B, C_in, H_in, W_in] and quantise; ``mode`` [B] must be of that width."""
@@ -118,6 +121,12 @@ class Student(nn.Module):
         bits = (self.prior.bits(scaled, mode) * kept).sum(dim=1)
         latent = self.gains.unscale(round_straight_through(scaled), mode)
         return Coded(latent * kept[:, :, None, None], bits)
+
+
+def random_groups(recipe: Recipe, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Random numbers of channel groups [count]: all, but for a share of cut frames."""
+    cut = torch.rand(count, generator=generator) < recipe.drop_groups
+    return torch.where(cut, torch.randint(1, recipe.groups + 1, (count,), generator=generator), recipe.groups)
 
 
 def _with_widths(layer: ConvNorm, widths: Sequence[float]) -> ConvNorm:

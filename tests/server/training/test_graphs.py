@@ -9,6 +9,7 @@ from headwater.compression.image import InputSpec
 from headwater.server.training import graphs
 from headwater.server.training.lite import Lite0, load_pretrained, normalise
 from headwater.server.training.recipe import Recipe
+from headwater.server.training.reconstruct import Reconstructor
 from headwater.server.training.student import Student
 
 SPEC = InputSpec("L", 64, 64)
@@ -77,6 +78,30 @@ def test_tail_within_the_rounding_of_its_stored_weights(student: Student) -> Non
     got = _run(data, {"features": features.numpy()})
     assert np.abs(got - wanted).max() < 0.05 * np.abs(wanted).max() + 0.05
     assert len(data) < 4_500_000, "large weights are stored in 8 bits"
+
+
+@pytest.mark.parametrize(("channels", "doublings"), [(1, 4), (3, 2)])
+def test_a_picture_within_the_rounding_of_its_stored_weights(channels: int, doublings: int) -> None:
+    torch.manual_seed(0)
+    model = Reconstructor(80, channels, doublings)
+    features = 9 * torch.randn(2, 80, 8, 8)
+    data, graph = graphs.picture_graph(model, 80, 8)
+    with torch.no_grad():
+        wanted = model(features).clamp(0, 255).numpy()
+    got = _run(data, {"features": features.numpy()})
+    side = 8 << doublings
+    assert got.shape == (2, channels, side, side)
+    assert wanted.std() > 5
+    assert np.abs(got - wanted).mean() < 0.02 * wanted.std()
+    assert graph.macs < 60e6
+
+
+def test_a_head_takes_many_images_at_a_time_as_it_takes_one(student: Student) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (3, *SPEC.shape), dtype=np.uint8)
+    data, _ = graphs.head_graph(student.head, 0.5, SPEC)
+    together = _run(graphs.with_batch(data), {"image": images})
+    alone = np.concatenate([_run(data, {"image": image[np.newaxis]}) for image in images])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
 def test_local_is_the_unsplit_network(image: np.ndarray) -> None:

@@ -79,7 +79,7 @@ def test_every_gain_of_a_width_costs_more_than_the_one_below(trained: tuple[Path
 
 
 def test_unknown_tasks_are_named() -> None:
-    with pytest.raises(DataError, match="has no task colour; it has defect, cell_type"):
+    with pytest.raises(DataError, match="has no task 'colour'; it has defect, cell_type, reconstruct"):
         prepare("solar", Recipe(colour="L", side=32, tasks=("colour",)))
 
 
