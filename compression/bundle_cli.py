@@ -22,6 +22,7 @@ BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bund
 @app.command()
 def show(
     path: BundleArgument,
+    cuts: Annotated[bool, typer.Option("--cuts", help="Also print what is left of frames that are cut.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON instead.")] = False,
 ) -> None:
     """Print what a bundle is, and its modes with their bytes, accuracy, multiply-adds and parameters."""
@@ -31,7 +32,8 @@ def show(
     if as_json:
         typer.echo(json.dumps({"id": bundle.id.hex(), **json.loads(bundle.manifest_bytes)}, indent=2))
     else:
-        Console().print(Group(_facts(bundle), _modes(bundle.manifest), _unbalanced(bundle.manifest)))
+        more = [_cuts(bundle.manifest)] if cuts else []
+        Console().print(Group(_facts(bundle), _modes(bundle.manifest), _unbalanced(bundle.manifest), *more))
 
 
 @app.command()
@@ -157,6 +159,24 @@ def _unbalanced(manifest: "Manifest") -> Table:
             auroc = mode.auroc.get(task.name)
             cells += [_percent(mode.balanced_accuracy.get(task.name)), "-" if auroc is None else f"{auroc:.3f}"]
         table.add_row(*cells, end_section=mode is [each for each in manifest.modes if each.width == mode.width][-1])
+    return table
+
+
+def _cuts(manifest: "Manifest") -> "Table | Text":
+    """Lay out what each mode yields when only its first channel groups arrive, a row a cut."""
+    if not any(mode.cuts for mode in manifest.modes):
+        return Text("Cut frames: this bundle does not say what they yield; build it again with `headwater train`.")
+    tasks = [task for task in manifest.tasks if task.labels]
+    names = [f"{task.name}\nright %" for task in tasks]
+    table = _table("Cut frames", "mode", "width", "gain", "groups", "mean\nbytes", *names)
+    for mode in manifest.modes:
+        whole = ("all", mode.mean_bytes, mode.accuracy)
+        rows = [*((f"{cut.groups}", cut.mean_bytes, cut.accuracy) for cut in mode.cuts), whole]
+        for groups, mean_bytes, accuracy in rows:
+            first = groups == rows[0][0]
+            named = (f"{mode.index}", f"{mode.width:g}", f"{mode.gain}") if first else ("", "", "")
+            right = (_percent(accuracy.get(task.name)) for task in tasks)
+            table.add_row(*named, groups, f"{mean_bytes:.1f}", *right, end_section=groups == "all")
     return table
 
 

@@ -15,6 +15,7 @@ import torch
 from headwater.compression.bundle import Bundle, to_safetensors
 from headwater.compression.manifest import LatentSpec, Manifest, Mode, Task, head_file
 from headwater.compression.tables import PriorTables
+from headwater.server.training.cuts import with_cuts
 from headwater.server.training.graphs import Graph, decoder_graph, head_graph, local_graph, picture_graph, tail_graph
 from headwater.server.training.lite import normalise
 from headwater.server.training.measure import Bench, ModeRun, local_logits
@@ -87,7 +88,8 @@ def build(
     runs = tuple(bench.run(mode) for mode in modes)
     files["golden.safetensors"] = to_safetensors(golden(bench, runs))
     labels = {name: label.numpy() for name, label in test.labels.items()}
-    measured_modes = tuple(measured(mode, run, labels) for mode, run in zip(modes, runs, strict=True))
+    scored = (measured(mode, run, labels) for mode, run in zip(modes, runs, strict=True))
+    measured_modes = tuple(with_cuts(mode, bench, labels) for mode in scored)
     first = tasks[0].name
     local = score(local_logits(draft, images), labels[first])
     figures = {"test_images": len(test), "local": {first: dataclasses.asdict(local)}}

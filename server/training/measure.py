@@ -8,8 +8,9 @@ Legend: N images, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 import onnxruntime as ort
@@ -55,6 +56,12 @@ class Bench:
         self.tasks = tuple(tasks) or bundle.manifest.tasks
         self.tails = {task.name: session(bundle.read(task.tail_file)) for task in self.tasks}
         self._latents: dict[float, NDArray[np.float32]] = {}
+
+    def only(self, tasks: Sequence[Task]) -> Self:
+        """The same bench, with what it has loaded and computed, for these of its tasks only."""
+        fewer = copy.copy(self)
+        fewer.tasks = tuple(tasks)
+        return fewer
 
     def latents(self, width: float) -> NDArray[np.float32]:
         """Output of the head of a width for every image, float32 [N, C_w, H, W]."""

@@ -1,5 +1,6 @@
 """The command line: what each command prints, and how every kind of mistake ends."""
 
+import dataclasses
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from headwater.compression import cli, settings
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError, HeadwaterError, SettingsError, SignatureError
+from headwater.compression.manifest import Cut
 
 WIDE = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 
@@ -90,6 +92,28 @@ def test_bundle_show_prints_the_modes(saved: Path, tiny_bundle: Bundle) -> None:
         )
     for task in tiny_bundle.manifest.tasks:
         assert ", ".join(task.labels) in output
+
+
+def test_bundle_show_prints_what_is_left_of_cut_frames(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    manifest = tiny_bundle.manifest
+    modes = [
+        dataclasses.replace(
+            mode, cuts=(Cut(1, 10 + mode.index, {"shape": 0.5, "bright": 0.625}), Cut(2, 30, {"shape": 0.75}))
+        )
+        for mode in manifest.modes
+    ]
+    files = {name: tiny_bundle.read(name) for name in manifest.files}
+    saved = Bundle.build(dataclasses.replace(manifest, modes=tuple(modes)), files).save(tmp_path / "cut")
+    assert "Cut frames" not in run("bundle", "show", saved)
+    output = run("bundle", "show", "--cuts", saved)
+    for mode in modes:
+        one = rf" {mode.index} +{mode.width:g} +{mode.gain} +1 +{10 + mode.index}\.0 +50\.0 +62\.5 *\n"
+        two, whole = r" +2 +30\.0 +75\.0 +- *\n", rf" +all +{mode.mean_bytes:.1f} +{100 * mode.accuracy['shape']:.1f} "
+        assert re.search(one + two + whole, output)
+
+
+def test_a_bundle_without_measured_cuts_says_so(saved: Path) -> None:
+    assert "Cut frames: this bundle does not say what they yield" in run("bundle", "show", "--cuts", saved)
 
 
 def test_bundle_show_as_json_is_the_manifest(saved: Path, tiny_bundle: Bundle) -> None:

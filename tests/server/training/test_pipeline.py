@@ -54,6 +54,10 @@ def test_train_writes_a_bundle_that_loads_and_answers(trained: tuple[Path, str],
     labels = prepared.test.labels["class"].numpy()
     assert score(run.logits["class"], labels).accuracy == pytest.approx(best.accuracy["class"], abs=1e-5)
     assert run.sizes.mean() == pytest.approx(best.mean_bytes, abs=0.01)
+    assert [cut.groups for cut in best.cuts] == [1, 2, 3]
+    cut = Bench(bundle, prepared.test.images.numpy()).run(best, groups=2)
+    assert score(cut.logits["class"], labels).accuracy == pytest.approx(best.cuts[1].accuracy["class"], abs=1e-5)
+    assert cut.sizes.mean() == pytest.approx(best.cuts[1].mean_bytes, abs=0.01)
 
 
 def test_broken_files_are_reported_and_counted(trained: tuple[Path, str]) -> None:
@@ -67,6 +71,7 @@ def test_report_and_card_are_written_and_stand_alone(trained: tuple[Path, str]) 
     out, _ = trained
     page = (out.parent / "textures-report.html").read_text(encoding="utf-8")
     assert "<svg" in page
+    assert "Cut frames: class" in page
     assert 'src="http' not in page
     assert "Model card: textures" in (out / "MODEL_CARD.md").read_text(encoding="utf-8")
 
