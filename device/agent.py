@@ -218,7 +218,7 @@ class Agent:
             return self._learn(answered_here(picture, taken, self.manifest, decision, coded, number), None)
         deadline_ms = self.settings.deadline_ms
         give_up_s = None if deadline_ms is None else picture.taken_s + deadline_ms / 1e3
-        reply = await self.link.send(coded.data, tasks=self.settings.tasks, give_up_s=give_up_s)
+        reply = await self.link.send(coded.parts or coded.data, tasks=self.settings.tasks, give_up_s=give_up_s)
         return self._learn(answered(picture, taken, self.manifest, decision, coded, reply), reply)
 
     def _choose(self, taken_s: float) -> Decision:

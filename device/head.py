@@ -12,6 +12,7 @@ Letters: C_w channels of a mode's latent, H W the latent's sides.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ import onnxruntime as ort
 from headwater.compression.errors import BundleError
 from headwater.compression.frame import Frame
 from headwater.compression.manifest import head_file
+from headwater.compression.parts import Part, split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,6 +94,8 @@ class Coded:
     """Quantising, entropy coding and framing."""
     judged: Judged | None = None
     """What the local exit says, where there is one; if it has an answer, ``data`` is empty."""
+    parts: tuple[Part, ...] = ()
+    """The same frame in parts, where it is long enough for that."""
 
     @property
     def answers(self) -> Mapping[str, Result]:
@@ -102,14 +106,28 @@ class Coded:
 class FrameMaker:
     """Makes frames of pictures. One thread at a time; the heavy parts let other threads run."""
 
-    def __init__(self, bundle: Bundle, threads: int = 1, local_exit: LocalExit | None = None) -> None:
-        """Load the heads and tables; the bundle itself, with the server's graphs in it, can then be freed."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int = 1,
+        local_exit: LocalExit | None = None,
+        parts_above: int | None = None,
+    ) -> None:
+        """Load the heads and tables; the bundle itself, with the server's graphs in it, can then be freed.
+
+        Args:
+            bundle: the model.
+            threads: of the head's inference.
+            local_exit: answers pictures that need not be sent.
+            parts_above: give frames of more bytes than this in parts too; None for none.
+        """
         self.head = Head(bundle, threads)
         self.local_exit = local_exit
         self.groups = len(bundle.tables.group_ends)
         """G, the channel groups of a whole frame."""
         self._coder = bundle.coder()
         self._frames = bundle.frames()
+        self._parts_above = math.inf if parts_above is None else parts_above
 
     def make(self, picture: Image.Image, mode: int, groups: int | None = None, *, file: bool = False) -> Coded:
         """Code a picture, unless the local exit can answer it.
@@ -134,5 +152,8 @@ class FrameMaker:
         groups = self.groups if groups is None else groups
         frame = Frame(mode, groups, encoded.payload[: encoded.group_ends[groups - 1]])
         data = self._frames.pack_file(frame) if file else self._frames.pack(frame)
+        parts = split(self._frames, frame, encoded.group_ends) if len(data) > self._parts_above else []
         end = time.perf_counter()
-        return Coded(data, groups, prepare_ms, head_ms, (end - run) * 1e3, judged)
+        return Coded(
+            data, groups, prepare_ms, head_ms, (end - run) * 1e3, judged, tuple(parts) if len(parts) > 1 else ()
+        )

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeAlias
 
+    from headwater.compression.parts import Part
+
     Call: TypeAlias = grpc.aio.StreamStreamCall[pb.DeviceMessage, pb.ServerMessage]
 
 DEFAULT_HEARTBEAT_MS = 10_000
@@ -117,9 +119,17 @@ class Link:
             raise self.last_error or LinkError(f"no server answers at {self.server} within {timeout_s:g} s")
 
     async def send(
-        self, data: bytes, *, tasks: Sequence[str] = (), priority: int = 0, give_up_s: float | None = None
+        self,
+        data: bytes | Sequence[Part],
+        *,
+        tasks: Sequence[str] = (),
+        priority: int = 0,
+        give_up_s: float | None = None,
     ) -> Reply:
-        """Send a frame in the stream form and wait for its answer, across any number of connections.
+        """Send a frame in the stream form, or in parts, and wait for its answer, across any number of connections.
+
+        Parts are written one after the other, other messages between them; those that are not written when the answer
+        comes, or when the frame is given up, stay here.
 
         Cancelling the caller withdraws the frame. ``give_up_s``, by ``time.monotonic()``, ends the waiting with
         STATUS_EXPIRED. Raises :class:`LinkError` when the link is closed, and what the server said when it refuses
@@ -129,8 +139,9 @@ class Link:
             raise LinkError("the link is closed; open a new one")
         if self._runner.done() and self.last_error is not None:
             raise self.last_error
-        frame = pb.FeatureFrame(data=data, tasks=tasks, priority=priority)
-        outgoing = self.window.submit(frame, time.monotonic(), give_up_s)
+        whole, parts = (data, ()) if isinstance(data, bytes) else (b"", data)
+        frame = pb.FeatureFrame(data=whole, tasks=tasks, priority=priority)
+        outgoing = self.window.submit(frame, time.monotonic(), give_up_s, parts)
         self._wake.set()
         timer = self._give_up_at(outgoing)
         try:
@@ -180,11 +191,12 @@ class Link:
         async with self._channel(self.server) as channel:
             call = EdgeStub(channel).Stream()
             try:
+                began_s = time.monotonic()
                 async with asyncio.timeout(self.options.connect_timeout_s):
                     await _write(call, pb.DeviceMessage(hello=self._hello()))
                     first = await call.read()
                 if isinstance(first, pb.ServerMessage):
-                    self._greeted(first.welcome)
+                    self._greeted(first.welcome, time.monotonic() - began_s)
                     await self._exchange(call)
             finally:
                 self.connected.clear()
@@ -210,11 +222,11 @@ class Link:
             resume_from=self.window.resume_from,
         )
 
-    def _greeted(self, welcome: pb.Welcome) -> None:
+    def _greeted(self, welcome: pb.Welcome, greeting_s: float) -> None:
         self.welcome, self.mode_hint, self.last_error = welcome, None, None
         self.heard_s = time.monotonic()
         self.connections += 1
-        self.window.greeted(welcome.max_in_flight)
+        self.window.greeted(welcome.max_in_flight, greeting_s)
         self._control.clear()
         self.connected.set()
         _log.info("connected to %s", self.server)
@@ -251,6 +263,8 @@ class Link:
     def _next_message(self, now_s: float) -> pb.DeviceMessage | None:
         if self._control:
             return self._control.popleft()
+        if (part := self.window.next_part()) is not None:
+            return pb.DeviceMessage(frame=part)
         outgoing = self.window.next(now_s)
         return None if outgoing is None else pb.DeviceMessage(frame=outgoing.frame)
 

@@ -36,7 +36,8 @@ def load(bundle: Bundle | Path | str, settings: DeviceSettings) -> Loaded:
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
     for task in settings.tasks:
         bundle.task(task)
-    maker = FrameMaker(bundle, settings.threads, LocalExit.of(bundle, settings))
+    parts_above = settings.progressive_bytes if settings.progressive else None
+    maker = FrameMaker(bundle, settings.threads, LocalExit.of(bundle, settings), parts_above)
     return Loaded(maker, bundle.manifest, bundle.id, controller_for(bundle, settings))
 
 

@@ -41,7 +41,7 @@ def answered(
         width=mode.width,
         gain=mode.gain,
         groups=coded.groups,
-        bytes=len(coded.data),
+        bytes=reply.bytes_written or len(coded.data),
         attempts=reply.attempts,
         latency_ms=(time.monotonic() - picture.taken_s) * 1e3,
         prepare_ms=coded.prepare_ms,
@@ -49,10 +49,13 @@ def answered(
         code_ms=coded.code_ms,
         wait_ms=reply.wait_s * 1e3,
         round_trip_ms=(reply.round_trip_s or 0.0) * 1e3,
-        server=ServerTimes(timing.queue_us, timing.decode_us, timing.run_us, timing.batch, timing.queue_depth),
+        server=ServerTimes(
+            *(timing.queue_us, timing.decode_us, timing.run_us, timing.batch, timing.queue_depth, timing.collect_us)
+        ),
         results=found,
         truth=picture.truth,
         exit_ms=coded.judged.exit_ms if coded.judged is not None else 0.0,
+        groups_used=answer.groups_used,
     )
 
 
@@ -102,7 +105,8 @@ def observation(record: FrameRecord, reply: Reply | None) -> Observation:
         )
     return Observation(
         mode=record.mode,
-        sent_bytes=record.bytes,
+        # Of a frame in parts those that the answer needed: the others were not on the way for the whole time.
+        sent_bytes=reply.bytes_used or record.bytes,
         prepare_ms=record.prepare_ms,
         head_ms=record.head_ms,
         code_ms=record.code_ms,

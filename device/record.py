@@ -4,7 +4,7 @@ A line is written whole and handed to the system at once, so killing the agent l
 that ends in half a line is mended by the next writer and read without it. One line (wrapped here)::
 
     {"sequence": 7, "name": "cell0031.png", "taken": "2026-05-04T09:12:33.120+00:00", "source": "edge", "status": "ok",
-     "mode": 4, "width": 0.25, "gain": 0, "groups": 3, "bytes": 31, "attempts": 1,
+     "mode": 4, "width": 0.25, "gain": 0, "groups": 3, "bytes": 31, "attempts": 1, "groups_used": 3,
      "latency_ms": 9.6, "prepare_ms": 0.4, "head_ms": 0.5, "code_ms": 0.1, "wait_ms": 0.0, "round_trip_ms": 8.4,
      "server": {"queue_us": 40, "decode_us": 25, "run_us": 1100, "batch": 1, "queue_depth": 0},
      "results": {"defect": {"label": "intact", "score": 0.93}}, "truth": {"defect": "intact"}}
@@ -48,6 +48,8 @@ class ServerTimes:
     run_us: int = 0
     batch: int = 0
     queue_depth: int = 0
+    collect_us: int = 0
+    """Of a frame in parts: from its first part's arrival to its being queued. The link's time, so not in the total."""
 
     @property
     def total_ms(self) -> float:
@@ -75,9 +77,10 @@ class FrameRecord:
     width: float
     gain: int
     groups: int
-    """Channel groups that were sent."""
+    """Channel groups that were coded."""
     bytes: int
-    """Of the frame with its header; what gRPC, TCP and IP add is not counted. 0 where the device answered."""
+    """Of the frame with its header, of one in parts those parts that were written; what gRPC, TCP and IP add is not
+    counted. 0 where the device answered."""
     attempts: int
     """How often the frame was written; more than 1 after a broken connection or a full server."""
     latency_ms: float
@@ -96,6 +99,8 @@ class FrameRecord:
     """The right label of each task, where the source knew it."""
     exit_ms: float = 0.0
     """What the local exit took, where there is one."""
+    groups_used: int = 0
+    """Channel groups that the server answered from: fewer than coded where parts were late or damaged."""
 
     def __getitem__(self, task: str) -> Result:
         """The answer to a task; KeyError with the tasks there are."""

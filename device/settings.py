@@ -40,6 +40,10 @@ class DeviceSettings:
     """Use only this gain; 0 is the coarsest, with the fewest bytes."""
     deadline_ms: int | None = None
     """Time from a picture to its answer; a frame that is later is given up. Empty for no limit."""
+    progressive: bool = False
+    """Send long frames in parts: by the deadline, a slow link then gets an answer from what it has carried."""
+    progressive_bytes: int = 150
+    """Only frames of more bytes than this are sent in parts."""
     max_drop: float | None = None
     """Points of accuracy that may be lost by answering confident frames on the device; empty for sending all."""
     exit_score: ExitScore = "softmax"
@@ -59,6 +63,7 @@ class DeviceSettings:
         """Check the ranges."""
         between("threads", self.threads, 1, 64)
         between("window", self.window, 1, 1024)
+        between("progressive_bytes", self.progressive_bytes, 0, 1 << 21)
         between("retry_s", self.retry_s, 0.1, 3600)
         for key, value, least, most in (
             ("fps", self.fps, 0.001, 1000),

@@ -8,6 +8,9 @@ A server that says BUSY halves the window and holds all writing for as long as i
 every answer opens the window by one again. A frame with a deadline is reported as expired when it has passed; if it
 flies by then it keeps its place until the server answers or the connection ends, for it is still in the way.
 
+A frame in parts (compression/parts.py) flies from its first part on; the others follow for as long as somebody waits
+for the answer. Its deadline is told to the server shorter by what a first part and an answer take on the way.
+
 All times are those of ``time.monotonic()``, in seconds, and come from outside.
 """
 
@@ -16,14 +19,19 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from headwater.compression.parts import Part
 from headwater.protos import edge_pb2 as pb
 
 MAX_FAULTS = 3
 """How often a frame that the server fails on is tried."""
 LEAST_HOLD_S, LONGEST_HOLD_S = 0.02, 5.0
 LONGEST_DOUBLING = 8
+WAYS = 4
+"""Frames in parts that the time on the way is judged by: the slowest of them."""
 _AGAIN = {pb.STATUS_BUSY, pb.STATUS_DRAINING, pb.STATUS_INTERNAL, pb.STATUS_CANCELLED}
 """A frame answered so is sent again. CANCELLED: not by us, for then nobody waits; a server withdraws what it cannot
 deliver."""
@@ -43,6 +51,10 @@ class Reply:
     """From there to the answer; None if it was given up."""
     bytes_ahead: int
     """Own bytes that flew when it was written."""
+    bytes_written: int = 0
+    """Of the frame with its header, at its last writing: of a frame in parts those parts that were written."""
+    bytes_used: int = 0
+    """The same, of those parts that the answer was made from; 0 where the server does not say."""
 
 
 @dataclass
@@ -67,6 +79,7 @@ class Outgoing:
 
     sequence: int
     frame: pb.FeatureFrame = field(compare=False)
+    """Of a frame in parts, the first part."""
     future: asyncio.Future[Reply] = field(compare=False)
     give_up_s: float | None = field(compare=False)
     submitted_s: float = field(compare=False)
@@ -74,6 +87,15 @@ class Outgoing:
     attempts: int = field(default=0, compare=False)
     faults: int = field(default=0, compare=False)
     bytes_ahead: int = field(default=0, compare=False)
+    parts: Sequence[Part] = field(default=(), compare=False)
+    """Empty for a frame that is written whole."""
+    written: int = field(default=0, compare=False)
+    """Parts that have been written on this connection."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the frame with its headers, all parts together."""
+        return sum(len(part.data) for part in self.parts) or len(self.frame.data)
 
 
 class Window:
@@ -92,6 +114,14 @@ class Window:
         self._limit = float(size)
         self._hold_until_s = 0.0
         self._busy_in_a_row = 0
+        self._begun: deque[Outgoing] = deque()
+        self._ways_s: deque[float] = deque(maxlen=WAYS)
+        self._greeting_s = 0.0
+
+    @property
+    def way_s(self) -> float:
+        """What a first part takes to the server and its answer back, at the slow end of the last ones."""
+        return max(self._ways_s, default=self._greeting_s)
 
     @property
     def unanswered(self) -> int:
@@ -101,7 +131,7 @@ class Window:
     @property
     def bytes_flying(self) -> int:
         """Bytes of the frames that fly."""
-        return sum(len(outgoing.frame.data) for outgoing in self.flying.values())
+        return sum(outgoing.size for outgoing in self.flying.values())
 
     @property
     def resume_from(self) -> int:
@@ -113,11 +143,15 @@ class Window:
         self._sequence += 1
         return self._sequence
 
-    def submit(self, frame: pb.FeatureFrame, now_s: float, give_up_s: float | None = None) -> Outgoing:
-        """Number a frame and let it wait for its turn."""
+    def submit(
+        self, frame: pb.FeatureFrame, now_s: float, give_up_s: float | None = None, parts: Sequence[Part] = ()
+    ) -> Outgoing:
+        """Number a frame and let it wait for its turn; of a frame in parts, ``frame`` says all but the data."""
         frame.sequence = self.number()
+        if parts:
+            frame.data, frame.groups = parts[0].data, parts[-1].groups
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        outgoing = Outgoing(frame.sequence, frame, future, give_up_s, now_s)
+        outgoing = Outgoing(frame.sequence, frame, future, give_up_s, now_s, parts=parts)
         heapq.heappush(self._waiting, outgoing)
         return outgoing
 
@@ -132,20 +166,47 @@ class Window:
                 return outgoing
         return None
 
+    def next_part(self) -> pb.FeatureFrame | None:
+        """Take the next part of the frame that was begun first; None if all are written, or nobody waits for them."""
+        while self._begun:
+            outgoing = self._begun[0]
+            flies = self.flying.get(outgoing.sequence) is outgoing
+            if flies and not outgoing.future.done() and outgoing.written < len(outgoing.parts):
+                return self._part(outgoing)
+            self._begun.popleft()
+        return None
+
+    @staticmethod
+    def _part(outgoing: Outgoing) -> pb.FeatureFrame:
+        number = outgoing.written
+        outgoing.written += 1
+        data, groups = outgoing.parts[number].data, outgoing.frame.groups
+        return pb.FeatureFrame(sequence=outgoing.sequence, data=data, groups=groups, part=number)
+
     def _fly(self, outgoing: Outgoing, now_s: float) -> None:
         self.counts.resent += outgoing.attempts > 0
         outgoing.attempts += 1
         outgoing.bytes_ahead, outgoing.written_s = self.bytes_flying, now_s
+        if outgoing.parts:
+            self._begun.append(outgoing)
+            outgoing.written = 1
         if outgoing.give_up_s is not None:
-            outgoing.frame.deadline_ms = max(int((outgoing.give_up_s - now_s) * 1e3), 1)
+            # A whole frame that is late need not be run; parts are to be answered so early that the answer is in time.
+            way_s = self.way_s if outgoing.parts else 0.0
+            outgoing.frame.deadline_ms = max(int((outgoing.give_up_s - now_s - way_s) * 1e3), 1)
         self.flying[outgoing.sequence] = outgoing
 
     def held_for_s(self, now_s: float) -> float | None:
         """How long a waiting frame is held because the server was full; None if none is."""
         return self._hold_until_s - now_s if self._waiting and self._hold_until_s > now_s else None
 
-    def greeted(self, max_in_flight: int) -> None:
-        """Begin a connection whose server allows so many frames to fly (0: it does not say)."""
+    def greeted(self, max_in_flight: int, greeting_s: float = 0.0) -> None:
+        """Begin a connection whose server allows so many frames to fly (0: it does not say).
+
+        ``greeting_s``, from hello to welcome, stands for a first part's way and back until there has been one.
+        """
+        self._ways_s.clear()
+        self._greeting_s = greeting_s
         self._allowed = min(self._size, max_in_flight or self._size)
         self._limit = float(self._allowed)
         self.draining = False
@@ -160,6 +221,8 @@ class Window:
     def answered(self, answer: pb.Answer, now_s: float) -> bool:
         """Take an answer; True if it is the end of a frame's way."""
         outgoing = self.flying.pop(answer.sequence, None)
+        if outgoing is not None and outgoing.parts and answer.status == pb.STATUS_OK:
+            self._learn_way(outgoing, answer.timing, now_s)
         if outgoing is None or outgoing.future.done():
             self.counts.stray += 1
             return False
@@ -189,6 +252,10 @@ class Window:
         self._waiting.clear()
         self.flying.clear()
 
+    def _learn_way(self, outgoing: Outgoing, timing: pb.ServerTiming, now_s: float) -> None:
+        server_us = timing.collect_us + timing.queue_us + timing.decode_us + timing.run_us
+        self._ways_s.append(max(now_s - outgoing.written_s - server_us / 1e6, 0.0))
+
     def _again(self, outgoing: Outgoing, answer: pb.Answer, now_s: float) -> bool:
         """Prepare for sending a frame again; False if the server failed on it too often."""
         if answer.status == pb.STATUS_DRAINING:
@@ -212,4 +279,9 @@ class Window:
 
 def _reply(outgoing: Outgoing, answer: pb.Answer, written_s: float, round_trip_s: float | None) -> Reply:
     wait_s = written_s - outgoing.submitted_s
-    return Reply(answer, outgoing.attempts, wait_s, round_trip_s, outgoing.bytes_ahead)
+    if outgoing.parts:
+        written = sum(len(part.data) for part in outgoing.parts[: outgoing.written])
+        used = sum(len(part.data) for part in outgoing.parts if part.groups <= answer.groups_used)
+    else:
+        written = used = len(outgoing.frame.data) if outgoing.attempts else 0
+    return Reply(answer, outgoing.attempts, wait_s, round_trip_s, outgoing.bytes_ahead, written, used)

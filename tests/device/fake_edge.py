@@ -37,6 +37,9 @@ class FakeEdge(EdgeServicer):
     def __post_init__(self) -> None:
         self.changed = asyncio.Condition()
         self.contexts: list[grpc.aio.ServicerContext[pb.DeviceMessage, pb.ServerMessage]] = []
+        self.reads = asyncio.Event()
+        """While it is cleared nothing is read, so that a device can write no more than the connection's window."""
+        self.reads.set()
         self._break = asyncio.Event()
         self._writing = asyncio.Lock()
 
@@ -63,7 +66,7 @@ class FakeEdge(EdgeServicer):
                 task.cancel()
 
     async def _talk(self, context: grpc.aio.ServicerContext[pb.DeviceMessage, pb.ServerMessage]) -> None:
-        while isinstance(message := await context.read(), pb.DeviceMessage):
+        while await self.reads.wait() and isinstance(message := await context.read(), pb.DeviceMessage):
             if message.WhichOneof("kind") == "frame":
                 self.frames.append(message.frame)
                 if (answer := self.answer(message.frame)) is not None:
@@ -103,7 +106,7 @@ class FakeEdge(EdgeServicer):
 
 @asynccontextmanager
 async def serving(edge: FakeEdge) -> AsyncIterator[FakeEdge]:
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=(("grpc.http2.bdp_probe", 0),))  # as the real one: windows do not grow
     add_EdgeServicer_to_server(edge, server)
     edge.port = server.add_insecure_port(f"127.0.0.1:{edge.port}")
     await server.start()

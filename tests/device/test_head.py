@@ -9,6 +9,7 @@ from PIL import Image
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError
+from headwater.compression.parts import Joiner
 from headwater.device.head import FrameMaker, Head, session
 from tests import tiny
 
@@ -44,6 +45,25 @@ def test_frames_are_those_of_the_oracle(tiny_bundle: Bundle, maker: FrameMaker, 
     coded = maker.make(picture(7), mode)
     assert coded.data == tiny_bundle.frames().pack(tiny.frame(tiny_bundle, 7, mode))
     assert min(coded.prepare_ms, coded.head_ms, coded.code_ms) > 0
+
+
+def test_long_frames_are_given_in_parts_too(tiny_bundle: Bundle, maker: FrameMaker) -> None:
+    in_parts = FrameMaker(tiny_bundle, parts_above=60)
+    lengths = set()
+    for mode in range(16):
+        for groups in (1, 2, 3):
+            coded = in_parts.make(picture(7), mode, groups)
+            assert coded.data == maker.make(picture(7), mode, groups).data
+            assert coded.parts == () or len(coded.data) > 60
+            lengths.add(len(coded.parts))
+            if coded.parts:
+                joiner = Joiner(tiny_bundle.frames(), groups, 200)
+                for part in coded.parts:
+                    joiner.add(part.data)
+                assert joiner.frame == tiny.frame(tiny_bundle, 7, mode, groups)
+    assert lengths == {0, 2}
+    assert in_parts.make(picture(7), 15, file=True).parts
+    assert maker.make(picture(7), 15).parts == ()
 
 
 def test_fewer_groups_make_a_frame_that_decodes(tiny_bundle: Bundle, maker: FrameMaker) -> None:

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError, SettingsError
 from headwater.device.controller import FixedController, RateController
 from headwater.device.loaded import controller_for, load
 from headwater.device.settings import DeviceSettings
+from tests import tiny
 
 
 def test_a_bundle_or_its_path(tiny_bundle: Bundle, tmp_path: Path) -> None:
@@ -37,3 +39,13 @@ def test_the_exit_that_the_settings_ask_for(tiny_bundle: Bundle) -> None:
     assert loaded.maker.local_exit is not None
     with pytest.raises(SettingsError, match="ask for that task alone"):
         load(tiny_bundle, DeviceSettings(max_drop=1.0))
+
+
+def test_frames_in_parts_are_off_until_they_are_asked_for(tiny_bundle: Bundle) -> None:
+    picture = Image.fromarray(tiny.image(1)[0])
+    for settings, parts in (
+        (DeviceSettings(progressive_bytes=10), 0),
+        (DeviceSettings(progressive=True), 0),  # no frame of this bundle is as long as the default
+        (DeviceSettings(progressive=True, progressive_bytes=10), 2),
+    ):
+        assert len(load(tiny_bundle, settings).maker.make(picture, 15).parts) == parts

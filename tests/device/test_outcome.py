@@ -32,6 +32,17 @@ def test_a_frame_that_was_sent(tiny_bundle: Bundle) -> None:
     assert (told.prepare_ms, told.head_ms, told.code_ms, told.exit_ms) == (1.0, 2.0, 3.0, 0.25)
 
 
+def test_a_frame_in_parts_of_which_the_server_used_the_first(tiny_bundle: Bundle) -> None:
+    timing = pb.ServerTiming(queue_us=100, decode_us=200, run_us=700, collect_us=5000)
+    reply = Reply(pb.Answer(sequence=9, status=pb.STATUS_OK, groups_used=1, timing=timing), 1, 0.0, 0.02, 0, 25, 15)
+    coded = Coded(bytes(40), 3, 1.0, 2.0, 3.0)
+    record = answered(PICTURE, TAKEN, tiny_bundle.manifest, Decision(5), coded, reply)
+    assert (record.groups, record.groups_used, record.bytes) == (3, 1, 25)
+    assert (record.server.collect_us, record.server.total_ms) == (5000, 1.0)
+    told = observation(record, reply)
+    assert (told.sent_bytes, told.round_trip_ms, told.server_ms) == (15, 20.0, 1.0)
+
+
 def test_a_frame_that_was_given_up(tiny_bundle: Bundle) -> None:
     reply = Reply(pb.Answer(sequence=9, status=pb.STATUS_EXPIRED, detail="late"), 0, 0.5, None, 0)
     coded = Coded(b"frame", 3, 1.0, 2.0, 3.0)

@@ -17,7 +17,16 @@ def test_defaults_are_sound_and_every_key_is_explained() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("threads", 0), ("window", 0), ("retry_s", 0.0), ("fps", 0.0), ("count", 0), ("deadline_ms", 0), ("gain", -1)],
+    [
+        ("threads", 0),
+        ("window", 0),
+        ("retry_s", 0.0),
+        ("fps", 0.0),
+        ("count", 0),
+        ("deadline_ms", 0),
+        ("gain", -1),
+        ("progressive_bytes", -1),
+    ],
 )
 def test_out_of_range(key: str, value: object) -> None:
     with pytest.raises(SettingsError, match=f"{key} is {value}; it must be from"):
