@@ -47,6 +47,13 @@ def device(
     width: Annotated[float | None, typer.Option(help="Use only this width; a rule picks it otherwise.")] = None,
     gain: Annotated[int | None, typer.Option(help="Use only this gain, 0 for the fewest bytes.")] = None,
     deadline_ms: Annotated[int | None, typer.Option(help="Time from a picture to its answer.")] = None,
+    progressive: Annotated[
+        bool | None,
+        typer.Option("--progressive", help="Send long frames in parts: by the deadline what came is answered."),
+    ] = None,
+    progressive_bytes: Annotated[
+        int | None, typer.Option(help="Only frames of more bytes than this are sent in parts.")
+    ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(

@@ -42,6 +42,10 @@ def server(
     max_in_flight: Annotated[int | None, typer.Option(help="Frames of one device that may be unanswered.")] = None,
     max_streams: Annotated[int | None, typer.Option(help="Devices that may be connected.")] = None,
     max_frame_bytes: Annotated[int | None, typer.Option(help="The largest frame that is looked at.")] = None,
+    answer_partial_after_ms: Annotated[
+        int | None,
+        typer.Option(help="Answer a frame in parts without a deadline so long after its first part; else when whole."),
+    ] = None,
     heartbeat_ms: Annotated[int | None, typer.Option(help="How often a silent device has to be heard.")] = None,
     grace_s: Annotated[float | None, typer.Option(help="After SIGTERM, time for what is in flight.")] = None,
     log_level: Annotated[
