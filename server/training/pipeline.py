@@ -53,15 +53,23 @@ class Prepared:
 
 def prepare(source: str | Dataset, recipe: Recipe) -> Prepared:
     """Open, split and decode a data set; raises :class:`DataError` if a task of the recipe is not in it."""
-    dataset = source if isinstance(source, Dataset) else open_dataset(source)
-    tasks = _tasks(dataset, recipe)
+    dataset = opened(source)
+    return prepare_tasks(source if isinstance(source, str) else dataset.name, dataset, recipe, _tasks(dataset, recipe))
+
+
+def opened(source: str | Dataset) -> Dataset:
+    """The data set itself, or the one of that name."""
+    return source if isinstance(source, Dataset) else open_dataset(source)
+
+
+def prepare_tasks(source: str, dataset: Dataset, recipe: Recipe, tasks: tuple[Task, ...]) -> Prepared:
+    """Split and decode a data set for these tasks."""
     train, test = split(dataset, recipe.test_share, recipe.seed)
     if recipe.validation_share:
         train, test = split(train, recipe.validation_share, recipe.seed + 7)
     spec = InputSpec(recipe.colour, recipe.side, recipe.side)
     names = tuple(task.name for task in tasks if task.labels)
-    parts = (Samples.read(part, spec, names) for part in (train, test))
-    return Prepared(dataset.name if isinstance(source, Dataset) else source, dataset, spec, tasks, *parts)
+    return Prepared(source, dataset, spec, tasks, Samples.read(train, spec, names), Samples.read(test, spec, names))
 
 
 def train(prepared: Prepared, recipe: Recipe, work: Path, progress: Progress) -> tuple[Built, Run]:

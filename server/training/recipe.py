@@ -135,6 +135,22 @@ class Recipe:
         """As plain data."""
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Recipe:
+        """Read what :meth:`to_json` wrote; what a later version has added is as by default.
+
+        Raises :class:`SettingsError` for what this version does not know.
+        """
+        if not plain:
+            raise SettingsError("it names no recipe; only `headwater train` makes bundles that do")
+        if unknown := sorted(set(plain) - {field.name for field in dataclasses.fields(cls)}):
+            raise SettingsError(f"its recipe has settings that this version does not know: {', '.join(unknown)}")
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
+        }
+        values["augmentation"] = Augmentation(**plain.get("augmentation", {}))
+        return cls(**values)
+
 
 _SETTABLE = tuple(field.name for field in dataclasses.fields(Recipe) if field.name != "augmentation")
 

@@ -1,5 +1,6 @@
 """The whole way from images to a bundle, on data that a user could bring."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from headwater.compression.errors import DataError, SettingsError
 from headwater.server.training.cli import app
 from headwater.server.training.measure import Bench
 from headwater.server.training.metrics import score
-from headwater.server.training.pipeline import prepare, train
+from headwater.server.training.pipeline import prepare, publish, train
 from headwater.server.training.recipe import Recipe, recipe_for
+from tests.server.training.textures import RECIPE, textures
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +120,25 @@ def test_a_model_of_one_narrow_width_trains(folder: Path, tmp_path: Path) -> Non
         built, _ = train(prepared, recipe, tmp_path / "work", progress)
     assert built.bundle.manifest.widths == (0.25,)
     assert all(len(run.sizes) == len(prepared.test) for run in built.runs)
+
+
+def test_pictures_are_trained_along_with_labels(tmp_path: Path) -> None:
+    tasks = ("reconstruct", "texture")
+    recipe = dataclasses.replace(
+        RECIPE, tasks=tasks, widths=(1.0,), start_gains=(5.0,), rate_weights=(5e-5,), teacher_epochs=1
+    )
+    prepared = prepare(textures(32), recipe)
+    with Progress(disable=True) as progress:
+        built, run = train(prepared, recipe, tmp_path / "work", progress)
+    bundle = publish(built, run, prepared, tmp_path / "out")
+    assert [task.name for task in bundle.manifest.tasks] == ["texture", "reconstruct"], "the one with labels is first"
+    (mode,) = bundle.manifest.modes
+    assert set(mode.accuracy) == {"texture"}
+    pictures = Bench(bundle, prepared.test.images.numpy()).run(mode).psnr_db["reconstruct"]
+    assert pictures.mean() == pytest.approx(mode.psnr_db["reconstruct"], abs=0.01)
+    assert all("picture" in entry for entry in run.history if entry["stage"] == "tune")
+
+
+def test_pictures_alone_make_no_bundle() -> None:
+    with pytest.raises(DataError, match="name a task with labels too, such as texture"):
+        prepare(textures(), dataclasses.replace(RECIPE, tasks=("reconstruct",)))
