@@ -48,7 +48,7 @@ class Recipe:
     widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     start_gains: tuple[float, ...] = (0.6, 1.2, 2.4, 5.0, 10.0)
     """Gain of each quantisation step when training starts; they are learnt."""
-    rate_weights: tuple[float, ...] = (1.2e-3, 4e-4, 1.3e-4, 4.5e-5, 1.5e-5)
+    rate_weights: tuple[float, ...] = (3e-3, 1.2e-3, 5e-4, 1.8e-4, 5e-5)
     """Price of one bit in the loss, for each gain; the first gives the fewest bytes."""
     teacher_epochs: int = 16
     match_epochs: int = 8
@@ -57,6 +57,8 @@ class Recipe:
     """Stage 2: everything, by task, distillation and rate."""
     task_epochs: int = 20
     """Of the tail of a task that is added to a finished bundle."""
+    exit_epochs: int = 16
+    """Of the local exit, by far the shortest stage; 0 makes a bundle without one."""
     batch: int = 32
     teacher_rate: float = 6e-4
     match_rate: float = 2e-3
@@ -186,6 +188,7 @@ DIGITS = Recipe(
     teacher_epochs=3,
     match_epochs=2,
     tune_epochs=2,
+    exit_epochs=4,
     batch=64,
     teacher_rate=2e-3,
     augmentation=Augmentation(flip_horizontal=False, rotate_degrees=8.0, shift=0.08, scale=0.1),
