@@ -91,6 +91,18 @@ async def test_every_picture_gets_its_own_answer(
     assert lines[-1].startswith(f"{COUNT} of {COUNT} frames answered")
 
 
+async def test_frames_in_parts_get_their_own_answers(
+    server: ServerProcess, bundle: Path, photos: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    more = ("--progressive", "--progressive-bytes", "60", "--width", "1", "--gain", "3")
+    async with AgentProcess(*arguments(bundle, server.address, photos, tmp_path / "r.jsonl", *more)) as agent:
+        status, _, err = await agent.finish()
+    assert (status, err) == (0, "")
+    records = check(tmp_path / "r.jsonl", tiny_bundle)
+    assert {record.groups_used for record in records} == {3}
+    assert any(record.server.collect_us for record in records), "no frame came in parts"
+
+
 async def test_connections_cut_at_random_moments(
     server: ServerProcess, bundle: Path, photos: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:

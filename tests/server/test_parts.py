@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import grpc
@@ -12,7 +13,7 @@ from headwater.compression.bundle import Bundle
 from headwater.compression.parts import split
 from headwater.protos import edge_pb2 as pb
 from headwater.server import parts as server_parts
-from headwater.server.session import Session
+from headwater.server.session import Outbox, Session
 from tests import tiny
 from tests.server.edges import TIMEOUT_S, Edge, Talk, assert_answers, edge, until
 
@@ -326,6 +327,49 @@ async def test_a_stream_that_takes_over_begins_open_frames_again_and_the_old_one
             assert (await old.status())[0] == grpc.StatusCode.ABORTED
             await send(new, 1, [0, 1, 2])
             assert_answers(await new.answer(), tiny_bundle, 1, MODE)
+
+
+async def test_what_an_old_stream_still_brings_is_no_part_of_the_session() -> None:
+    async with edge() as server, Talk(server) as old:
+        newer = Outbox(4)
+        session_of(server).attach(newer, 0)  # as if a newer stream had just been greeted
+        await send(old, 1, [0, 1, 2])
+        await old.frame(2)
+        await old.send(pb.DeviceMessage(heartbeat=pb.Heartbeat(sent_unix_ms=5)))
+        assert (await old.read()).heartbeat.sent_unix_ms == 5
+        assert (len(session_of(server).parts), session_of(server).pending, len(newer)) == (0, {}, 0)
+        await old.goodbye()
+        assert await old.read() is grpc.aio.EOF
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_comes_in_whatever_order_every_frame_is_answered_and_nothing_stays(
+    tiny_bundle: Bundle, seed: int
+) -> None:
+    rng = random.Random(seed)
+    async with edge(max_in_flight=6, answer_partial_after_ms=1000) as server, Talk(server) as talk:
+        begun: set[int] = set()
+        for _ in range(300):
+            number, part = rng.randint(1, 60), rng.choice([0, 0, 1, 1, 2, 3])
+            if rng.random() < 0.1:
+                await talk.send(pb.DeviceMessage(cancel=pb.Cancel(sequence=number)))
+                continue
+            data = parts(tiny_bundle, number)[min(part, 2)]
+            data = damage(data) if rng.random() < 0.1 else data
+            deadline_ms = rng.choice([0, 1, 50, 60_000])
+            await talk.frame(number, data=data, groups=rng.choice([3, 3, 3, 2]), part=part, deadline_ms=deadline_ms)
+            begun |= {number} if part == 0 else set()
+        await talk.goodbye()
+        answered: set[int] = set()
+        while (message := await talk.read()) is not grpc.aio.EOF:
+            answer = message.answer
+            answered.add(answer.sequence)
+            if answer.status == pb.STATUS_OK:
+                assert_answers(answer, tiny_bundle, answer.sequence, MODE, answer.groups_used)
+        assert answered == begun
+        session = session_of(server)
+        assert (len(session.parts), session.pending, server.waiting) == (0, {}, 0)
+        assert len(session._answered) <= 6
 
 
 async def test_a_frame_that_was_answered_is_answered_from_memory_when_its_parts_come_again(
