@@ -1,160 +1,236 @@
-"""What a byte buys: every mode of a bundle beside JPEG and WebP, on the same held-out photographs.
+"""What a byte buys: every mode of a bundle beside image codecs and other split networks, on the same photographs.
 
-    python -m benchmarks.rate_accuracy [--bundle PATH] [--quick] [--json PATH]
+    python -m benchmarks.rate_accuracy                 # the committed claims of the study; a bundle measured now
+    python -m benchmarks.rate_accuracy --full          # the study itself: trains everything over 3 splits, many hours
+    python -m benchmarks.rate_accuracy --full --quick  # all pieces of it on a handful of images: that they run
+    python -m benchmarks.rate_accuracy --list          # its pieces, what is done, how long each takes
+    python -m benchmarks.rate_accuracy --plot docs/rate-accuracy.svg --table
 
-The bundle's held-out images go through each mode (heads, coder, frames, decoder and tails as shipped), and through
-every codec setting of :mod:`headwater.simulations.codecs` into the bundle's own unsplit network. Ours are bytes of
-whole frames, header included; those of codecs leave out what is the same in all files. One split of one data set: the
-standard error stands beside each accuracy.
+Training takes too long to be repeated in every run, so without ``--full`` the claims come from
+``benchmarks/results/rate_accuracy.json``, the committed results of the study; each says so, with date and commit. What
+needs no training is measured now, on the bundle that ships: its modes and cuts, image codecs read by its unsplit
+network, the multiply-adds of its heads; these claims end in "shipped bundle".
+
+The study resumes: each piece leaves a JSON in ``out/rate_accuracy`` and is skipped when that is there with the same
+settings, a piece that was stopped goes on from its last epoch, and several processes may share the work
+(``--seeds 1 --threads 1`` in one, ``--seeds 2 --threads 1`` in another). When the last piece is done the results file
+is written. The pieces are in :mod:`benchmarks.study`; the operating points are fixed in
+:mod:`benchmarks.study.stated`, and how equal accuracy is found in :mod:`benchmarks.study.arithmetic`.
+
+Ours are bytes of whole frames, header included; those of codecs leave out what is the same in all files.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from dataclasses import dataclass
+import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks import claims
+from benchmarks.entropic_student import encoder_macs
+from benchmarks.study import image_codecs, ours, runner, show
+from benchmarks.study.pieces import all_pieces, chosen
+from benchmarks.study.plan import CODECS, FULL, TINY
+from benchmarks.study.results import Results
+from benchmarks.study.stated import NAME, Statement
+from benchmarks.study.study import OURS, Study, write_json
 from headwater.compression.bundle import Bundle
 from headwater.compression.datasets import open_dataset, split
-from headwater.server.training.measure import Bench
 from headwater.simulations import codecs
+from headwater.simulations.codecs import Setting
 from headwater.simulations.demo import shipped_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from PIL import Image
 
-    from headwater.compression.manifest import Mode
-
-NAME = "rate_accuracy"
-TOLERANCE = 0.01
-"""A point: how far below ours a codec's accuracy may be and still count as the same."""
+RESULTS = Path(__file__).parent / "results" / "rate_accuracy.json"
+OUT = Path("out/rate_accuracy")
 QUICK_IMAGES = 48
-QUICK_QUALITIES = (25, 75)
-
-
-@dataclass(frozen=True)
-class Point:
-    """One mode on the held-out images."""
-
-    mode: Mode
-    mean_bytes: float
-    correct: NDArray[np.bool_]
-
-    @property
-    def accuracy(self) -> float:
-        """Share of right answers."""
-        return float(self.correct.mean())
+QUICK_PIECES = (OURS, "codec-webp", "tuned-webp-16")
+"""Of the study that ``--quick`` runs through on a handful of images; ``--full --quick`` runs all."""
+SCALES = (1.0, 0.75, 0.5, 0.25)
+QUALITIES = {"JPEG": (10, 25, 50, 75, 90), "WebP": (10, 25, 50, 75, 90), "AVIF": (20, 40, 60, 80)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print both tables, and state the claims."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--bundle", type=Path, default=None)
-    own, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
-    options = claims.options(__doc__, rest)
-    bundle = Bundle.load(shipped_bundle() if own.bundle is None else own.bundle)
-    pictures, labels = held_out(bundle, QUICK_IMAGES if options.quick else None)
-    points = measure(bundle, pictures, labels)
-    settings = codecs.grid(bundle.manifest.input)
-    if options.quick:
-        settings = [setting for setting in settings if setting.quality in QUICK_QUALITIES]
-    scored = codecs.score(bundle, pictures, labels.tolist(), settings=settings)
+    """Do what the command line asks for; the status is not 0 only where a piece could not be finished."""
+    own = _parser().parse_args(arguments)
+    options = claims.Options(own.quick, own.json)
+    torch.set_num_threads(own.threads)
+    study = Study(TINY, Path(f"{own.out}-quick"), own.threads) if options.quick else Study(FULL, own.out, own.threads)
+    try:
+        pieces = chosen(study.plan, own.pieces, own.seeds)
+    except ValueError as error:
+        _parser().error(str(error))
+    if own.list:
+        Console().print(show.listing(pieces, study))
+        return 0
+    if own.plot or own.table:
+        return _show(own)
+    if own.full:
+        return _full(study, pieces, own, options)
+    return _report(own, options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    about = (__doc__ or "").split("\n", maxsplit=1)[0]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rate_accuracy", description=about)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="a handful of images: that it runs; figures mean little")
+    add("--json", type=Path, metavar="PATH", help="merge the claims into this file (out/bench.json)")
+    add("--full", action="store_true", help="run the study: what is not done yet, of all pieces or those chosen")
+    add("--list", action="store_true", help="list the pieces, what is done, and how long each takes")
+    add("--pieces", type=lambda text: text.split(","), default=[], help="those whose names begin so: ours,tuned-webp")
+    add("--seeds", type=lambda text: [int(word) for word in text.split(",")], default=[], help="splits: 0,1,2")
+    add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of the arithmetic (default: all cores)")
+    add("--out", type=Path, default=OUT, help=f"folder of the study's checkpoints and pieces ({OUT})")
+    add("--results", type=Path, default=RESULTS, help="the results file, read or written")
+    add("--plot", type=Path, metavar="SVG", help="draw the results file's plot there")
+    add("--table", action="store_true", help="print the results file as Markdown")
+    add("--bundle", type=Path, default=None, help="the bundle that is measured now (the shipped one)")
+    return parser
+
+
+# ---------------------------------------------------------------- the study
+
+
+def _full(study: Study, pieces: Sequence[runner.Piece], own: argparse.Namespace, options: claims.Options) -> int:
+    """Run pieces; when all of the plan are done, write the results and state the claims."""
     console = Console()
-    console.print(_modes_table(points), _codecs_table(scored))
-    return claims.report("Rate and accuracy", state(points, scored), options)
+    with Progress(console=console) as progress:
+        left = runner.run(pieces, study, console, progress)
+    records = gathered(study)
+    everything = all_pieces(study.plan)
+    done = [piece for piece in everything if runner.state(piece, study) == "done"]
+    print(f"{len(done)} of {len(everything)} pieces are done, in {study.folder}")
+    if records.seeds:
+        path = study.folder / "results.json" if options.quick or len(done) < len(everything) else own.results
+        write_json(path, records.to_json())
+        print(f"wrote {path}")
+        claims.report("Rate and accuracy, the study", Statement(records, _whence(records)).all(), options)
+    return 1 if left else 0
 
 
-def held_out(bundle: Bundle, most: int | None) -> tuple[list[Image.Image], NDArray[np.int64]]:
-    """The images that the bundle did not learn from, split by the seed in its recipe, with labels of its first task."""
+def gathered(study: Study) -> Results:
+    """What is done and current, of the plan's pieces and of those made by name."""
+    pieces = {(piece.name, piece.seed): piece for piece in all_pieces(study.plan)}
+    records = []
+    for path in sorted(study.folder.glob("seed*/*.json")):
+        seed = int(path.parent.name.removeprefix("seed"))
+        extra = {piece.seed: piece for piece in image_codecs.named(study.plan, path.stem)}
+        piece = pieces.get((path.stem, seed)) or extra.get(seed)
+        if piece is not None and runner.state(piece, study) == "done":
+            records.append(study.record(path.stem, seed))
+    return Results(tuple(record for record in records if record))
+
+
+def _whence(results: Results) -> str:
+    ours = [record for record in results.records if record["piece"] == OURS]
+    commits = sorted({record["commit"] for record in ours})
+    return f"study of {max(record['date'] for record in results.records)}, recipe of commit {', '.join(commits)}"
+
+
+def _show(own: argparse.Namespace) -> int:
+    if not own.results.exists():
+        print(f"there is no {own.results}; run python -m benchmarks.rate_accuracy --full")
+        return 1
+    results = Results.load(own.results)
+    if own.plot:
+        own.plot.parent.mkdir(parents=True, exist_ok=True)
+        own.plot.write_text(show.plot(results), encoding="utf-8")
+    if own.table:
+        print(show.markdown(results, Statement(results, _whence(results)).all()))
+    return 0
+
+
+# ---------------------------------------------------------------- without training
+
+
+def _report(own: argparse.Namespace, options: claims.Options) -> int:
+    """State the committed claims, then what can be measured now."""
+    stated = committed(own.results)
+    if options.quick:
+        _try_pieces(own.threads)
+    bundle = Bundle.load(shipped_bundle() if own.bundle is None else own.bundle)
+    results = measured_now(bundle, QUICK_IMAGES if options.quick else None, own.threads, quick=options.quick)
+    Console().print(_modes_table(results))
+    now = Statement(results, "one split, measured now", ", shipped bundle").all()
+    stated += [claim for claim in now if claim.value is not None]
+    return claims.report("Rate and accuracy", stated, options)
+
+
+def committed(path: Path) -> list[claims.Claim]:
+    """The claims of the results file."""
+    if not path.exists():
+        reason = f"there is no {path.name} yet: run python -m benchmarks.rate_accuracy --full"
+        what = "bytes of the best image codec over ours, 3 splits"
+        return [claims.at_least(NAME, what, None, unit="x", target=30, peer=reason)]
+    results = Results.load(path)
+    return Statement(results, f"not measured now, {_whence(results)}").all()
+
+
+def _try_pieces(threads: int) -> None:
+    """Run some pieces of the study on a handful of images, in a folder that is thrown away; raises if one fails."""
+    if not QUICK_PIECES:
+        return
+    with tempfile.TemporaryDirectory() as folder, Progress() as progress:
+        study = Study(TINY, Path(folder), threads)
+        left = runner.run(chosen(TINY, QUICK_PIECES, [0]), study, Console(), progress)
+    assert not left, f"pieces of the study do not run: {', '.join(map(str, left))}"
+
+
+def measured_now(bundle: Bundle, most: int | None, threads: int, *, quick: bool) -> Results:
+    """Modes and cuts of a bundle, codecs read by its unsplit network, the head's cost: as pieces of a study are."""
+    images, labels, usual = held_out(bundle, most)
+    found: dict[str, dict[str, Any]] = {OURS: ours.measure(bundle, images, labels, usual)}
+    with Progress() as progress:
+        for codec in CODECS:
+            settings = _grid(bundle, codec, quick=quick)
+            rows = image_codecs.untouched(bundle, images, labels, settings, threads, progress)
+            found[f"codec-{codec.lower()}"] = rows
+    spec = bundle.manifest.input
+    macs = encoder_macs(spec.channels, spec.height)
+    found["entropic-macs"] = {"encoder_macs": macs.convolutions, "encoder_norm_macs": macs.normalisation}
+    made = {"seed": 0, "commit": runner.commit(), "date": datetime.now(UTC).date().isoformat(), "seconds": 0}
+    return Results(tuple({"piece": name, "result": result, **made} for name, result in found.items()))
+
+
+def _grid(bundle: Bundle, codec: codecs.Name, *, quick: bool) -> list[Setting]:
+    side = bundle.manifest.input.height
+    sides = [round(side * scale) for scale in SCALES]
+    qualities = QUALITIES[codec][1::2] if quick else QUALITIES[codec]
+    return [Setting(codec, one, one, quality) for one in sides for quality in qualities]
+
+
+def held_out(bundle: Bundle, most: int | None) -> tuple[NDArray[np.uint8], NDArray[np.int64], int]:
+    """Images [N, C, H, W] that the bundle did not learn from, labels [N] of its first task, its most frequent class."""
     recipe, data = bundle.manifest.recipe, bundle.manifest.data
-    _, test = split(open_dataset(data["name"]), recipe["test_share"], recipe["seed"])
-    items = test.items[: len(test.items) if most is None else most]
-    return [item.load() for item in items], test.labels(bundle.manifest.tasks[0].name)[: len(items)]
-
-
-def measure(bundle: Bundle, pictures: Sequence[Image.Image], labels: NDArray[np.int64]) -> list[Point]:
-    """Every mode on the same pictures."""
-    bench = Bench(bundle, np.stack([bundle.manifest.input.apply(picture) for picture in pictures]))
+    train, test = split(open_dataset(data["name"]), recipe["test_share"], recipe["seed"])
     task = bundle.manifest.tasks[0].name
-    runs = [(mode, bench.run(mode)) for mode in bundle.manifest.modes]
-    return [Point(mode, float(run.sizes.mean()), run.logits[task].argmax(axis=1) == labels) for mode, run in runs]
+    items = test.items[: len(test.items) if most is None else most]
+    images = np.stack([bundle.manifest.input.apply(item.load()) for item in items])
+    return images, test.labels(task)[: len(items)], int(np.bincount(train.labels(task)).argmax())
 
 
-def state(points: Sequence[Point], scored: Sequence[codecs.Scored]) -> list[claims.Claim]:
-    """The span of bytes, the loss to the unsplit network, and the saving against each codec at two operating points.
-
-    The points are set beforehand, not picked by how well they look: the coarsest gain of the widest head, and the
-    fewest bytes within a point of the unsplit network.
-    """
-    sizes = [point.mean_bytes for point in points]
-    best = max(points, key=lambda point: (point.accuracy, -point.mean_bytes))
-    untouched = scored[0].accuracy
-    span = max(sizes) / min(sizes)
-    lost = 100 * (untouched - best.accuracy)
-    best_text = f"accuracy lost by the best mode ({best.mean_bytes:.0f} bytes)"
-    coarse = next(point for point in points if point.mode.width == points[-1].mode.width)
-    faithful = [point for point in points if point.accuracy >= untouched - TOLERANCE]
-    stated = [
-        claims.at_least(NAME, "largest over smallest mean frame of a bundle", span, unit="x", target=8, peer="itself"),
-        claims.at_most(NAME, best_text, lost, unit="points", target=1, peer=f"its unsplit network, {untouched:.1%}"),
-        *_savings("widest head, coarsest gain", coarse, scored, target=10),
-    ]
-    if faithful:
-        frugal = min(faithful, key=lambda point: point.mean_bytes)
-        stated += _savings("within a point of the unsplit network", frugal, scored, target=30)
-    return stated
-
-
-def _savings(where: str, point: Point, scored: Sequence[codecs.Scored], target: float) -> list[claims.Claim]:
-    """How many times our bytes each codec needs to be as accurate, or at most a point less."""
-    stated = []
-    for codec in ("WebP", "JPEG"):
-        peer = codecs.cheapest(scored, codec, point.accuracy, TOLERANCE)
-        if peer is None:
-            ratio, text = None, f"no {codec} setting comes within a point of {point.accuracy:.1%}"
-        else:
-            ratio = float(peer.sizes.mean()) / point.mean_bytes
-            text = f"{peer.setting}, {peer.sizes.mean():.0f} bytes, {peer.accuracy:.1%}, read by the unsplit network"
-        what = f"{codec} bytes over ours, {where} ({point.mean_bytes:.0f} bytes, {point.accuracy:.1%})"
-        stated.append(claims.at_least(NAME, what, ratio, unit="x", target=target, peer=text))
-    return stated
-
-
-def _modes_table(points: Sequence[Point]) -> Table:
-    table = Table(title="Modes", title_justify="left")
-    for column in ("mode", "width", "gain", "bytes", "accuracy", "std. error"):
+def _modes_table(results: Results) -> Table:
+    table = Table(title="Modes of the shipped bundle", title_justify="left")
+    for column in ("mode", "bytes", "accuracy", "std. error"):
         table.add_column(column, justify="right")
-    for point in points:
-        error = codecs.standard_error(point.accuracy, len(point.correct))
-        mode = point.mode
-        row = (
-            mode.index,
-            f"{mode.width:g}",
-            mode.gain,
-            f"{point.mean_bytes:.1f}",
-            f"{point.accuracy:.1%}",
-            f"{error:.1%}",
-        )
-        table.add_row(*map(str, row))
-    return table
-
-
-def _codecs_table(scored: Sequence[codecs.Scored]) -> Table:
-    table = Table(title="Image codecs, read by the unsplit network", title_justify="left")
-    for column in ("setting", "bytes", "accuracy"):
-        table.add_column(column, justify="right")
-    for one in scored:
-        table.add_row(str(one.setting or "nothing lost"), f"{one.sizes.mean():.0f}", f"{one.accuracy:.1%}")
+    for mode in results.modes(results.seeds):
+        error = codecs.standard_error(mode.accuracy, len(mode.correct[0]))
+        table.add_row(mode.label, f"{mode.size:.1f}", f"{mode.accuracy:.1%}", f"{error:.1%}")
     return table
 
 

@@ -20,6 +20,14 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 _WIDTH, _HEIGHT = 640, 340
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 14, 46
 
+_LEGEND_COLUMNS, _LEGEND_ROW = 3, 20
+_FILE_STYLE = """
+text { font: 12px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1c2330 } .soft { fill: #5b6575 }
+.grid { stroke: #d9dee6 } .paper { fill: #f6f8fa }
+@media (prefers-color-scheme: dark) {
+ text { fill: #e6eaf0 } .soft { fill: #9aa5b5 } .grid { stroke: #333c49 } .paper { fill: #1a2028 } }
+"""
+
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2330; --soft: #5b6575; --line: #d9dee6; --paper: #fff; --card: #f6f8fa }
 @media (prefers-color-scheme: dark) {
@@ -106,18 +114,33 @@ class Chart:
         """The chart as an SVG element in a figure, with its description as text for a screen reader."""
         if not self._series:
             return "<p>no data</p>"
+        label = html.escape(description)
+        opened = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" role="img" aria-label="{label}">'
+        return f"<figure>{opened}{self._content()}</svg>{_legend(self._series)}</figure>"
+
+    def file(self, title: str, description: str) -> str:
+        """The chart as an SVG file of its own, legend inside, for a page that shows it as a picture."""
+        rows = -(-len(self._series) // _LEGEND_COLUMNS)
+        height = _HEIGHT + _LEGEND_ROW * rows + 8
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
+            f'aria-labelledby="title text">\n<title id="title">{html.escape(title)}</title>\n'
+            f'<desc id="text">{html.escape(description)}</desc>\n<style>{_FILE_STYLE}</style>\n'
+            f'<rect class="paper" width="{_WIDTH}" height="{height}" rx="8"/>\n{self._content()}\n'
+            + "\n".join(_entry(index, series.name) for index, series in enumerate(self._series))
+            + "\n</svg>\n"
+        )
+
+    def _content(self) -> str:
         x_ticks = _ticks([x for s in self._series for x in s.xs], log=self.log_x)
         y_ticks = _ticks([y for s in self._series for y in s.ys], log=False)
-        label = html.escape(description)
         parts = [
-            f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" role="img" aria-label="{label}">',
             *(self._x_tick(tick, x_ticks) for tick in x_ticks),
             *(self._y_tick(tick, y_ticks) for tick in y_ticks),
             self._axis_labels(),
             *(self._draw(index, series, x_ticks, y_ticks) for index, series in enumerate(self._series)),
-            "</svg>",
         ]
-        return f"<figure>{''.join(parts)}{_legend(self._series)}</figure>"
+        return "".join(parts)
 
     def _axis_labels(self) -> str:
         x, y = (_LEFT + _WIDTH - _RIGHT) / 2, (_TOP + _HEIGHT - _BOTTOM) / 2
@@ -185,6 +208,14 @@ def _legend(series: Sequence[_Series]) -> str:
         for index, one in enumerate(series)
     ]
     return f"<figcaption>{' &#8194; '.join(keys)}</figcaption>"
+
+
+def _entry(index: int, name: str) -> str:
+    """One line of the legend of a file, below the chart."""
+    row, column = divmod(index, _LEGEND_COLUMNS)
+    x, y = _LEFT + column * (_WIDTH - _LEFT) / _LEGEND_COLUMNS, _HEIGHT + _LEGEND_ROW * row + 6
+    text = f'<text x="{x + 12:.0f}" y="{y + 4}">{html.escape(name)}</text>'
+    return _marker(index, x, y, COLOURS[index % len(COLOURS)], name) + text
 
 
 def _ticks(values: Sequence[float], *, log: bool) -> list[float]:

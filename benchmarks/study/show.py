@@ -1,0 +1,116 @@
+"""The study's results for people: the plot of the README, its table, and the list of pieces."""
+
+from __future__ import annotations
+
+import math
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from benchmarks.study.arithmetic import Series, cheapest, hull
+from benchmarks.study.plan import CODECS
+from benchmarks.study.runner import Piece, state
+from headwater.server.charts import Chart
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from benchmarks.claims import Claim
+    from benchmarks.study.results import Results
+    from benchmarks.study.study import Study
+
+
+def plot(results: Results) -> str:
+    """Accuracy over bytes, as an SVG file: ours, codecs read by both teachers, the other peers; means over splits."""
+    seeds = results.seeds
+    chart = Chart("bytes a picture, headers of ours included", "accuracy", log_x=True, percent_y=True)
+    _line(chart, "ours, one bundle", hull(results.modes(seeds)))
+    untouched, tuned = results.seeds_of("codec-"), results.seeds_of("tuned-")
+    _line(chart, "best codec, teacher untouched", hull(results.rows("codec-", untouched)))
+    for codec in CODECS:
+        _line(chart, f"{codec}, teacher tuned", hull(_of(results.rows("tuned-", tuned), codec)))
+    _line(chart, "Entropic Student", hull(results.rows("entropic-", results.seeds_of("entropic-"))))
+    zstd = results.rows("zstd", results.seeds_of("zstd"))
+    chart.points("zstd on 8 bits", [row.size for row in zstd], [row.accuracy for row in zstd])
+    teacher = results.teacher(seeds)
+    lowest = min(mode.size for mode in results.modes(seeds))
+    chart.line("teacher, nothing lost", [lowest, teacher.size], [teacher.accuracy, teacher.accuracy])
+    return chart.file(
+        "What a byte buys", f"accuracy over bytes a picture, means over {len(seeds)} splits of solar cells"
+    )
+
+
+def _line(chart: Chart, name: str, series: Sequence[Series]) -> None:
+    chart.line(name, [one.size for one in series], [one.accuracy for one in series])
+
+
+def _of(rows: Sequence[Series], codec: str) -> list[Series]:
+    return [row for row in rows if row.label.startswith(f"{codec} ")]
+
+
+def markdown(results: Results, claims: Sequence[Claim]) -> str:
+    """The claims and the figures behind them, as two Markdown tables."""
+    lines = ["| claim | value | target | holds | beside |", "|---|---:|---:|---|---|"]
+    for claim in claims:
+        value = "not measured" if claim.value is None else f"{claim.value:g} {claim.unit}"
+        holds = {True: "yes", False: "**no**", None: ""}[claim.holds]
+        bound = "at least" if claim.direction == "min" else "at most"
+        lines.append(f"| {claim.claim} | {value} | {bound} {claim.target:g} {claim.unit} | {holds} | {claim.peer} |")
+    lines += [
+        "",
+        "| what is sent | bytes | accuracy, % | balanced, % | AUROC | splits |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    lines += [_row(what, series) for what, series in _rows(results)]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(results: Results) -> Iterator[tuple[str, Series]]:
+    seeds = results.seeds
+    modes, (point, _) = results.modes(seeds), results.point()
+    yield "nothing lost: the teacher", results.teacher(seeds)
+    yield "**ours, the claims' point**", modes[point]
+    for mode in hull(modes):
+        if mode.label != modes[point].label:
+            yield "ours", mode
+    for prefix, reader in (("codec-", "teacher untouched"), ("tuned-", "teacher tuned")):
+        done = results.seeds_of(prefix)
+        for codec in CODECS:
+            rows = _of(results.rows(prefix, done), codec)
+            if rows:
+                ours = results.modes(done)[point]
+                reached = cheapest([*rows, results.nothing(done)], ours.accuracy)
+                yield f"{codec}, {reader}", reached or max(rows, key=lambda row: (row.accuracy, -row.size))
+    for prefix, name in (("entropic-", "Entropic Student"), ("zstd", "zstd level 19 on")):
+        for row in sorted(results.rows(prefix, results.seeds_of(prefix)), key=lambda row: row.size):
+            yield name, row
+
+
+def _row(what: str, series: Series) -> str:
+    balanced, auroc = ("" if math.isnan(v) else f"{s * v:.{d}f}" for v, s, d in _means(series))
+    label = "" if series.label == "teacher" else f" ({series.label})"
+    splits = len(series.sizes)
+    accuracy = f"{100 * series.accuracy:.1f}" + (f" ± {100 * stdev(series.accuracies):.1f}" if splits > 1 else "")
+    return f"| {what}{label} | {series.size:,.1f} | {accuracy} | {balanced} | {auroc} | {splits} |"
+
+
+def _means(series: Series) -> tuple[tuple[float, float, int], tuple[float, float, int]]:
+    """Mean, factor and digits of balanced accuracy and AUROC."""
+    return (fmean(series.balanced), 100, 1), (fmean(series.auroc), 1, 3)
+
+
+def listing(pieces: Sequence[Piece], study: Study) -> Table:
+    """What there is to do, what is done, and how long each takes."""
+    table = Table(title=f"Pieces of the study, in {study.folder}", title_justify="left")
+    for column, justify in (("piece", "left"), ("state", "left"), ("minutes, one core", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    left = 0.0
+    for piece in pieces:
+        now, record = state(piece, study), study.record(piece.name, piece.seed)
+        left += 0 if now == "done" else piece.minutes
+        took = f"{record['seconds'] / 60:.0f}" if now == "done" and record else f"about {piece.minutes:g}"
+        table.add_row(str(piece), now, took)
+    table.add_section()
+    table.add_row("left to do", "", f"about {left:.0f} ({left / 60:.1f} hours)")
+    return table

@@ -1,0 +1,130 @@
+"""Pieces of the study: done once, again when their grounds change, gone on with after a kill, never by two at once."""
+
+import fcntl
+import io
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks import rate_accuracy
+from benchmarks.study import runner
+from benchmarks.study.pieces import all_pieces, chosen
+from benchmarks.study.plan import FULL, TINY
+from benchmarks.study.runner import Piece
+from benchmarks.study.study import Study
+from headwater.compression.errors import DataError
+
+Run = Callable[[Sequence[Piece]], list[Piece]]
+
+
+class Work:
+    """What fake pieces did, in order."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.fails: set[str] = set()
+        self.answer = "first"
+
+    def do(self, _study: Study, folder: Path, _progress: Progress, name: str) -> dict[str, Any]:
+        checkpoint = folder / "checkpoint"
+        self.done.append(f"{name} from {checkpoint.read_text()}" if checkpoint.exists() else name)
+        checkpoint.write_text("half")
+        if name in self.fails:
+            raise DataError("it cannot be done")
+        return {"answer": self.answer}
+
+    def pieces(self, **settings: int) -> list[Piece]:
+        ground = Piece("ground", 0, dict(settings), partial(self.do, name="ground"), {}, 1)
+        return [ground, Piece("wall", 0, {}, partial(self.do, name="wall"), {"ground": "answer"}, 1)]
+
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return Study(TINY, tmp_path / "study")
+
+
+@pytest.fixture
+def run(study: Study) -> Iterator[Run]:
+    with Progress(disable=True) as progress:
+        yield lambda pieces: runner.run(pieces, study, Console(file=io.StringIO()), progress)
+
+
+def test_a_piece_is_done_once(work: Work, study: Study, run: Run) -> None:
+    assert [runner.state(piece, study) for piece in work.pieces()] == ["to do", "waits for ground"]
+    assert run(work.pieces()) == []
+    assert run(work.pieces()) == []
+    assert work.done == ["ground", "wall"]
+    assert [runner.state(piece, study) for piece in work.pieces()] == ["done", "done"]
+    record = study.record("wall", 0)
+    assert record is not None
+    assert record["key"] == {"settings": {}, "builds_on": {"ground": "first"}}
+
+
+def test_other_settings_or_other_ground_are_done_anew(work: Work, study: Study, run: Run) -> None:
+    run(work.pieces())
+    work.answer = "second"
+    assert [runner.state(piece, study) for piece in work.pieces(epochs=3)] == ["stale", "done"]
+    run(work.pieces(epochs=3))
+    assert work.done == ["ground", "wall", "ground", "wall"], "old checkpoints are thrown away"
+
+
+def test_a_piece_that_fails_leaves_the_others_alone_and_goes_on_later(work: Work, run: Run) -> None:
+    work.fails = {"ground"}
+    other = Piece("other", 0, {}, partial(work.do, name="other"), {}, 1)
+    assert [piece.name for piece in run([*work.pieces(), other])] == ["ground", "wall"]
+    work.fails = set()
+    assert run([*work.pieces(), other]) == []
+    assert work.done == ["ground", "other", "ground from half", "wall"]
+
+
+def test_a_piece_that_another_process_holds_is_left_to_it(work: Work, study: Study, run: Run) -> None:
+    folder = study.work(work.pieces()[0])
+    folder.mkdir(parents=True)
+    with (folder / runner.LOCK).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert [piece.name for piece in run(work.pieces())] == ["ground", "wall"]
+    assert work.done == []
+    assert run(work.pieces()) == []
+
+
+def test_pieces_are_chosen_by_the_beginning_of_their_names() -> None:
+    assert {piece.name for piece in chosen(FULL, ["tuned-webp"], [2])} == {
+        f"tuned-webp-{side}" for side in FULL.tuned_sides("WebP")
+    }
+    assert len(chosen(FULL)) == len(all_pieces(FULL))
+    (one,) = chosen(FULL, ["tuned-avif-64-q40"], [1])
+    assert one.settings["settings"] == ["AVIF 64x64 q40"]
+    with pytest.raises(ValueError, match="no piece begins with 'tunde'; there are ours"):
+        chosen(FULL, ["tunde"])
+
+
+def test_the_headline_has_three_splits_and_names_are_unique() -> None:
+    names = [str(piece) for piece in all_pieces(FULL)]
+    assert len(set(names)) == len(names)
+    for headline in ("ours", "codec-webp", "codec-avif", "tuned-webp-64", "tuned-avif-64"):
+        assert {f"seed{seed}/{headline}" for seed in (0, 1, 2)} <= set(names)
+
+
+def test_the_list_names_every_piece(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rate_accuracy.main(["--list", "--out", str(tmp_path), "--seeds", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "seed1/ours" in printed
+    assert "seed0" not in printed
+    assert "left to do" in printed
+
+
+def test_there_is_nothing_to_show_before_the_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rate_accuracy.main(["--table", "--results", str(tmp_path / "none.json")]) == 1
+    assert "--full" in capsys.readouterr().out
+    (claim,) = rate_accuracy.committed(tmp_path / "none.json")
+    assert claim.value is None

@@ -1,0 +1,23 @@
+"""A chart as a file of its own: valid SVG, every series named in its legend, nothing outside the picture."""
+
+from xml.etree import ElementTree as ET
+
+from headwater.server.charts import COLOURS, Chart
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_a_chart_stands_alone_as_a_file() -> None:
+    chart = Chart("bytes", "accuracy", log_x=True, percent_y=True)
+    for at in range(len(COLOURS)):
+        chart.line(f"series <{at}> & more", [10, 100], [0.5, 0.6 + at / 100])
+    root = ET.fromstring(chart.file("Title & all", "what it shows"))  # noqa: S314 - our own text
+    assert root.tag == f"{SVG}svg"
+    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    texts = {text.text: text for text in root.iter(f"{SVG}text")}
+    for at in range(len(COLOURS)):
+        entry = texts[f"series <{at}> & more"]
+        assert 0 < float(entry.attrib["x"]) < width
+        assert 0 < float(entry.attrib["y"]) < height
+    assert root.findtext(f"{SVG}title") == "Title & all"
+    assert len(list(root.iter(f"{SVG}polyline"))) == len(COLOURS)
