@@ -50,7 +50,7 @@ def score(study: Study, _: Path, __: Progress, seed: int) -> dict[str, Any]:
     """All rows on the held-out images."""
     prepared, bundle = study.prepared(seed), study.bundle(seed)
     labels = labels_of(prepared.test, prepared)
-    bench = Bench(bundle, prepared.test.images.numpy())
+    bench = Bench(bundle, prepared.test.images.numpy(), bundle.manifest.tasks[:1])
     widest = [mode for mode in bundle.manifest.modes if mode.width == bundle.manifest.widths[-1]]
     latents = bench.latents(widest[-1].width)
     rows = [_at_gain(bench, mode, latents, labels) for mode in widest]

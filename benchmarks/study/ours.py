@@ -55,7 +55,7 @@ def train(study: Study, folder: Path, progress: Progress, seed: int) -> dict[str
 
 def measure(bundle: Bundle, images: NDArray[np.uint8], labels: NDArray[np.int64], usual: int) -> dict[str, Any]:
     """Every mode and cut, the teacher, and what a sender of nothing gets, who answers `usual`; images [N, C, H, W]."""
-    bench = Bench(bundle, images)
+    bench = Bench(bundle, images, bundle.manifest.tasks[:1])
     raw = np.full(len(images), images[0].size)
     local = Figures.of(raw, local_logits(bundle, images), labels)
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.study import bottleneck, entropic, image_codecs, ours, separate
+from benchmarks.study import bottleneck, entropic, image_codecs, ours, separate, tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from benchmarks.study.plan import Plan
     from benchmarks.study.runner import Piece
 
-MODULES = (ours, image_codecs, bottleneck, entropic, separate)
+MODULES = (ours, image_codecs, bottleneck, entropic, separate, tasks)
 
 
 def all_pieces(plan: Plan) -> list[Piece]:

@@ -80,6 +80,8 @@ TINY = Plan(
         teacher_epochs=1,
         match_epochs=1,
         tune_epochs=1,
+        exit_epochs=1,
+        task_epochs=1,
         test_share=0.97,
         validation_share=0.4,
     ),

@@ -14,8 +14,6 @@ from headwater.server.training.lite import Lite0, channels_last
 from headwater.server.training.pipeline import Prepared, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -66,9 +64,9 @@ class Study:
             self._prepared[key] = prepare(self.plan.source, self.plan.recipe_of(seed, tasks=tasks))
         return self._prepared[key]
 
-    def bundle(self, seed: int) -> Bundle:
-        """Our bundle of a split."""
-        return Bundle.load(self.ours(seed) / "bundle.zip")
+    def bundle(self, seed: int, piece: str = OURS) -> Bundle:
+        """The bundle that a piece made of a split, ours if none is named."""
+        return Bundle.load(self.folder / f"seed{seed}" / piece / "bundle.zip")
 
     def ours(self, seed: int) -> Path:
         """The folder of our bundle's checkpoints."""
@@ -77,7 +75,7 @@ class Study:
     def teacher(self, seed: int) -> Lite0:
         """A fresh copy of the fine-tuned network of a split, in evaluation mode."""
         prepared = self.prepared(seed)
-        classes = [len(task.labels) for task in prepared.tasks]
+        classes = [len(task.labels) for task in prepared.tasks if task.labels]
         teacher = Lite0(prepared.spec.channels, classes, self.plan.recipe.cut)
         state = torch.load(self.ours(seed) / "teacher.pt", weights_only=True)
         teacher.load_state_dict(state["model"])
@@ -98,8 +96,3 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - anything that 
         json.dump(value, file, separators=(",", ":"), allow_nan=False)
         file.write("\n")
     Path(file.name).replace(path)
-
-
-def sorted_records(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """By split, then name, so that the committed file changes little."""
-    return sorted(records, key=lambda record: (record["seed"], record["piece"]))
