@@ -14,6 +14,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import metadata
@@ -32,25 +33,28 @@ from headwater.compression.errors import (
     SettingsError,
     UnknownBundleError,
 )
+from headwater.device.answers import images
 from headwater.device.channel import open_channel
 from headwater.device.controller import Situation
 from headwater.device.feed import Picture
+from headwater.device.images import ImageFolder
 from headwater.device.link import Link, LinkOptions
 from headwater.device.loaded import load
 from headwater.device.outcome import answered, answered_here, observation
 from headwater.device.record import FrameRecord, RecordFile
 from headwater.device.report import PERIOD_S, Reporter
 from headwater.device.settings import DeviceSettings
+from headwater.device.tasks import check, known, lacking
 from headwater.protos import edge_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Mapping
+    from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 
     import grpc.aio
     from numpy.typing import NDArray
 
     from headwater.compression.bundle import Bundle
-    from headwater.compression.manifest import Manifest
+    from headwater.compression.manifest import Manifest, Task
     from headwater.device.controller import Controller, Decision
     from headwater.device.window import Reply
 
@@ -102,8 +106,8 @@ class Agent:
     async def __aenter__(self) -> Self:
         """Load the bundle and connect.
 
-        Raises :class:`BundleError`, :class:`SettingsError` for a task that the bundle lacks, and :class:`LinkError`
-        when the server does not answer in time or refuses.
+        Raises :class:`BundleError`, :class:`SettingsError` for a task that bundle and server lack, and
+        :class:`LinkError` when the server does not answer in time or refuses.
         """
         async with AsyncExitStack() as stack:
             self._worker = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="headwater-head"))
@@ -111,10 +115,13 @@ class Agent:
             self.controller = self.controller or self._loaded.controller
             records = self.settings.records
             self._records = stack.enter_context(RecordFile(records)) if records is not None else None
+            folder = self.settings.save_images
+            self._images = None if folder is None else await self._in_worker(partial(ImageFolder, folder))
             link = Link(self.server, self._link_options(), channel=self._channel)
             self.link = await stack.enter_async_context(link)
             if self._connect_timeout_s is not None:
                 await self.link.wait_connected(self._connect_timeout_s)
+                await self._agree_on_tasks()
             reports = asyncio.create_task(self._report_now_and_then(), name="headwater-reports")
             stack.push_async_callback(_cancel, reports)
             self._stack = stack.pop_all()
@@ -148,6 +155,7 @@ class Agent:
             LinkError: the link was closed, or the server refused the device; with its subclasses.
             HeadwaterError: what else the server said to this frame.
         """
+        await self._agree_on_tasks()
         taken_s = time.monotonic()
         picture, found = await self._in_worker(partial(decode, image))
         record = await self._answer(Picture(name or found, picture, truth or {}, taken_s))
@@ -164,8 +172,10 @@ class Agent:
         """Answer every picture of a feed, up to ``count``; returns when all have been answered or given up.
 
         ``on_answer`` gets each record as it is done, in any order. An error of the feed is raised when what was taken
-        before it has been answered, one of the link at once.
+        before it has been answered, one of the link at once. :class:`SettingsError`: neither the bundle nor the server
+        has a task that is asked for; where the bundle lacks one, this waits for the server first.
         """
+        await self._agree_on_tasks()
         failed: HeadwaterError | None = None
         try:
             async with asyncio.TaskGroup() as group:
@@ -219,7 +229,20 @@ class Agent:
         deadline_ms = self.settings.deadline_ms
         give_up_s = None if deadline_ms is None else picture.taken_s + deadline_ms / 1e3
         reply = await self.link.send(coded.parts or coded.data, tasks=self.settings.tasks, give_up_s=give_up_s)
-        return self._learn(answered(picture, taken, self.manifest, decision, coded, reply), reply)
+        mode, tasks = self.manifest.modes[decision.mode], known(self.manifest, self.link.welcome.tasks)
+        record = answered(picture, taken, mode, tasks, coded, reply)
+        return self._learn(await self._with_images(record, reply.answer, tasks), reply)
+
+    async def _with_images(self, record: FrameRecord, answer: pb.Answer, tasks: Iterable[Task]) -> FrameRecord:
+        """Save the pictures of an answer, and say where they are."""
+        if self._images is None or record.status != "ok":
+            return record
+        try:
+            pictures = images(answer, tasks)
+        except LinkError as error:
+            return replace(record, status="internal", source="none", detail=str(error), results={})
+        save = partial(self._images.save, record.name, record.taken, record.sequence, pictures)
+        return replace(record, images=await self._in_worker(save)) if pictures else record
 
     def _choose(self, taken_s: float) -> Decision:
         now_s = time.monotonic()
@@ -250,6 +273,12 @@ class Agent:
         return record
 
     # ------------------------------------------------------------ beside the frames
+
+    async def _agree_on_tasks(self) -> None:
+        """See to it that somebody has what is asked for; what the bundle lacks, a server may have."""
+        if lacking(self.manifest, self.settings.tasks):
+            await self.link.wait_connected()
+            check(replace(self.settings, server=self.server), self.manifest, self.link.welcome.tasks)
 
     def _link_options(self) -> LinkOptions:
         return LinkOptions(

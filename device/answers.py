@@ -13,17 +13,31 @@ if TYPE_CHECKING:
 
     from headwater.compression.manifest import Task
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NAMES = {value: name.removeprefix("STATUS_").lower() for name, value in pb.Status.items()}
 
 
 def results(answer: pb.Answer, tasks: Iterable[Task]) -> dict[str, Result]:
-    """Put the labels to an answer's scores; raises :class:`LinkError` if it does not fit the bundle's tasks."""
+    """Put the labels to an answer's scores; raises :class:`LinkError` if it does not fit the tasks.
+
+    Answers of image tasks have no labels; they are in :func:`images`.
+    """
     labels = {task.name: task.labels for task in tasks}
     for result in answer.results:
         if result.task not in labels or len(labels[result.task]) != len(result.scores):
             have = ", ".join(f"{name} ({len(classes)})" for name, classes in labels.items())
             raise LinkError(f"the server sent {len(result.scores)} scores for {result.task!r}; the bundle has {have}")
-    return {result.task: _result(labels[result.task], result.scores) for result in answer.results}
+    return {result.task: _result(labels[result.task], result.scores) for result in answer.results if result.scores}
+
+
+def images(answer: pb.Answer, tasks: Iterable[Task]) -> dict[str, bytes]:
+    """The PNG of each image task of an answer; raises :class:`LinkError` where there is none."""
+    kinds = {task.name: task.kind for task in tasks}
+    pictures = {result.task: result.image for result in answer.results if kinds.get(result.task) == "image"}
+    for task, data in pictures.items():
+        if not data.startswith(PNG_SIGNATURE):
+            raise LinkError(f"the server sent {len(data)} bytes for {task!r} that are no PNG")
+    return pictures
 
 
 def _result(labels: tuple[str, ...], scores: Iterable[float]) -> Result:

@@ -1,10 +1,11 @@
-"""gRPC at the device: how a channel is made, what its errors mean, and the unary call.
+"""gRPC at the device: how a channel is made, what its errors mean, and the unary calls.
 
 This is the one place where gRPC's errors become headwater's.
 """
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import grpc
@@ -15,9 +16,10 @@ from headwater.protos import edge_pb2 as pb
 from headwater.protos.edge_pb2_grpc import EdgeStub
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from headwater.compression.errors import HeadwaterError
+    from headwater.protos.edge_pb2_grpc import EdgeAsyncStub
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     # Every attempt to connect gets a channel of its own, and this pool with it: gRPC's global one would remember a
@@ -79,13 +81,28 @@ def to_error(error: grpc.aio.AioRpcError, server: str) -> HeadwaterError:
 
 async def infer_once(server: str, frame: bytes, *, tasks: Sequence[str] = (), timeout_s: float = 10.0) -> pb.Answer:
     """Send one self-contained frame by the unary call; raises a :class:`LinkError` or :class:`FrameError`."""
+    async with _calling(server, timeout_s) as stub:
+        answer: pb.Answer = await stub.Infer(
+            pb.InferRequest(frame=frame, tasks=tasks), timeout=timeout_s, wait_for_ready=False
+        )
+    return answer
+
+
+async def describe(server: str, bundle_id: bytes, *, timeout_s: float = 10.0) -> Sequence[pb.TaskSpec]:
+    """The tasks that a server has for frames of a bundle, none if it does not serve it; raises a :class:`LinkError`."""
+    async with _calling(server, timeout_s) as stub:
+        description: pb.Description = await stub.Describe(pb.DescribeRequest(), timeout=timeout_s, wait_for_ready=False)
+    served = (one for one in description.bundles if bundle_id in {one.id, *one.answers_for})
+    return next((one.tasks for one in served), ())
+
+
+@asynccontextmanager
+async def _calling(server: str, timeout_s: float) -> AsyncIterator[EdgeAsyncStub]:
+    """A stub for one call, whose errors become headwater's."""
     async with open_channel(server) as channel:
         try:
-            answer: pb.Answer = await EdgeStub(channel).Infer(
-                pb.InferRequest(frame=frame, tasks=tasks), timeout=timeout_s, wait_for_ready=False
-            )
+            yield EdgeStub(channel)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise DeadlineError(f"no answer from {server} within {timeout_s:g} s; is it reachable?") from error
             raise to_error(error, server) from error
-    return answer

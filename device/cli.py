@@ -64,7 +64,13 @@ def device(
     exit_score: Annotated[
         Literal["softmax", "energy"] | None, typer.Option(help="What confidence is measured by there.")
     ] = None,
-    task: Annotated[list[str] | None, typer.Option(help="A task to ask for; may be given several times.")] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="Tasks to ask for, separated by commas; all with labels if not given."),
+    ] = None,
+    save_images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the pictures of a task such as reconstruct go.")
+    ] = None,
     records: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Append a JSON line a frame to this file.")
     ] = None,
@@ -85,7 +91,7 @@ def device(
     """
     if context.invoked_subcommand is not None:
         return
-    given: dict[str, Any] = {**locals(), "tasks": task}
+    given: dict[str, Any] = {**locals(), "tasks": tuple(map(str.strip, tasks.split(","))) if tasks else None}
     settings = _settings(given, config)
     if once is not None:
         _once(settings, once, as_json=as_json)
@@ -136,32 +142,21 @@ def _settings(given: dict[str, Any], config: Path | None) -> "DeviceSettings":
 def _once(settings: "DeviceSettings", image: Path, *, as_json: bool) -> None:
     import asyncio
 
-    from headwater.compression.bundle import Bundle
-    from headwater.compression.datasets import read_image
-    from headwater.device.answers import results
-    from headwater.device.channel import infer_once
-    from headwater.device.controller import FixedController
-    from headwater.device.exit import LocalExit
-    from headwater.device.head import FrameMaker
+    from headwater.device.once import ask_once
 
-    bundle = Bundle.load(settings.bundle_path)
-    mode = FixedController.of(bundle, settings.width, settings.gain).mode
-    maker = FrameMaker(bundle, settings.threads, LocalExit.of(bundle, settings))
-    coded = maker.make(read_image(image), mode, file=True)
-    timeout_s = settings.deadline_ms / 1e3 if settings.deadline_ms is not None else 10.0
-    if coded.answers:
-        source, found = "local", coded.answers
-    else:
-        answer = asyncio.run(infer_once(settings.server, coded.data, tasks=settings.tasks, timeout_s=timeout_s))
-        source, found = "edge", results(answer, bundle.manifest.tasks)
+    once = asyncio.run(ask_once(settings, image))
     if as_json:
-        plain = {task: asdict(one) for task, one in found.items()}
-        typer.echo(json.dumps({"source": source, "bytes": len(coded.data), "results": plain}))
+        plain = {task: asdict(one) for task, one in once.results.items()}
+        typer.echo(
+            json.dumps({"source": once.source, "bytes": once.bytes, "results": plain, "images": dict(once.images)})
+        )
         return
-    for task, result in found.items():
+    for task, result in once.results.items():
         others = ", ".join(f"{label} {score:.1%}" for label, score in result.scores.items() if label != result.label)
         typer.echo(f"{task}: {result.label} {result.score:.1%} ({others})")
-    what = (
-        "answered on the device, nothing" if source == "local" else f"answered by the server, {len(coded.data)} bytes"
+    for task, file in once.images.items():
+        typer.echo(f"{task}: {file}")
+    where = (
+        "answered on the device, nothing" if once.source == "local" else f"answered by the server, {once.bytes} bytes"
     )
-    typer.echo(f"{what} sent, head {coded.head_ms:.2f} ms")
+    typer.echo(f"{where} sent, head {once.head_ms:.2f} ms")

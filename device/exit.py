@@ -89,12 +89,12 @@ class LocalExit:
                 f"max_drop is {settings.max_drop:g}, but the bundle {manifest.name} has no local exit; "
                 "leave max_drop out, or build the bundle again with `headwater train`, which adds one."
             )
-        asked = settings.tasks or tuple(task.name for task in manifest.tasks)
+        asked = settings.tasks or tuple(task.name for task in manifest.tasks if task.labels)
         if asked != (manifest.exit.task,):
             raise SettingsError(
                 f"max_drop is {settings.max_drop:g}, but the local exit of {manifest.name} answers only "
                 f"{manifest.exit.task}, and {', '.join(asked)} are asked for, so that every frame has to be sent; "
-                f"ask for that task alone (--task {manifest.exit.task}), or leave max_drop out."
+                f"ask for that task alone (--tasks {manifest.exit.task}), or leave max_drop out."
             )
         return cls(bundle, settings.max_drop, settings.exit_score, settings.threads)
 

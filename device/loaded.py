@@ -9,6 +9,7 @@ from headwater.compression.bundle import Bundle
 from headwater.device.controller import Controller, FixedController, RateController
 from headwater.device.exit import LocalExit
 from headwater.device.head import FrameMaker
+from headwater.device.tasks import check, lacking
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,12 +31,12 @@ class Loaded:
 def load(bundle: Bundle | Path | str, settings: DeviceSettings) -> Loaded:
     """Load a bundle, or take one that is loaded.
 
-    Raises :class:`BundleError`, also for a task or mode that it lacks, and :class:`SettingsError` for a local exit
-    that cannot be.
+    Raises :class:`BundleError`, also for a mode that it lacks, and :class:`SettingsError` for a local exit that cannot
+    be, or pictures that have nowhere to go.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-    for task in settings.tasks:
-        bundle.task(task)
+    if not lacking(bundle.manifest, settings.tasks):
+        check(settings, bundle.manifest, ())
     parts_above = settings.progressive_bytes if settings.progressive else None
     maker = FrameMaker(bundle, settings.threads, LocalExit.of(bundle, settings), parts_above)
     return Loaded(maker, bundle.manifest, bundle.id, controller_for(bundle, settings))

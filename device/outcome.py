@@ -11,9 +11,10 @@ from headwater.device.controller import Observation
 from headwater.device.record import FrameRecord, ServerTimes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
-    from headwater.compression.manifest import Manifest
+    from headwater.compression.manifest import Manifest, Mode, Task
     from headwater.device.controller import Decision
     from headwater.device.feed import Picture
     from headwater.device.head import Coded
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def answered(
-    picture: Picture, taken: datetime, manifest: Manifest, decision: Decision, coded: Coded, reply: Reply
+    picture: Picture, taken: datetime, mode: Mode, tasks: Iterable[Task], coded: Coded, reply: Reply
 ) -> FrameRecord:
-    """The record of a frame that was sent, or given up; an answer that does not fit the bundle is "internal"."""
-    answer, mode = reply.answer, manifest.modes[decision.mode]
+    """The record of a frame that was sent, or given up; an answer that does not fit the tasks is "internal"."""
+    answer = reply.answer
     timing, status, detail = answer.timing, status_name(answer), answer.detail
     try:
-        found = results(answer, manifest.tasks)
+        found = results(answer, tasks)
     except LinkError as error:
         found, status, detail = {}, "internal", str(error)
     return FrameRecord(

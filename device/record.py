@@ -101,6 +101,8 @@ class FrameRecord:
     """What the local exit took, where there is one."""
     groups_used: int = 0
     """Channel groups that the server answered from: fewer than coded where parts were late or damaged."""
+    images: Mapping[str, str] = field(default_factory=dict)
+    """File of the picture of each image task."""
 
     def __getitem__(self, task: str) -> Result:
         """The answer to a task; KeyError with the tasks there are."""

@@ -31,6 +31,7 @@ def line(record: FrameRecord) -> str:
     if record.status != "ok":
         return f"{record.name}  no answer ({record.status}): {record.detail}"
     answers = "  ".join(f"{task} {result.label} {result.score:.0%}" for task, result in record.results.items())
+    answers += "".join(f"  {task} {file}" for task, file in record.images.items())
     mode = f"{'exit' if record.source == 'local' else 'mode'} {record.width:g}/{record.gain}"
     return f"{record.name}  {answers}  {record.bytes:5d} B  {mode}  {record.latency_ms:7.1f} ms"
 

@@ -33,7 +33,9 @@ class DeviceSettings:
     count: int | None = None
     """Stop after so many pictures; empty for no end but the source's."""
     tasks: tuple[str, ...] = ()
-    """Which of the bundle's tasks to ask for; empty for all."""
+    """Which tasks to ask for, of the bundle's or the server's; empty for all with labels."""
+    save_images: Path | None = None
+    """Folder for the pictures of image tasks, such as reconstruct; empty for none."""
     width: float | None = None
     """Use only this width of the head; with neither width nor gain set, a rule picks both for each frame."""
     gain: int | None = None

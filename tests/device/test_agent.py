@@ -16,6 +16,7 @@ from headwater.compression.errors import (
     DeadlineError,
     FrameError,
     LinkError,
+    SettingsError,
     UnknownBundleError,
 )
 from headwater.compression.exits import ExitScore, score_of
@@ -202,10 +203,51 @@ async def test_an_error_of_the_feed_comes_after_the_answers(tiny_bundle: Bundle)
     assert len(records) == 3
 
 
-async def test_an_unknown_task_or_mode_is_refused_before_connecting(tiny_bundle: Bundle) -> None:
-    with pytest.raises(BundleError, match="no task 'defect'"):
-        async with Agent(tiny_bundle, settings=DeviceSettings(tasks=("defect",))):
-            pass
+@pytest.mark.parametrize("timeout_s", [10.0, None])
+async def test_a_task_that_neither_side_has_is_refused(tiny_bundle: Bundle, timeout_s: float | None) -> None:
+    welcome = pb.Welcome(tasks=[pb.TaskSpec(name="column", labels=["a", "b"])])
+    edge, settings = FakeEdge(answer=answer, welcome=welcome), DeviceSettings(tasks=("shape", "defect"))
+    message = "no task 'defect': the bundle tiny has shape, bright; the server 127.0.0.1:.* has column; ask for"
+    async with serving(edge):
+        with pytest.raises(SettingsError, match=message):
+            async with Agent(tiny_bundle, address(edge), settings, connect_timeout_s=timeout_s) as agent:
+                await agent.run(pictures(3))
+    assert not edge.frames
+
+
+async def test_what_only_the_server_has_is_answered_with_its_labels(tiny_bundle: Bundle) -> None:
+    def both(frame: pb.FeatureFrame) -> pb.Answer:
+        column = pb.TaskResult(task="column", scores=[0.25, 0.75])
+        return pb.Answer(sequence=frame.sequence, status=pb.STATUS_OK, results=[column])
+
+    specs = [pb.TaskSpec(name="shape", labels=tiny.TASKS[0].labels), pb.TaskSpec(name="column", labels=["a", "b"])]
+    edge, records = FakeEdge(answer=both, welcome=pb.Welcome(tasks=specs)), list[FrameRecord]()
+    settings = DeviceSettings(tasks=("column",))
+    async with serving(edge), Agent(tiny_bundle, address(edge), settings, connect_timeout_s=None) as agent:
+        await agent.run(pictures(2), records.append)
+    assert [record["column"].label for record in records] == ["b", "b"]
+    assert {tuple(frame.tasks) for frame in edge.frames} == {("column",)}
+
+
+async def test_a_picture_that_is_no_png_is_a_record(tmp_path: Path) -> None:
+    def strange(frame: pb.FeatureFrame) -> pb.Answer:
+        return pb.Answer(
+            sequence=frame.sequence,
+            status=pb.STATUS_OK,
+            results=[pb.TaskResult(task="reconstruct", image=b"a picture")],
+        )
+
+    edge, records = FakeEdge(answer=strange), list[FrameRecord]()
+    settings = DeviceSettings(tasks=("reconstruct",), save_images=tmp_path / "pictures")
+    async with serving(edge), Agent(tiny.later(), address(edge), settings) as agent:
+        await agent.run(pictures(2), records.append)
+    assert {(record.status, record.detail) for record in records} == {
+        ("internal", "the server sent 9 bytes for 'reconstruct' that are no PNG")
+    }
+    assert list((tmp_path / "pictures").iterdir()) == []
+
+
+async def test_an_unknown_mode_is_refused_before_connecting(tiny_bundle: Bundle) -> None:
     with pytest.raises(BundleError, match=r"no mode of width 0\.3"):
         async with Agent(tiny_bundle, settings=DeviceSettings(width=0.3)):
             pass

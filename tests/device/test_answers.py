@@ -4,7 +4,7 @@ import pytest
 
 from headwater.compression.errors import LinkError
 from headwater.compression.manifest import Task
-from headwater.device.answers import results, status_name
+from headwater.device.answers import PNG_SIGNATURE, images, results, status_name
 from headwater.protos import edge_pb2 as pb
 
 TASKS = (Task("defect", ("intact", "defective")), Task("shape", ("a", "b", "c")))
@@ -19,6 +19,18 @@ def test_labels() -> None:
     assert (found["shape"].label, found["shape"].score) == ("c", 0.5)
     assert found["defect"].scores == {"intact": 0.75, "defective": 0.25}
     assert results(answer(), TASKS) == {}
+
+
+def test_pictures_stand_beside_the_scores() -> None:
+    tasks = (*TASKS, Task("reconstruct", (), "image"))
+    mixed = answer(("defect", [0.75, 0.25]))
+    mixed.results.add(task="reconstruct", image=PNG_SIGNATURE + b"...")
+    assert list(results(mixed, tasks)) == ["defect"]
+    assert images(mixed, tasks) == {"reconstruct": PNG_SIGNATURE + b"..."}
+    assert images(mixed, TASKS) == {}
+    mixed.results[1].image = b""
+    with pytest.raises(LinkError, match="0 bytes for 'reconstruct' that are no PNG"):
+        images(mixed, tasks)
 
 
 @pytest.mark.parametrize("wrong", [("defect", [1.0]), ("defect", []), ("other", [0.5, 0.5]), ("other", [])])

@@ -21,7 +21,7 @@ RUNNER = CliRunner()
 def test_every_setting_has_a_flag() -> None:
     command = typer.main.get_command(app)
     flags = {parameter.name for parameter in command.params}
-    assert {"task" if field.name == "tasks" else field.name for field in fields(DeviceSettings)} <= flags
+    assert {field.name for field in fields(DeviceSettings)} <= flags
 
 
 def test_help_names_flags_and_commands() -> None:
@@ -43,10 +43,10 @@ def test_once_is_answered_here_or_says_why_it_cannot(tiny_bundle: Bundle, tmp_pa
     bundle = tiny_bundle.save(tmp_path / "tiny.zip")
     Image.fromarray(tiny.image(1)[0]).save(tmp_path / "x.png")
     words = ["--bundle", str(bundle), "--once", str(tmp_path / "x.png"), "--max-drop", "50", "--server", "127.0.0.1:1"]
-    out = RUNNER.invoke(app, [*words, "--task", "shape"], catch_exceptions=False).output
+    out = RUNNER.invoke(app, [*words, "--tasks", "shape"], catch_exceptions=False).output
     assert out.startswith("shape: middle ")
     assert "answered on the device, nothing sent, head " in out
-    plain = json.loads(RUNNER.invoke(app, [*words, "--task", "shape", "--json"], catch_exceptions=False).output)
+    plain = json.loads(RUNNER.invoke(app, [*words, "--tasks", "shape", "--json"], catch_exceptions=False).output)
     assert (plain["source"], plain["bytes"], plain["results"]["shape"]["label"]) == ("local", 0, "middle")
     with pytest.raises(SettingsError, match="so that every frame has to be sent"):
         RUNNER.invoke(app, words, catch_exceptions=False)

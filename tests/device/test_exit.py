@@ -80,7 +80,7 @@ def test_the_kill_switch_is_off_by_default(tiny_bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("tasks", [(), ("bright",), ("shape", "bright")])
 def test_more_tasks_than_the_exit_answers_are_an_error(tiny_bundle: Bundle, tasks: tuple[str, ...]) -> None:
-    with pytest.raises(SettingsError, match=r"answers only shape, and .*bright are asked for.*--task shape"):
+    with pytest.raises(SettingsError, match=r"answers only shape, and .*bright are asked for.*--tasks shape"):
         LocalExit.of(tiny_bundle, DeviceSettings(max_drop=1, tasks=tasks))
 
 

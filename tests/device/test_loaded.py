@@ -28,10 +28,19 @@ def test_width_or_gain_fix_the_mode(tiny_bundle: Bundle) -> None:
 
 
 def test_what_the_bundle_lacks_is_refused(tiny_bundle: Bundle) -> None:
-    with pytest.raises(BundleError, match="no task 'defect'"):
-        load(tiny_bundle, DeviceSettings(tasks=("defect",)))
     with pytest.raises(BundleError, match="no mode of width"):
         load(tiny_bundle, DeviceSettings(width=0.3))
+
+
+def test_a_task_that_only_a_server_can_have_is_no_error_yet(tiny_bundle: Bundle) -> None:
+    assert load(tiny_bundle, DeviceSettings(tasks=("column", "shape"))).manifest.tasks == tiny.TASKS
+
+
+def test_pictures_need_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="reconstruct is answered with a picture; say with --save-images"):
+        load(tiny.later(), DeviceSettings(tasks=("shape", "reconstruct")))
+    load(tiny.later(), DeviceSettings(tasks=("shape", "reconstruct"), save_images=tmp_path))
+    load(tiny.later(), DeviceSettings())
 
 
 def test_the_exit_that_the_settings_ask_for(tiny_bundle: Bundle) -> None:

@@ -13,6 +13,7 @@ from headwater.device.outcome import answered, answered_here, observation
 from headwater.device.record import Result
 from headwater.device.window import Reply
 from headwater.protos import edge_pb2 as pb
+from tests import tiny
 
 PICTURE = Picture("x.png", Image.new("L", (32, 32)), {"shape": "left"}, 0.0)
 TAKEN = datetime(2026, 5, 4, 9, 12, 33, 120_000, UTC)
@@ -23,7 +24,7 @@ def test_a_frame_that_was_sent(tiny_bundle: Bundle) -> None:
     timing = pb.ServerTiming(queue_us=100, decode_us=200, run_us=700, batch=3)
     reply = Reply(pb.Answer(sequence=9, status=pb.STATUS_OK, results=[scores], timing=timing), 2, 0.5, 0.02, 40)
     coded = Coded(b"frame", 2, 1.0, 2.0, 3.0, Judged({}, 0.25))
-    record = answered(PICTURE, TAKEN, tiny_bundle.manifest, Decision(5, 2), coded, reply)
+    record = answered(PICTURE, TAKEN, tiny_bundle.manifest.modes[5], tiny.TASKS, coded, reply)
     assert (record.sequence, record.source, record.bytes, record.groups, record.attempts) == (9, "edge", 5, 2, 2)
     assert (record.mode, record.width, record.gain, record.exit_ms) == (5, 0.5, 1, 0.25)
     assert record.correct == {"shape": True}
@@ -36,7 +37,7 @@ def test_a_frame_in_parts_of_which_the_server_used_the_first(tiny_bundle: Bundle
     timing = pb.ServerTiming(queue_us=100, decode_us=200, run_us=700, collect_us=5000)
     reply = Reply(pb.Answer(sequence=9, status=pb.STATUS_OK, groups_used=1, timing=timing), 1, 0.0, 0.02, 0, 25, 15)
     coded = Coded(bytes(40), 3, 1.0, 2.0, 3.0)
-    record = answered(PICTURE, TAKEN, tiny_bundle.manifest, Decision(5), coded, reply)
+    record = answered(PICTURE, TAKEN, tiny_bundle.manifest.modes[5], tiny.TASKS, coded, reply)
     assert (record.groups, record.groups_used, record.bytes) == (3, 1, 25)
     assert (record.server.collect_us, record.server.total_ms) == (5000, 1.0)
     told = observation(record, reply)
@@ -46,7 +47,7 @@ def test_a_frame_in_parts_of_which_the_server_used_the_first(tiny_bundle: Bundle
 def test_a_frame_that_was_given_up(tiny_bundle: Bundle) -> None:
     reply = Reply(pb.Answer(sequence=9, status=pb.STATUS_EXPIRED, detail="late"), 0, 0.5, None, 0)
     coded = Coded(b"frame", 3, 1.0, 2.0, 3.0)
-    record = answered(PICTURE, TAKEN, tiny_bundle.manifest, Decision(5), coded, reply)
+    record = answered(PICTURE, TAKEN, tiny_bundle.manifest.modes[5], tiny.TASKS, coded, reply)
     assert (record.source, record.status, record.detail, record.results) == ("none", "expired", "late", {})
     told = observation(record, reply)
     assert (told.outcome, told.round_trip_ms) == ("expired", None)

@@ -1,0 +1,66 @@
+"""``headwater device --once``: one picture, one frame, one answer, without a connection that stays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from headwater.compression.bundle import Bundle
+from headwater.compression.datasets import read_image
+from headwater.device.answers import images, results
+from headwater.device.channel import describe, infer_once
+from headwater.device.controller import FixedController
+from headwater.device.exit import LocalExit
+from headwater.device.head import FrameMaker
+from headwater.device.images import ImageFolder
+from headwater.device.tasks import check, known, lacking
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from headwater.device.record import Result, Source
+    from headwater.device.settings import DeviceSettings
+
+TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Once:
+    """What became of the picture."""
+
+    source: Source
+    bytes: int
+    """Of the frame that was sent; 0 if none was."""
+    head_ms: float
+    results: Mapping[str, Result] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
+    """File of each task that gives a picture."""
+
+
+async def ask_once(settings: DeviceSettings, image: Path) -> Once:
+    """Answer one picture; what the bundle lacks is looked for at the server first.
+
+    Raises a :class:`HeadwaterError` of any kind that says what is wrong.
+    """
+    bundle = Bundle.load(settings.bundle_path)
+    manifest = bundle.manifest
+    mode = FixedController.of(bundle, settings.width, settings.gain).mode
+    maker = FrameMaker(bundle, settings.threads, LocalExit.of(bundle, settings))
+    timeout_s = settings.deadline_ms / 1e3 if settings.deadline_ms is not None else TIMEOUT_S
+    unsure = lacking(manifest, settings.tasks)
+    specs = await describe(settings.server, bundle.id, timeout_s=timeout_s) if unsure else ()
+    check(settings, manifest, specs)
+    folder = ImageFolder(settings.save_images) if settings.save_images is not None else None
+    picture = read_image(image)
+    taken = datetime.now(UTC).isoformat(timespec="milliseconds")
+    coded = maker.make(picture, mode, file=True)
+    if coded.answers:
+        return Once("local", 0, coded.head_ms, coded.answers)
+    # By name: a server with a later bundle has more, whose labels are not known here.
+    asked = settings.tasks or tuple(task.name for task in manifest.tasks if task.labels)
+    answer = await infer_once(settings.server, coded.data, tasks=asked, timeout_s=timeout_s)
+    tasks = known(manifest, specs)
+    files = folder.save(image.name, taken, 1, images(answer, tasks)) if folder is not None else {}
+    return Once("edge", len(coded.data), coded.head_ms, results(answer, tasks), files)

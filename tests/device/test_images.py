@@ -1,0 +1,36 @@
+"""Files of the pictures that a server sends."""
+
+from pathlib import Path
+
+import pytest
+
+from headwater.compression.errors import SettingsError
+from headwater.device.images import ImageFolder
+
+TAKEN = "2026-05-04T09:12:33.120+00:00"
+
+
+def test_each_task_has_a_file_named_by_moment_number_and_picture(tmp_path: Path) -> None:
+    folder = ImageFolder(tmp_path / "new" / "folder")
+    files = folder.save("images/cell 0031.png", TAKEN, 7, {"reconstruct": b"one", "edges": b"two"})
+    assert Path(files["reconstruct"]).name == "20260504T091233120-000007-cell_0031-reconstruct.png"
+    assert [Path(files[task]).read_bytes() for task in ("reconstruct", "edges")] == [b"one", b"two"]
+    assert len(list(folder.path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["", "../../etc/passwd", "..", "a\x00b", "x" * 500, "http://cam/still?id=1"])
+def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    folder = ImageFolder(tmp_path / "in")
+    (file,) = folder.save(name, TAKEN, 1, {"reconstruct": b"one"}).values()
+    assert Path(file).parent == folder.path
+    assert Path(file).read_bytes() == b"one"
+
+
+def test_a_folder_or_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=r"save_images is .*file: .*; name another folder"):
+        ImageFolder(tmp_path / "file")
+    folder = ImageFolder(tmp_path / "gone")
+    folder.path.rmdir()
+    with pytest.raises(SettingsError, match=r"cannot be saved as .*gone"):
+        folder.save("x.png", TAKEN, 1, {"reconstruct": b"one"})
