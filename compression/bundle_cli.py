@@ -106,7 +106,7 @@ def _facts(bundle: "Bundle") -> Table:
         "tasks": "\n".join(f"{task.name}: {', '.join(task.labels) or 'an image'}" for task in manifest.tasks),
         "files": f"{len(manifest.files)}, {size:,} bytes",
         **{f"data {key}": _plain(value) for key, value in manifest.data.items()},
-        **{f"measured {key}": _plain(value) for key, value in manifest.measured.items()},
+        **{f"measured {key}": _plain(value) for key, value in manifest.measured.items() if key != "local_exit"},
     }
     table = Table.grid("", "", padding=(0, 2))
     for name, value in facts.items():

@@ -93,12 +93,18 @@ class ConvNorm(nn.Module):
     @torch.no_grad()
     def folded(self, inputs: int, outputs: int, width: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight [outputs, inputs or 1, k, k] and bias [outputs] of the convolution with the norm folded in."""
+        scale, shift = (factor[:outputs] for factor in self.norm_factors(width))
+        weight = self.conv.weight[:outputs] if self.depthwise else self.conv.weight[:outputs, :inputs]
+        return weight * scale[:, None, None, None], shift
+
+    @torch.no_grad()
+    def norm_factors(self, width: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the norm of a width does once it is trained: a scale and a shift of each channel, [C] each."""
         norm = self.norm(width)
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        scale = norm.weight[:outputs] / torch.sqrt(norm.running_var[:outputs] + norm.eps)
-        weight = self.conv.weight[:outputs] if self.depthwise else self.conv.weight[:outputs, :inputs]
-        return weight * scale[:, None, None, None], norm.bias[:outputs] - norm.running_mean[:outputs] * scale
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        return scale, norm.bias - norm.running_mean * scale
 
 
 def _reaching_taps(weight: torch.Tensor, side: int) -> torch.Tensor:

@@ -114,7 +114,7 @@ def _recipe(data: str, old: Bundle | None, changes: dict[str, object], epochs: f
         recipe = recipe_of(old)
     lengths = {
         name: max(1, round(getattr(recipe, name) * epochs))
-        for name in ("teacher_epochs", "match_epochs", "tune_epochs", "task_epochs")
+        for name in ("teacher_epochs", "match_epochs", "tune_epochs", "task_epochs", "exit_epochs")
         if old is None or name in {"teacher_epochs", "task_epochs"}
     }
     return dataclasses.replace(recipe, **lengths, **changes)  # type: ignore[arg-type]

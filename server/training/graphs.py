@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, checker, helper, numpy_helper
 
 from headwater.server.training.lite import PIXEL_MEAN, PIXEL_STD, Lite0, Tail
 from headwater.server.training.reconstruct import PIXEL_MIDDLE, PIXEL_SPREAD
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from onnx import NodeProto, ValueInfoProto
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from headwater.compression.encoder import Head
     from headwater.compression.image import InputSpec
     from headwater.compression.slimmable import ConvNorm, InvertedResidual
+    from headwater.server.training.exits import ExitNet
     from headwater.server.training.reconstruct import Reconstructor
 
 OPSET = 17  # supported by every onnxruntime since 1.12
@@ -196,6 +199,42 @@ def tail_graph(tail: Tail, features: int, side: int) -> tuple[bytes, Graph]:
     graph.tail("features", tail, features, side)
     inputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", features, side, side])]
     return graph.serialise(inputs, "logits", ["B", tail.classify.out_features]), graph
+
+
+def exit_graph(model: ExitNet, temperature: NDArray[np.float32]) -> tuple[bytes, Graph]:
+    """The local exit: ``latent`` float32 [1, C, H, W] and ``width`` int64 [1], an index, to ``logits`` [1, K].
+
+    ``temperature`` [W] divides the logits of each width. The norms differ by width, so they are not folded.
+    """
+    graph, side, x = Graph(), model.side, "latent"
+    for name, layer in (("enter", model.enter), ("filter", model.filter), ("mix", model.mix)):
+        side = -(-side // layer.stride)
+        groups = layer.conv.in_channels if layer.depthwise else 1
+        bias = torch.zeros(layer.conv.out_channels)
+        x = graph.conv(x, layer.conv.weight, bias, name, area=side * side, stride=layer.stride, groups=groups)
+        x = _norm_of_width(graph, x, layer, model.widths, name)
+    x = graph.node("Flatten", [graph.node("GlobalAveragePool", [x], "pool")], "flat")
+    weight = graph.constant("classify.weight", model.classify.weight.detach().numpy())
+    bias_of_class = graph.constant("classify.bias", model.classify.bias.detach().numpy())
+    x = graph.node("Gemm", [x, weight, bias_of_class], "raw", transB=1)
+    graph.macs += model.classify.weight.numel()
+    certainty = graph.constant("certainty", 1 / temperature[:, np.newaxis])
+    graph.node("Mul", [x, graph.node("Gather", [certainty, "width"], "certainty_of")], "logits")
+    inputs = [
+        helper.make_tensor_value_info("latent", TensorProto.FLOAT, [1, model.channels, model.side, model.side]),
+        helper.make_tensor_value_info("width", TensorProto.INT64, [1]),
+    ]
+    return graph.serialise(inputs, "logits", [1, model.classify.out_features]), graph
+
+
+def _norm_of_width(graph: Graph, x: str, layer: ConvNorm, widths: Sequence[float], name: str) -> str:
+    """The norm of the width that the graph is told, and ReLU6."""
+    factors = [layer.norm_factors(width) for width in widths]
+    for kind, node, values in zip(("scale", "shift"), ("Mul", "Add"), zip(*factors, strict=True), strict=True):
+        table = graph.constant(f"{name}.{kind}", torch.stack(values)[:, :, None, None].numpy())
+        x = graph.node(node, [x, graph.node("Gather", [table, "width"], f"{name}.{kind}_of")], f"{name}.{kind}d")
+    low, high = graph.constant("zero", np.float32(0)), graph.constant("six", np.float32(6))
+    return graph.node("Clip", [x, low, high], f"{name}.relu6")
 
 
 def picture_graph(model: Reconstructor, features: int, side: int) -> tuple[bytes, Graph]:

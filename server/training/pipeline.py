@@ -10,6 +10,7 @@ The held-out images are looked at once, at the end, by the finished bundle.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from headwater.compression.image import InputSpec
 from headwater.server.training import stages
 from headwater.server.training.build import Built, build
 from headwater.server.training.card import model_card
+from headwater.server.training.exits import add_exit, fit_exit
 from headwater.server.training.lite import Lite0, channels_last, load_pretrained, normalise
 from headwater.server.training.loop import Run
 from headwater.server.training.reconstruct import RECONSTRUCT
@@ -49,6 +51,8 @@ class Prepared:
     tasks: tuple[Task, ...]
     train: Samples
     test: Samples
+    split: str
+    """Digest of the held-out images' names."""
 
 
 def prepare(source: str | Dataset, recipe: Recipe) -> Prepared:
@@ -69,7 +73,9 @@ def prepare_tasks(source: str, dataset: Dataset, recipe: Recipe, tasks: tuple[Ta
         train, test = split(train, recipe.validation_share, recipe.seed + 7)
     spec = InputSpec(recipe.colour, recipe.side, recipe.side)
     names = tuple(task.name for task in tasks if task.labels)
-    return Prepared(source, dataset, spec, tasks, Samples.read(train, spec, names), Samples.read(test, spec, names))
+    digest = hashlib.sha256("\n".join(sorted(item.name for item in test.items)).encode()).hexdigest()[:16]
+    parts = (Samples.read(part, spec, names) for part in (train, test))
+    return Prepared(source, dataset, spec, tasks, *parts, digest)
 
 
 def train(prepared: Prepared, recipe: Recipe, work: Path, progress: Progress) -> tuple[Built, Run]:
@@ -94,6 +100,7 @@ def train(prepared: Prepared, recipe: Recipe, work: Path, progress: Progress) ->
     run.fit(stages.match_stage(student, teacher, prepared.train, recipe, generator), prepared.train, progress)
     run.fit(stages.tune_stage(student, teacher, prepared.train, recipe, weights, generator), prepared.train, progress)
     stages.recalibrate(student, prepared.train, recipe)
+    local_exit = fit_exit(run, student, prepared.train, weights[0], progress)
     built = build(
         student,
         teacher,
@@ -102,9 +109,9 @@ def train(prepared: Prepared, recipe: Recipe, work: Path, progress: Progress) ->
         name=prepared.dataset.name,
         spec=prepared.spec,
         tasks=prepared.tasks,
-        data=_provenance(prepared),
+        data=provenance(prepared),
     )
-    return built, run
+    return (built if local_exit is None else add_exit(built, local_exit, prepared.test)), run
 
 
 def publish(built: Built, run: Run, prepared: Prepared, out: Path) -> Bundle:
@@ -150,7 +157,8 @@ def _tasks(dataset: Dataset, recipe: Recipe) -> tuple[Task, ...]:
     return tuple(sorted(tasks, key=lambda task: not task.labels))
 
 
-def _provenance(prepared: Prepared) -> dict[str, object]:
+def provenance(prepared: Prepared) -> dict[str, object]:
+    """What a manifest says of the data."""
     dataset = prepared.dataset
     return {
         "name": dataset.name,
@@ -158,4 +166,5 @@ def _provenance(prepared: Prepared) -> dict[str, object]:
         "train_images": len(prepared.train),
         "test_images": len(prepared.test),
         "skipped_files": len(dataset.skipped),
+        "split": prepared.split,
     }

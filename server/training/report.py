@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from headwater.server.charts import Chart, cards, page, section, table
 from headwater.server.training.metrics import confusion
 from headwater.server.training.report_cuts import cuts_section
+from headwater.server.training.report_exit import exit_section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ def write_report(built: Built, history: History, prepared: Prepared, path: Path)
         *(section(f"Bytes and accuracy: {name}", _rate_accuracy(manifest, name)) for name in _classified(manifest)),
         *(section(f"Bytes and likeness: {name}", _rate_psnr(manifest, name)) for name in manifest.modes[0].psnr_db),
         *(cuts_section(manifest, name) for name in _classified(manifest)),
+        exit_section(manifest),
         section("Training", *_curves(history), note="Means over the training images of each epoch."),
         section(
             "Every mode", _modes(manifest), note="Measured on the held-out images with the shipped graphs and frames."

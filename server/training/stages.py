@@ -149,7 +149,7 @@ def answers_loss(
     distill, error = torch.zeros(()), torch.zeros(())
     for (last, logits), (last_wanted, logits_wanted) in zip(outputs, wanted, strict=True):
         error = error + _relative_error(last, last_wanted).mean()
-        distill = distill + _distillation(logits, logits_wanted, recipe.distill_temperature)
+        distill = distill + distillation(logits, logits_wanted, recipe.distill_temperature)
     loss = recipe.task_weight * task + recipe.distill_weight * distill + recipe.feature_weight * error
     return loss, {"task": task.item(), "distill": distill.item(), "feature": error.item()}
 
@@ -162,7 +162,7 @@ def recalibrate(student: Student, samples: Samples, recipe: Recipe) -> None:
     """
     student.train()
     for width in recipe.widths:
-        for images in _averaged(student.head, samples, width):
+        for images in averaged(student.head, samples, width):
             student.head(normalise(images), width)
     student.head.eval()
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -182,14 +182,14 @@ def recalibrate_tails(
 ) -> None:
     """The same for tails alone, which read the features [B, F, H, W] that a function gives for images."""
     tails.train()
-    for images in _averaged(tails, samples):
+    for images in averaged(tails, samples):
         seen = features(images)
         for tail in tails:
             tail(seen)
     tails.eval()
 
 
-def _averaged(module: torch.nn.Module, samples: Samples, width: float = 1.0) -> Iterator[torch.Tensor]:
+def averaged(module: torch.nn.Module, samples: Samples, width: float = 1.0) -> Iterator[torch.Tensor]:
     """Batches of images; over them the norms of ``module`` at a width take plain means of their statistics."""
     norms = [layer.norm(width) for layer in module.modules() if isinstance(layer, ConvNorm)]
     for n, images in enumerate(samples.images.split(96), start=1):
@@ -248,7 +248,8 @@ def _task_loss(
     return torch.stack(losses).sum()
 
 
-def _distillation(logits: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:
+def distillation(logits: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Divergence of softened answers [B, K] from those wanted, mean over the batch (Hinton et al., 2015)."""
     learnt = functional.log_softmax(logits / temperature, dim=1)
     target = functional.log_softmax(wanted / temperature, dim=1)
     return functional.kl_div(learnt, target, log_target=True, reduction="batchmean") * temperature**2

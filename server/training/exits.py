@@ -1,0 +1,250 @@
+"""The local exit: a small classifier on the head's latent, one for all widths, trained when all else is done.
+
+It learns the labels and the server's own answers (what costs accuracy is to differ from the server where that is
+right). Head, decoder and tails stay as they are, so their outputs are computed once for a few *views* of every training
+image, the first as it is, the others augmented and with pasted rectangles; from then on an epoch takes seconds.
+
+    latent [B, C, H, W] -> 3x3 -> depthwise 3x3, stride 2 -> 1x1 -> mean -> linear -> logits [B, K]
+
+Every convolution has a norm of its own for each width (Yu et al., "Slimmable Neural Networks", ICLR 2019): widths give
+latents of different statistics, and a scale and a shift a channel are all that it takes to tell them apart. Early exits
+go back to BranchyNet (Teerapittayanon et al., ICPR 2016); DDNN (ICDCS 2017) put the first one on the device.
+
+Legend: B batch, C latent channels, H height, W width of the latent, K classes, N images, V views.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from headwater.compression.bundle import Bundle, to_safetensors
+from headwater.compression.exits import SCORES
+from headwater.compression.manifest import Exit
+from headwater.compression.slimmable import ConvNorm
+from headwater.server.training.build import Built
+from headwater.server.training.calibration import calibrate, cross_fitted
+from headwater.server.training.graphs import exit_graph
+from headwater.server.training.lite import normalise
+from headwater.server.training.loop import Stage
+from headwater.server.training.measure import Bench
+from headwater.server.training.samples import augment, paste
+from headwater.server.training.stages import averaged, distillation
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rich.progress import Progress
+
+    from headwater.server.training.loop import Run
+    from headwater.server.training.samples import Samples
+    from headwater.server.training.student import Student
+
+VIEWS = 4
+RATE = 5e-3
+HIDDEN, TOP = 64, 128
+STATED_DROPS = (0.5, 1.0, 2.0)
+"""Points of accuracy for which the report says what is answered on the device."""
+
+
+class ExitNet(nn.Module):
+    """The classifier; the width is an argument of every call."""
+
+    def __init__(self, channels: int, side: int, classes: int, widths: tuple[float, ...]) -> None:
+        """Make one for latents of ``channels`` and ``side``; a large latent is halved at once."""
+        super().__init__()
+        self.channels, self.side, self.widths = channels, side, widths
+        self.enter = ConvNorm(channels, HIDDEN, 3, stride=2 if side >= 12 else 1, widths=widths)
+        self.filter = ConvNorm(HIDDEN, HIDDEN, 3, stride=2, depthwise=True, widths=widths)
+        self.mix = ConvNorm(HIDDEN, TOP, 1, widths=widths)
+        self.dropout = nn.Dropout(0.2)
+        self.classify = nn.Linear(TOP, classes)
+
+    def forward(self, latent: torch.Tensor, width: float) -> torch.Tensor:
+        """Map the latent [B, C, H, W] of a width to logits [B, K]."""
+        x = latent
+        for layer in (self.enter, self.filter, self.mix):
+            x = layer(x, None, width)
+        return self.classify(self.dropout(x.mean(dim=(2, 3))))
+
+
+@dataclass(frozen=True)
+class _Views:
+    """What the frozen student gives for every view of every image."""
+
+    latents: torch.Tensor
+    """float16 [V, widths, N, C, H, W]."""
+    answers: torch.Tensor
+    """The server's logits at the widest width and the finest gain, [V, N, K]."""
+    whole: torch.Tensor
+    """Views without a pasted rectangle, whose label is known, bool [V, N]."""
+
+
+def fit_exit(run: Run, student: Student, samples: Samples, weights: torch.Tensor, progress: Progress) -> ExitNet | None:
+    """Train the exit for the first task, from its last checkpoint if there is one.
+
+    Args:
+        run: keeps the checkpoints and the history.
+        student: finished; it is not changed.
+        samples: the training images.
+        weights: of each class in the task's loss, [K].
+        progress: shows how far it is.
+
+    Returns:
+        The exit, ready to be exported; None if the recipe has no epochs for one.
+    """
+    recipe = student.recipe
+    if not recipe.exit_epochs:
+        return None
+    student.eval()
+    torch.manual_seed(recipe.seed)
+    C, side, _ = _latent_shape(student, samples)
+    model = ExitNet(C, side, len(weights), recipe.widths)
+    run.fit(exit_stage(model, student, samples, weights, run.generator, progress), samples, progress)
+    _recalibrate(model, student, samples)
+    return model.eval()
+
+
+def exit_stage(
+    model: ExitNet,
+    student: Student,
+    samples: Samples,
+    weights: torch.Tensor,
+    generator: torch.Generator,
+    progress: Progress,
+) -> Stage:
+    """Learn the labels and the server's answers, every image at every width, in a random view."""
+    recipe = student.recipe
+    labels = next(iter(samples.labels.values()))
+    seen: list[_Views] = []  # made with the first step, not at all if the stage is over
+
+    def step(indices: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        if not seen:
+            seen.append(_views(student, samples, progress))
+        view = torch.randint(0, VIEWS, indices.shape, generator=generator)
+        known, wanted = seen[0].whole[view, indices], seen[0].answers[view, indices]
+        task, distill = torch.zeros(()), torch.zeros(())
+        for w, width in enumerate(recipe.widths):
+            logits = model(seen[0].latents[view, w, indices].float(), width)
+            distill = distill + distillation(logits, wanted, recipe.distill_temperature)
+            if known.any():
+                task = task + functional.cross_entropy(
+                    logits[known], labels[indices[known]], weights, label_smoothing=recipe.label_smoothing
+                )
+        loss = recipe.task_weight * task + recipe.distill_weight * distill
+        return loss, {"task": task.item() / len(recipe.widths), "distill": distill.item() / len(recipe.widths)}
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=recipe.weight_decay)
+    return Stage("exit", recipe.exit_epochs, model, optimizer, step)
+
+
+@torch.no_grad()
+def _recalibrate(model: ExitNet, student: Student, samples: Samples) -> None:
+    """Replace the running statistics of the norms by exact ones over the training images, as they come."""
+    model.train()
+    for width in model.widths:
+        for images in averaged(model, samples, width):
+            model(student.head(normalise(images), width), width)
+
+
+@torch.no_grad()
+def _latent_shape(student: Student, samples: Samples) -> tuple[int, int, int]:
+    C, H, W = student.head(normalise(samples.images[:1]), student.recipe.widths[-1]).shape[1:]
+    return C, H, W
+
+
+@torch.no_grad()
+def _views(student: Student, samples: Samples, progress: Progress) -> _Views:
+    """Run the student on all views; the same at every call, so that a run that goes on sees what it saw before."""
+    recipe, N = student.recipe, len(samples)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    classes = int(next(student.typed_tails()).classify.out_features)
+    views = _Views(
+        torch.empty(VIEWS, len(recipe.widths), N, *_latent_shape(student, samples), dtype=torch.float16),
+        torch.empty(VIEWS, N, classes),
+        torch.ones(VIEWS, N, dtype=torch.bool),
+    )
+    parts = torch.arange(N).split(recipe.batch)
+    bar = progress.add_task("exit: views", total=VIEWS * len(parts))
+    for view in range(VIEWS):
+        for part in parts:
+            images = samples.images[part].float()
+            if view:
+                images = augment(samples.images[part], recipe.augmentation, generator)
+                images, views.whole[view, part] = paste(images, recipe.mix, generator)
+            for w, width in enumerate(recipe.widths):
+                latents = student.head(normalise(images), width)
+                views.latents[view, w, part] = latents.half()
+            views.answers[view, part] = _answer(student, latents)
+            progress.advance(bar)
+    return views
+
+
+def _answer(student: Student, latents: torch.Tensor) -> torch.Tensor:
+    """The server's logits [B, K] to latents of the widest width, sent at the finest gain."""
+    mode = torch.full((len(latents),), len(student.recipe.widths) * student.recipe.gains - 1)
+    sent = student.gains.unscale(student.gains.scale(latents, mode).round(), mode)
+    return next(student.typed_tails())(student.decoder(sent, mode))
+
+
+# ---------------------------------------------------------------- into the bundle
+
+
+def add_exit(built: Built, model: ExitNet, test: Samples) -> Built:
+    """Put the exit into a finished bundle, calibrated and measured on the images that ``built`` was measured on."""
+    manifest = built.bundle.manifest
+    task, width_of = manifest.tasks[0].name, [manifest.widths.index(mode.width) for mode in manifest.modes]
+    labels = test.labels[task].numpy()
+    bench = Bench(built.bundle, test.images.numpy())
+    answers = [_exit_logits(model, bench.latents(width), width) for width in manifest.widths]
+    tables = calibrate(answers, [run.logits[task] for run in built.runs], labels, width_of)
+    graph, plan = exit_graph(model, tables.temperature)
+    files = {name: built.bundle.read(name) for name in manifest.files}
+    files |= {"exit.onnx": graph, "exit.safetensors": to_safetensors(tables.arrays())}
+    figures = {
+        "images": len(labels),
+        "accuracy": [float((logits.argmax(axis=1) == labels).mean()) for logits in answers],
+        "calibration_error": tables.calibration_error.round(5).tolist(),
+        "cascades": _cascades(built, answers, labels),
+    }
+    measured = {**manifest.measured, "local_exit": figures, "bundle_bytes": sum(map(len, files.values()))}
+    manifest = dataclasses.replace(manifest, exit=Exit(task, plan.macs), measured=measured)
+    return dataclasses.replace(built, bundle=Bundle.build(manifest, files))
+
+
+@torch.no_grad()
+def _exit_logits(model: ExitNet, latents: NDArray[np.float32], width: float) -> NDArray[np.float32]:
+    parts = torch.from_numpy(latents).split(256)
+    return torch.cat([model(part, width) for part in parts]).numpy()
+
+
+def _cascades(built: Built, answers: list[NDArray[np.float32]], labels: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """What each stated drop gives beside the most accurate mode of each width, cross-fitted."""
+    manifest = built.bundle.manifest
+    task = manifest.tasks[0].name
+    rows: list[dict[str, Any]] = []
+    for width, logits in zip(manifest.widths, answers, strict=True):
+        modes = [mode for mode in manifest.modes if mode.width == width]
+        best = max(modes, key=lambda mode: (mode.accuracy[task], -mode.mean_bytes))
+        run = built.runs[best.index]
+        for score in SCORES:
+            for stated in STATED_DROPS:
+                unseen = cross_fitted(logits, run.logits[task], labels, stated, score)
+                rows.append(
+                    {
+                        "width": width,
+                        "mode": best.index,
+                        "score": score,
+                        "max_drop": stated,
+                        "share": round(unseen.share, 5),
+                        "bytes_saved": round(float(run.sizes[unseen.answered].sum() / run.sizes.sum()), 5),
+                        "drop": round(unseen.drop, 4),
+                        "drop_error": round(unseen.drop_error, 4),
+                    }
+                )
+    return rows
