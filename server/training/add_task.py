@@ -96,12 +96,12 @@ def prepare(source: str | Dataset, old: Bundle, name: str) -> Prepared:
     prepared = pipeline.prepare_tasks(source if isinstance(source, str) else dataset.name, dataset, recipe, (task,))
     if prepared.spec != old.manifest.input:
         raise BundleError(f"the bundle's input is {old.manifest.input}, but its recipe says {prepared.spec}")
-    counts = {"train_images": len(prepared.train), "test_images": len(prepared.test)}
-    if differing := {key: old.manifest.data.get(key) for key in counts if counts[key] != old.manifest.data.get(key)}:
-        raise DataError(
-            f"{dataset.name} gives {counts}, but the bundle {old.manifest.name} {old.short_id} was trained with "
-            f"{differing}: images were added or removed since, so what it learnt from might be held out now"
-        )
+    for key, now in pipeline.provenance(prepared).items():
+        if (was := old.manifest.data.get(key, now)) != now:
+            raise DataError(
+                f"{key} of {dataset.name} is {now} now and was {was} when the bundle {old.manifest.name} "
+                f"{old.short_id} was trained; with other images or labels, what it learnt from might be held out"
+            )
     return prepared
 
 

@@ -74,8 +74,8 @@ def prepare_tasks(source: str, dataset: Dataset, recipe: Recipe, tasks: tuple[Ta
     spec = InputSpec(recipe.colour, recipe.side, recipe.side)
     names = tuple(task.name for task in tasks if task.labels)
     digest = hashlib.sha256("\n".join(sorted(item.name for item in test.items)).encode()).hexdigest()[:16]
-    parts = (Samples.read(part, spec, names) for part in (train, test))
-    return Prepared(source, dataset, spec, tasks, *parts, digest)
+    learnt, held_out = (Samples.read(part, spec, names) for part in (train, test))
+    return Prepared(source, dataset, spec, tasks, learnt, held_out, digest)
 
 
 def train(prepared: Prepared, recipe: Recipe, work: Path, progress: Progress) -> tuple[Built, Run]:

@@ -125,6 +125,10 @@ def test_a_picture_is_added_to_what_was_added_and_a_finished_run_is_not_run_agai
 
 def test_a_task_that_cannot_be_added_is_refused(old: Bundle, tiny_bundle: Bundle) -> None:
     other = dataclasses.replace(textures(), name="others")
+    items = [
+        dataclasses.replace(item, labels={**item.labels, "light": n % 3}) for n, item in enumerate(textures().items)
+    ]
+    shuffled = dataclasses.replace(textures(), items=tuple(items))
     cases: list[tuple[Dataset, Bundle, str, type[HeadwaterError], str]] = [
         (textures(), old, "texture", DataError, "has a task 'texture' already; it has texture"),
         (
@@ -135,7 +139,8 @@ def test_a_task_that_cannot_be_added_is_refused(old: Bundle, tiny_bundle: Bundle
             "has no task 'lights'; it has texture, light, reconstruct; did you mean 'l",
         ),
         (other, old, "light", DataError, "was trained on textures, not on others"),
-        (textures(80), old, "light", DataError, "images were added or removed since"),
+        (textures(80), old, "light", DataError, "train_images of textures is 60 now and was 48"),
+        (shuffled, old, "light", DataError, "split of textures is .* now and was"),
         (dataclasses.replace(textures(), name="tiny"), tiny_bundle, "light", DataError, "was trained on None"),
     ]
     for dataset, bundle, name, error, message in cases:
