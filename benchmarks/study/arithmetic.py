@@ -10,7 +10,7 @@ Letters: S splits, N images of a split.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
@@ -68,6 +68,11 @@ class Series:
     def accuracy(self) -> float:
         """Mean over the splits."""
         return fmean(self.accuracies)
+
+    def free(self) -> Series:
+        """The same answers for no bytes."""
+        none = (0.0,) * len(self.sizes)
+        return replace(self, sizes=none, file_sizes=none)
 
     def mixed(self, other: Series, share: float) -> Series:
         """Taking turns: `share` of the frames as `other` sends them."""

@@ -24,7 +24,7 @@ from benchmarks.study import learning
 from benchmarks.study.bottleneck import HEADER_BYTES
 from benchmarks.study.figures import Figures
 from benchmarks.study.runner import Piece
-from benchmarks.study.study import OURS, Study, labels_of
+from benchmarks.study.study import TEACHER, Study, labels_of
 from headwater.compression.coder import Coder
 from headwater.compression.tables import PriorTables
 from headwater.server.training.build import MOST_SYMBOL, PRIOR_SHARE
@@ -53,14 +53,14 @@ def pieces(plan: Plan) -> list[Piece]:
 
 
 def _piece(plan: Plan, seed: int, beta: float) -> Piece:
-    decides = {"beta": beta, "epochs": list(plan.entropic_epochs), "recipe": plan.recipe_of(seed).to_json()}
+    decides = {"beta": beta, "epochs": list(plan.entropic_epochs), "recipe": plan.peer_recipe(seed).to_json()}
     work = partial(train, seed=seed, beta=beta)
-    return Piece(f"entropic-{beta:g}", seed, decides, work, builds_on={OURS: "teacher"}, minutes=MINUTES)
+    return Piece(f"entropic-{beta:g}", seed, decides, work, builds_on={TEACHER: "weights"}, minutes=MINUTES)
 
 
 def train(study: Study, folder: Path, progress: Progress, seed: int, beta: float) -> dict[str, Any]:
     """Both stages, then the held-out images through real bytes."""
-    prepared, recipe, teacher = study.prepared(seed), study.plan.recipe_of(seed), study.teacher(seed)
+    prepared, recipe, teacher = study.prepared(seed), study.plan.peer_recipe(seed), study.teacher(seed)
     run = Run(folder, recipe, prepared.source)
     torch.manual_seed(seed)
     student = EntropicStudent(teacher)

@@ -30,7 +30,7 @@ from benchmarks.study import learning
 from benchmarks.study.figures import Figures
 from benchmarks.study.plan import CODECS, Plan
 from benchmarks.study.runner import Piece
-from benchmarks.study.study import OURS, Study, labels_of
+from benchmarks.study.study import OURS, TEACHER, Study, labels_of
 from headwater.server.training.lite import Lite0, normalise
 from headwater.server.training.loop import Run, Stage
 from headwater.server.training.measure import session
@@ -96,11 +96,11 @@ def _tuned(plan: Plan, seed: int, codec: Name, side: int, qualities: Sequence[in
         "settings": [str(setting) for setting in settings],
         "epochs": plan.tuned_epochs,
         "rate": plan.tuned_rate,
-        "recipe": plan.recipe_of(seed).to_json(),
+        "recipe": plan.peer_recipe(seed).to_json(),
     }
     work = partial(tune, seed=seed, settings=settings)
     name = f"tuned-{codec.lower()}-{side}{suffix}"
-    return Piece(name, seed, decides, work, builds_on={OURS: "teacher"}, minutes=TUNED_MINUTES)
+    return Piece(name, seed, decides, work, builds_on={TEACHER: "weights"}, minutes=TUNED_MINUTES)
 
 
 # ---------------------------------------------------------------- the teacher as it is
@@ -144,7 +144,7 @@ def tune(study: Study, folder: Path, progress: Progress, seed: int, settings: Se
     """Tune the teacher for settings that differ in quality, then score each."""
     if missing := _missing(settings[0].codec):
         return missing
-    prepared, recipe = study.prepared(seed), study.plan.recipe_of(seed)
+    prepared, recipe = study.prepared(seed), study.plan.peer_recipe(seed)
     network, clean = study.teacher(seed), study.teacher(seed)
     run = Run(folder, recipe, prepared.source)
     with ThreadPoolExecutor(study.threads) as pool:

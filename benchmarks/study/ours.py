@@ -13,7 +13,8 @@ import numpy as np
 
 from benchmarks.study.figures import Figures
 from benchmarks.study.runner import Piece
-from benchmarks.study.study import OURS, Study, labels_of
+from benchmarks.study.study import OURS, TEACHER, Study, labels_of
+from benchmarks.study.teacher import start_from
 from headwater.server.training import pipeline
 from headwater.server.training.measure import Bench, local_logits
 
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
     from headwater.compression.bundle import Bundle
     from headwater.compression.manifest import Mode
 
-MINUTES = 90
+MINUTES = 60
 
 
 def pieces(plan: Plan) -> list[Piece]:
     """One a split."""
     return [
-        Piece(OURS, seed, settings(plan, seed), partial(train, seed=seed), builds_on={}, minutes=MINUTES)
+        Piece(OURS, seed, settings(plan, seed), partial(train, seed=seed), {TEACHER: "weights"}, MINUTES)
         for seed in plan.seeds
     ]
 
@@ -46,6 +47,7 @@ def settings(plan: Plan, seed: int) -> dict[str, Any]:
 def train(study: Study, folder: Path, progress: Progress, seed: int) -> dict[str, Any]:
     """Train, write the bundle with its report, measure what was written."""
     prepared = study.prepared(seed)
+    start_from(study, seed, folder)
     built, run = pipeline.train(prepared, study.plan.recipe_of(seed), folder, progress)
     bundle = pipeline.publish(built, run, prepared, folder / "bundle.zip")
     train_labels = labels_of(prepared.train, prepared)

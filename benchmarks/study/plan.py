@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from headwater.simulations.codecs import Name
 
 CODECS: tuple[Name, ...] = ("JPEG", "WebP", "AVIF")
+PEER_SETTINGS = (
+    *("colour", "side", "tasks", "cut", "test_share", "validation_share", "augmentation", "mix", "batch"),
+    *("teacher_epochs", "teacher_rate", "tune_rate", "tail_rate", "weight_decay"),
+    *("task_weight", "distill_weight", "distill_temperature", "label_smoothing", "class_weights"),
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,11 @@ class Plan:
     def recipe_of(self, seed: int, **changes: object) -> Recipe:
         """Our recipe on a split."""
         return dataclasses.replace(self.recipe, seed=seed, **changes)  # type: ignore[arg-type]
+
+    def peer_recipe(self, seed: int) -> Recipe:
+        """What of our recipe decides teacher and peers; all else as it is by default, so that it makes none stale."""
+        kept = {name: getattr(self.recipe, name) for name in PEER_SETTINGS}
+        return Recipe(**{**kept, "skip": (), "seed": seed})
 
     def settings(self, codec: Name) -> list[Setting]:
         """Every size and quality of a codec, for the untouched teacher."""

@@ -110,6 +110,22 @@ class Results:
         """Multiply-adds of the head of a width; None if there is no such width."""
         return next((int(mode["head_macs"]) for mode in self._first["modes"] if mode["width"] == width), None)
 
+    def macs_of(self, mode: int) -> int:
+        """Multiply-adds of the head of a mode."""
+        return int(self._first["modes"][mode]["head_macs"])
+
+    @property
+    def local_macs(self) -> int:
+        """Multiply-adds of the whole unsplit network."""
+        return int(self._first["local_macs"])
+
+    @property
+    def encoder_macs(self) -> int | None:
+        """Multiply-adds of Entropic Student's convolutions; None while there is no such piece."""
+        names = [(name, seed) for seed in self.seeds_of("entropic-") for name in self.named("entropic-", seed)]
+        found = self.result(*names[0]) if names else None
+        return None if found is None else int(found["encoder_macs"])
+
     def modes_of(self, width: float, seeds: Sequence[int]) -> list[Series]:
         """Every gain of a width."""
         found = zip(self._first["modes"], self.modes(seeds), strict=True)

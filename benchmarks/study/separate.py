@@ -6,13 +6,13 @@ sees a share of it.
 
 from __future__ import annotations
 
-import shutil
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.study.ours import measure
 from benchmarks.study.runner import Piece
-from benchmarks.study.study import OURS, Study, labels_of
+from benchmarks.study.study import TEACHER, Study, labels_of
+from benchmarks.study.teacher import start_from
 from headwater.server.training import pipeline
 
 if TYPE_CHECKING:
@@ -33,16 +33,14 @@ def pieces(plan: Plan) -> list[Piece]:
 def _piece(plan: Plan, seed: int, width: float) -> Piece:
     decides = {"data": plan.source, "recipe": plan.recipe_of(seed, widths=(width,)).to_json()}
     work = partial(train, seed=seed, width=width)
-    return Piece(f"separate-{width:g}", seed, decides, work, builds_on={OURS: "teacher"}, minutes=MINUTES)
+    return Piece(f"separate-{width:g}", seed, decides, work, builds_on={TEACHER: "weights"}, minutes=MINUTES)
 
 
 def train(study: Study, folder: Path, progress: Progress, seed: int, width: float) -> dict[str, Any]:
     """Train with this width only and measure like ours."""
     prepared = study.prepared(seed)
     recipe = study.plan.recipe_of(seed, widths=(width,))
-    if not (folder / "teacher.pt").exists():
-        shutil.copy(study.ours(seed) / "teacher.pt", folder / "teacher.pt.part")
-        (folder / "teacher.pt.part").rename(folder / "teacher.pt")
+    start_from(study, seed, folder)
     built, _ = pipeline.train(prepared, recipe, folder, progress)
     built.bundle.save(folder / "bundle.zip")
     return measure(built.bundle, prepared.test.images.numpy(), labels_of(prepared.test, prepared), usual=0)

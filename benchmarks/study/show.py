@@ -57,42 +57,46 @@ def markdown(results: Results, claims: Sequence[Claim]) -> str:
         holds = {True: "yes", False: "**no**", None: ""}[claim.holds]
         bound = "at least" if claim.direction == "min" else "at most"
         lines.append(f"| {claim.claim} | {value} | {bound} {claim.target:g} {claim.unit} | {holds} | {claim.peer} |")
-    lines += [
-        "",
-        "| what is sent | bytes | accuracy, % | balanced, % | AUROC | splits |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    lines += [_row(what, series) for what, series in _rows(results)]
+    lines += ["", "| what is sent | bytes | accuracy, % | balanced, % | AUROC | M MACs on the device | splits |"]
+    lines += ["|---|---:|---:|---:|---:|---:|---:|"]
+    lines += [_row(what, series, macs) for what, series, macs in _rows(results)]
     return "\n".join(lines) + "\n"
 
 
-def _rows(results: Results) -> Iterator[tuple[str, Series]]:
+def _rows(results: Results) -> Iterator[tuple[str, Series, int | None]]:
     seeds = results.seeds
     modes, (point, _) = results.modes(seeds), results.point()
-    yield "nothing lost: the teacher", results.teacher(seeds)
-    yield "**ours, the claims' point**", modes[point]
+    teacher = results.teacher(seeds)
+    yield "nothing lost: the picture as it is, the teacher on the server", teacher, 0
+    yield "nothing sent: the teacher on the device", teacher.free(), results.local_macs
+    yield "**ours, the claims' point**", modes[point], results.macs_of(point)
     for mode in hull(modes):
         if mode.label != modes[point].label:
-            yield "ours", mode
+            yield "ours", mode, results.macs_of(modes.index(mode))
+    yield from _codec_rows(results, point)
+    for prefix, name in (("entropic-", "Entropic Student"), ("zstd", "zstd level 19 on")):
+        for row in sorted(results.rows(prefix, results.seeds_of(prefix)), key=lambda row: row.size):
+            yield name, row, results.encoder_macs if prefix == "entropic-" else None
+
+
+def _codec_rows(results: Results, point: int) -> Iterator[tuple[str, Series, int | None]]:
+    """Each codec at our point's accuracy."""
     for prefix, reader in (("codec-", "teacher untouched"), ("tuned-", "teacher tuned")):
         done = results.seeds_of(prefix)
         for codec in CODECS:
-            rows = _of(results.rows(prefix, done), codec)
-            if rows:
+            if rows := _of(results.rows(prefix, done), codec):
                 ours = results.modes(done)[point]
                 reached = cheapest([*rows, results.nothing(done)], ours.accuracy)
-                yield f"{codec}, {reader}", reached or max(rows, key=lambda row: (row.accuracy, -row.size))
-    for prefix, name in (("entropic-", "Entropic Student"), ("zstd", "zstd level 19 on")):
-        for row in sorted(results.rows(prefix, results.seeds_of(prefix)), key=lambda row: row.size):
-            yield name, row
+                yield f"{codec}, {reader}", reached or max(rows, key=lambda row: (row.accuracy, -row.size)), 0
 
 
-def _row(what: str, series: Series) -> str:
+def _row(what: str, series: Series, macs: int | None) -> str:
     balanced, auroc = ("" if math.isnan(v) else f"{s * v:.{d}f}" for v, s, d in _means(series))
     label = "" if series.label == "teacher" else f" ({series.label})"
     splits = len(series.sizes)
     accuracy = f"{100 * series.accuracy:.1f}" + (f" ± {100 * stdev(series.accuracies):.1f}" if splits > 1 else "")
-    return f"| {what}{label} | {series.size:,.1f} | {accuracy} | {balanced} | {auroc} | {splits} |"
+    cost = "" if macs is None else f"{macs / 1e6:.1f}"
+    return f"| {what}{label} | {series.size:,.1f} | {accuracy} | {balanced} | {auroc} | {cost} | {splits} |"
 
 
 def _means(series: Series) -> tuple[tuple[float, float, int], tuple[float, float, int]]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from benchmarks.study.runner import Piece
     from headwater.server.training.samples import Samples
 
-OURS = "ours"
+OURS, TEACHER = "ours", "teacher"
 
 
 class Study:
@@ -68,16 +68,12 @@ class Study:
         """The bundle that a piece made of a split, ours if none is named."""
         return Bundle.load(self.folder / f"seed{seed}" / piece / "bundle.zip")
 
-    def ours(self, seed: int) -> Path:
-        """The folder of our bundle's checkpoints."""
-        return self.folder / f"seed{seed}" / OURS
-
     def teacher(self, seed: int) -> Lite0:
         """A fresh copy of the fine-tuned network of a split, in evaluation mode."""
         prepared = self.prepared(seed)
         classes = [len(task.labels) for task in prepared.tasks if task.labels]
         teacher = Lite0(prepared.spec.channels, classes, self.plan.recipe.cut)
-        state = torch.load(self.ours(seed) / "teacher.pt", weights_only=True)
+        state = torch.load(self.folder / f"seed{seed}" / TEACHER / "teacher.pt", weights_only=True)
         teacher.load_state_dict(state["model"])
         channels_last(teacher)
         return teacher.eval()

@@ -144,6 +144,7 @@ def test_results_are_shown_as_a_picture_and_as_tables() -> None:
     for name in ("ours", "best codec, teacher untouched", "AVIF, teacher tuned", "Entropic Student", "zstd on 8 bits"):
         assert name in text
     table = show.markdown(results, Statement(results, "test").all())
-    assert "| nothing lost: the teacher | 16,384.0 | 88.0 ± 1.0 |" in table
+    assert "| nothing lost: the picture as it is, the teacher on the server | 16,384.0 | 88.0 ± 1.0 |" in table
+    assert "| nothing sent: the teacher on the device | 0.0 | 88.0 ± 1.0 |" in table
     assert "**ours, the claims' point** (width 1, gain 0)" in table
     assert all(line.startswith("|") for line in table.strip().splitlines() if line)

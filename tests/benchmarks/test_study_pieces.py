@@ -39,7 +39,7 @@ def finish(study: Study, *names: str) -> list[runner.Piece]:
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A study whose bundle of split 0 is trained."""
     study = Study(PLAN, tmp_path_factory.mktemp("study"))
-    assert finish(study, "ours") == []
+    assert finish(study, "teacher", "ours") == []
     return study
 
 
@@ -99,7 +99,9 @@ def test_the_whole_study_runs_and_writes_its_results(tmp_path: Path) -> None:
     results = Results.load(tmp_path / "study-quick" / "results.json")
     assert len(results.records) == len(all_pieces(TINY))
     stated = json.loads(bench.read_text(encoding="utf-8"))
-    assert [claim["claim"] for claim in stated if claim["value"] is None] == []
+    unmeasured = [claim["claim"] for claim in stated if claim["value"] is None]
+    # Models of one width may happen to send more or fewer bytes than any gain of ours: then nothing is compared.
+    assert all("trained for one width" in claim for claim in unmeasured)
     assert rate_accuracy.main(["--full", "--quick", "--threads", "1", "--out", str(out)]) == 0, "nothing is left to do"
 
 

@@ -104,14 +104,14 @@ def test_pieces_are_chosen_by_the_beginning_of_their_names() -> None:
     assert len(chosen(FULL)) == len(all_pieces(FULL))
     (one,) = chosen(FULL, ["tuned-avif-64-q40"], [1])
     assert one.settings["settings"] == ["AVIF 64x64 q40"]
-    with pytest.raises(ValueError, match="no piece begins with 'tunde'; there are ours"):
+    with pytest.raises(ValueError, match="no piece begins with 'tunde'; there are teacher"):
         chosen(FULL, ["tunde"])
 
 
 def test_the_headline_has_three_splits_and_names_are_unique() -> None:
     names = [str(piece) for piece in all_pieces(FULL)]
     assert len(set(names)) == len(names)
-    for headline in ("ours", "codec-webp", "codec-avif", "tuned-webp-64", "tuned-avif-64"):
+    for headline in ("teacher", "ours", "codec-webp", "codec-avif", "tuned-webp-64", "tuned-avif-64"):
         assert {f"seed{seed}/{headline}" for seed in (0, 1, 2)} <= set(names)
 
 
