@@ -175,3 +175,41 @@ def test_a_file_added_gives_another_bundle(tiny_bundle: Bundle) -> None:
     assert other.id != tiny_bundle.id
     assert other.read("NOTES.md") == b"hello"
     assert issubclass(BundleError, HeadwaterError)
+
+
+def test_a_task_that_gives_a_picture_and_earlier_bundles_are_kept(tmp_path: Path, tiny_bundle: Bundle) -> None:
+    later = tiny.later()
+    loaded = Bundle.load(later.save(tmp_path / "later.zip"))
+    assert loaded.manifest == later.manifest
+    assert loaded.manifest.answers_for == (tiny_bundle.id.hex(),)
+    picture = loaded.task("reconstruct")
+    assert (picture.kind, picture.labels, picture.output, picture.tail_file) == (
+        "image",
+        (),
+        "image",
+        "tail_reconstruct.onnx",
+    )
+    assert loaded.task("shape").output == "logits"
+
+
+@pytest.mark.parametrize(
+    ("task", "text"),
+    [
+        ({"name": "picture", "kind": "image", "labels": ["a", "b"]}, "has 2 labels; want 2 or more, none for an image"),
+        ({"name": "picture", "kind": "classify", "labels": []}, "has 0 labels"),
+        ({"name": "picture", "kind": "video", "labels": []}, "is of kind 'video'; want one of classify, image"),
+        ({"name": "picture", "kind": "image", "labels": []}, "the first task, picture, gives an image"),
+    ],
+)
+def test_a_task_of_no_sense_is_refused(task: dict[str, object], text: str) -> None:
+    plain = json.loads(tiny.later().manifest_bytes)
+    plain["tasks"].insert(0, task)
+    with pytest.raises(BundleError, match=text):
+        Manifest.from_json(json.dumps(plain).encode())
+
+
+def test_an_id_that_is_none_is_refused() -> None:
+    plain = json.loads(tiny.later().manifest_bytes)
+    plain["answers_for"] = ["../etc"]
+    with pytest.raises(BundleError):
+        Manifest.from_json(json.dumps(plain).encode())

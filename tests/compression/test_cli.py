@@ -16,6 +16,7 @@ from headwater.compression import cli, settings
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError, HeadwaterError, SettingsError, SignatureError
 from headwater.compression.manifest import Cut
+from tests import tiny
 
 WIDE = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 
@@ -92,6 +93,20 @@ def test_bundle_show_prints_the_modes(saved: Path, tiny_bundle: Bundle) -> None:
         )
     for task in tiny_bundle.manifest.tasks:
         assert ", ".join(task.labels) in output
+
+
+def test_bundle_show_tells_of_pictures_and_of_the_bundles_it_answers_for(tmp_path: Path, tiny_bundle: Bundle) -> None:
+    later = tiny.later()
+    modes = [dataclasses.replace(mode, psnr_db={"reconstruct": 20.0 + mode.index}) for mode in later.manifest.modes]
+    files = {name: later.read(name) for name in later.manifest.files}
+    measured = Bundle.build(dataclasses.replace(later.manifest, modes=tuple(modes)), files)
+    output = run("bundle", "show", measured.save(tmp_path / "later"))
+    assert re.search(rf"answers for +{tiny_bundle.id.hex()[:10]}\s", output)
+    assert re.search(r"reconstruct: an image\s", output)
+    for mode in modes:
+        right = rf"{100 * mode.accuracy['shape']:.1f} +{100 * mode.accuracy['bright']:.1f}"
+        assert re.search(rf" {mode.index} +{mode.width:g} .* {right} +- +{20 + mode.index}\.0 ", output)
+    assert output.count("balanced %") == 3, "a picture has no classes"
 
 
 def test_bundle_show_prints_what_is_left_of_cut_frames(tiny_bundle: Bundle, tmp_path: Path) -> None:
