@@ -4,8 +4,8 @@ A small classifier on the device sees the latent before it is coded. Where its *
 stands and nothing is sent; else the server answers (cascaded inference). There are two scores of its logits z:
 
     softmax   max_k softmax(z)_k                 the confidence, calibrated by a temperature (Guo et al., ICML 2017)
-    energy    log sum_k exp(z_k)                 the negative free energy (Liu et al., NeurIPS 2020), which EBJR (Akbari
-                                                 et al., WACV 2021) uses to route between a small and a large model
+    energy    log sum_k exp(z_k)                 the negative free energy (Liu et al., NeurIPS 2020), by which EBJR
+                                                 (Akbari et al., BMVC 2021) chooses between a small and a large model
 
 ``exit.safetensors`` holds, measured on N held-out images, what each of T thresholds does, so that the user names a
 *drop*, in points of accuracy against always sending, and no threshold:

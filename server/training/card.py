@@ -76,8 +76,8 @@ def _exit(manifest: Manifest) -> str:
     here, lost = ([row[key] for row in rows] for key in ("share", "drop"))
     return (
         f"A device with `--max-drop 1` answers {min(here):.0%} to {max(here):.0%} of the frames itself, by width\n"
-        f"(`{manifest.exit.task}`), and is at most {max(lost):.1f} points behind always sending: calibrated on one\n"
-        "half of these images, measured on the other, both ways.\n\n"
+        f"(`{manifest.exit.task}`), and is at most {max(lost):.1f} points behind always sending: each\n"
+        "tenth of these images is measured with a calibration on the other nine.\n\n"
     )
 
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 _NOTE = (
     "A confident frame is answered on the device, and nothing of it is sent. Beside each width's most accurate mode; "
-    "each image is judged by a temperature and a threshold that were set without it, on the other half. Points are of "
-    "accuracy, against always sending; the standard error is that of the loss."
+    "each image is judged by a temperature and a threshold that were set without it, on the other nine tenths. "
+    "Points are of accuracy, against always sending; the standard error is that of the loss."
 )
 
 
