@@ -13,6 +13,10 @@ a folder         one sub-folder a class; task ``class``. Its own split is used w
                      photos/cat/*.jpg  photos/dog/*.jpg                          no split: see :func:`split`
                      photos/{cat,dog}/*  photos/test/{cat,dog}/*                 test images aside
                      photos/train/{cat,dog}/*  photos/test/{cat,dog}/*           both aside
+labels.csv       a folder with a file of this name: pictures anywhere in it, and a column a task::
+
+                     file,defect,cell_type
+                     roof/0001.jpg,intact,mono
 ===============  =================================================================================================
 
 Pictures are read when :meth:`Item.load` is called: opening a data set costs little. scikit-learn and elpv-dataset are
@@ -21,6 +25,7 @@ never imported, only their files are read: importing the first takes 100 MB, whi
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import io
@@ -37,16 +42,18 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from headwater.compression.errors import DataError
-from headwater.compression.manifest import Task
+from headwater.compression.manifest import TASK_NAME, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
 NAMES = ("digits", "solar")
 """Data sets that are opened by name; anything else is a path."""
 
+LABELS = "labels.csv"
+EXTRA = "fields beyond the last column"
 TEST_SHARE = 0.25
 DEFECTIVE_FROM = 0.5
 DIGITS_TOP = 16
@@ -111,22 +118,29 @@ def open_dataset(source: str | Path, *, check: bool = True) -> Dataset:
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise DataError(f"{folder} {what}; give a folder with a sub-folder a class, or one of {', '.join(NAMES)}")
-    return _folder(folder, check=check)
+    return _listed(folder, check=check) if (folder / LABELS).is_file() else _folder(folder, check=check)
 
 
-def split(dataset: Dataset, test_share: float = TEST_SHARE, seed: int = 0) -> tuple[Dataset, Dataset]:
+def split(
+    dataset: Dataset, test_share: float = TEST_SHARE, seed: int = 0, *, by: Sequence[str] | None = None
+) -> tuple[Dataset, Dataset]:
     """Return (training part, test part): the data set's own, or a stratified one.
 
-    Every combination of labels is split alike. Within one, items are ranked by a hash of seed and name: no random
-    generator whose stream could change, and an item added later moves hardly any other.
+    Every combination of the labels of the tasks ``by`` (all, if not given) is split alike. Within one, items are ranked
+    by a hash of seed and name: no random generator whose stream could change, and an item added later moves hardly any
+    other.
 
-    Raises :class:`DataError` for a share that is not between 0 and 1 or leaves a part empty.
+    Raises :class:`DataError` for a share that is not between 0 and 1 or leaves a part empty, and for a task ``by`` that
+    the data set lacks.
     """
     if dataset.test is not None:
         return replace(dataset, test=None), replace(dataset, items=dataset.test, test=None)
     if not 0 < test_share < 1:
         raise DataError(f"the share of test images is {test_share}; it must be between 0 and 1")
-    test = _chosen(dataset.items, test_share, seed)
+    have = [task.name for task in dataset.tasks]
+    if lost := sorted(set(by or ()) - set(have)):
+        raise DataError(f"{dataset.name} has {', '.join(have)}; it cannot be split by {', '.join(lost)} as before")
+    test = _chosen(dataset.items, test_share, seed, have if by is None else by)
     parts = [tuple(item for item in dataset.items if (item.name in test) is wanted) for wanted in (False, True)]
     if not all(parts):
         raise DataError(f"{len(dataset)} images cannot be split with {test_share:.0%} for testing; add images")
@@ -145,11 +159,11 @@ def read_image(file: Path | bytes) -> Image.Image:
         raise DataError(f"{name} cannot be read as a picture: {error}") from error
 
 
-def _chosen(items: tuple[Item, ...], share: float, seed: int) -> set[str]:
+def _chosen(items: tuple[Item, ...], share: float, seed: int, by: Sequence[str]) -> set[str]:
     """Names of the test items: the same share of every stratum, by largest remainder, so that the total is exact."""
     strata: dict[tuple[tuple[str, int], ...], list[Item]] = defaultdict(list)
     for item in items:
-        strata[tuple(sorted(item.labels.items()))].append(item)
+        strata[tuple((task, item.labels[task]) for task in sorted(by))].append(item)
     groups = [sorted(strata[key], key=partial(_rank, seed=seed)) for key in sorted(strata)]
     counts = [math.floor(len(group) * share) for group in groups]
     remainders = sorted(range(len(groups)), key=lambda g: (counts[g] - len(groups[g]) * share, g))
@@ -285,3 +299,62 @@ def _check_counts(base: Path, items: tuple[Item, ...], classes: list[str], skipp
     for name, count in zip(classes, counts, strict=True):
         if count == 0:
             raise DataError(f"no file in the class folder {base / name} is a readable picture; {skipped[0].reason}")
+
+
+# ---------------------------------------------------------------- a folder with labels.csv
+
+
+def _listed(folder: Path, *, check: bool) -> Dataset:
+    """Each line of the table with its classes, which are in the order of the alphabet."""
+    tasks, rows = _table(folder / LABELS)
+    items, skipped = (
+        _readable(_listed_items(folder, tasks, rows)) if check else (_listed_items(folder, tasks, rows), ())
+    )
+    for task in tasks:
+        seen = {item.labels[task.name] for item in items}
+        if lost := [label for index, label in enumerate(task.labels) if index not in seen]:
+            raise DataError(f"no picture of {task.name} {', '.join(lost)} in {folder} is readable; {skipped[0].reason}")
+    return Dataset(folder.resolve().name, tasks, items, "not stated (own images)", skipped=skipped)
+
+
+def _listed_items(folder: Path, tasks: Sequence[Task], rows: Mapping[str, Mapping[str, str]]) -> tuple[Item, ...]:
+    return tuple(
+        Item(file, {task.name: task.labels.index(row[task.name]) for task in tasks}, partial(read_image, folder / file))
+        for file, row in sorted(rows.items())
+    )
+
+
+def _table(path: Path) -> tuple[tuple[Task, ...], dict[str, dict[str, str]]]:
+    """The tasks, and the labels of each file by task; raises :class:`DataError` with the line that is wrong."""
+    names, rows = _rows(path)
+    found: dict[str, dict[str, str]] = {}
+    for line, row in rows:
+        file = Path(row["file"] or "")
+        outside = not file.parts or file.is_absolute() or ".." in file.parts
+        if outside or file.as_posix() in found or EXTRA in row or not all(row[name] for name in names):
+            raise DataError(
+                f"line {line} of {path} has to name a file of the folder that no other line names, and a label for "
+                f"each of {', '.join(names)}"
+            )
+        found[file.as_posix()] = {name: row[name] for name in names}
+    classes = {name: tuple(sorted({row[name] for row in found.values()})) for name in names}
+    if single := [name for name, labels in classes.items() if len(labels) < 2]:
+        raise DataError(f"{path} has fewer than two labels of {', '.join(single)}; there is nothing to tell apart")
+    return tuple(Task(name, classes[name]) for name in names), found
+
+
+def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The names of the tasks, and each line's number with its fields by name."""
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines, restkey=EXTRA, strict=True)
+        try:
+            rows = [(reader.line_num, row) for row in reader]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{path} is no table: {error}") from error
+    first, *names = reader.fieldnames or [""]
+    if first != "file" or not names or len(set(names)) < len(names) or not all(map(TASK_NAME.fullmatch, names)):
+        raise DataError(
+            f"the first line of {path} is {','.join([first, *names])!r}; want file and then a name for each task, such "
+            "as file,defect,cell_type (lower-case letters, digits and '_', at most 32, each once)"
+        )
+    return names, rows

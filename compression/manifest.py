@@ -33,6 +33,7 @@ MAX_MODES = 64
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_TEXT = 10_000
 TaskKind = Literal["classify", "image"]
+TASK_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -312,7 +313,7 @@ def _file_name(name: str) -> str:
 
 
 def _task_name(name: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name):
+    if not TASK_NAME.fullmatch(name):
         raise BundleError(f"a task is named {name!r}; names are lower-case letters, digits and '_', at most 32")
     return name
 

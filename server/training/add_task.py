@@ -93,7 +93,10 @@ def prepare(source: str | Dataset, old: Bundle, name: str) -> Prepared:
             f"{dataset.name}; add the task with the data that its head was trained on"
         )
     recipe = recipe_of(old)
-    prepared = pipeline.prepare_tasks(source if isinstance(source, str) else dataset.name, dataset, recipe, (task,))
+    name_of_source = source if isinstance(source, str) else dataset.name
+    # A column of labels that came since must not move images between what is learnt from and what is held out.
+    by = old.manifest.data.get("split_by")
+    prepared = pipeline.prepare_tasks(name_of_source, dataset, recipe, (task,), by)
     if prepared.spec != old.manifest.input:
         raise BundleError(f"the bundle's input is {old.manifest.input}, but its recipe says {prepared.spec}")
     for key, now in pipeline.provenance(prepared).items():

@@ -27,7 +27,10 @@ app = typer.Typer(help="Train a model bundle on labelled images.", add_completio
 @app.command()
 def train(
     data: Annotated[
-        str, typer.Argument(help="solar, digits, or a folder with a sub-folder a class (own test/ split optional).")
+        str,
+        typer.Argument(
+            help="solar, digits, a folder with a sub-folder a class (own test/ optional), or with labels.csv."
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Where the bundle goes: a directory, or a file ending in .zip.")

@@ -33,6 +33,7 @@ from headwater.server.training.samples import Samples
 from headwater.server.training.student import Student
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rich.progress import Progress
@@ -51,6 +52,8 @@ class Prepared:
     tasks: tuple[Task, ...]
     train: Samples
     test: Samples
+    split_by: tuple[str, ...]
+    """Tasks whose combinations of labels were split alike."""
     split: str
     """Digest of the held-out images' names."""
 
@@ -63,19 +66,25 @@ def prepare(source: str | Dataset, recipe: Recipe) -> Prepared:
 
 def opened(source: str | Dataset) -> Dataset:
     """The data set itself, or the one of that name."""
-    return source if isinstance(source, Dataset) else open_dataset(source)
+    dataset = source if isinstance(source, Dataset) else open_dataset(source)
+    if any(task.name == RECONSTRUCT.name for task in dataset.tasks):
+        raise DataError(f"{dataset.name} calls a task {RECONSTRUCT.name}, which gives a picture; give it another name")
+    return dataset
 
 
-def prepare_tasks(source: str, dataset: Dataset, recipe: Recipe, tasks: tuple[Task, ...]) -> Prepared:
-    """Split and decode a data set for these tasks."""
-    train, test = split(dataset, recipe.test_share, recipe.seed)
+def prepare_tasks(
+    source: str, dataset: Dataset, recipe: Recipe, tasks: tuple[Task, ...], by: Sequence[str] | None = None
+) -> Prepared:
+    """Split a data set, alike in each combination of the labels of the tasks ``by`` (all), and decode it."""
+    by = [task.name for task in dataset.tasks] if by is None else by
+    train, test = split(dataset, recipe.test_share, recipe.seed, by=by)
     if recipe.validation_share:
-        train, test = split(train, recipe.validation_share, recipe.seed + 7)
+        train, test = split(train, recipe.validation_share, recipe.seed + 7, by=by)
     spec = InputSpec(recipe.colour, recipe.side, recipe.side)
     names = tuple(task.name for task in tasks if task.labels)
     digest = hashlib.sha256("\n".join(sorted(item.name for item in test.items)).encode()).hexdigest()[:16]
     learnt, held_out = (Samples.read(part, spec, names) for part in (train, test))
-    return Prepared(source, dataset, spec, tasks, learnt, held_out, digest)
+    return Prepared(source, dataset, spec, tasks, learnt, held_out, tuple(by), digest)
 
 
 def train(prepared: Prepared, recipe: Recipe, work: Path, progress: Progress) -> tuple[Built, Run]:
@@ -167,4 +176,5 @@ def provenance(prepared: Prepared) -> dict[str, object]:
         "test_images": len(prepared.test),
         "skipped_files": len(dataset.skipped),
         "split": prepared.split,
+        "split_by": list(prepared.split_by),
     }

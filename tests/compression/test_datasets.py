@@ -11,6 +11,7 @@ from PIL import Image
 from headwater.compression import datasets
 from headwater.compression.datasets import open_dataset, read_image, split
 from headwater.compression.errors import DataError
+from headwater.compression.manifest import Task
 
 
 def picture(path: Path, mode: str = "RGB", size: tuple[int, int] = (9, 7)) -> Path:
@@ -143,6 +144,75 @@ class TestFolder:
         picture(photos / "test" / "cow" / "x.png")
         with pytest.raises(DataError, match="cow"):
             open_dataset(photos)
+
+
+def listed(folder: Path, *lines: str, count: int = 12) -> Path:
+    """A folder with pictures 00 to ``count`` and a labels.csv of these lines."""
+    for n in range(count):
+        picture(folder / "roof" / f"{n:02}.png")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def rows(*labels: str, count: int = 12) -> list[str]:
+    """Lines in which the labels of each column (given as a text, one letter a class) come by turns."""
+    return [
+        ",".join([f"roof/{n:02}.png", *(column[n // 2**place % len(column)] for place, column in enumerate(labels))])
+        for n in range(count)
+    ]
+
+
+class TestTable:
+    def test_each_column_is_a_task(self, tmp_path: Path) -> None:
+        dataset = open_dataset(listed(tmp_path / "own", "file,defect,cell_type", *rows("yn", "mp")))
+        assert dataset.tasks == (Task("defect", ("n", "y")), Task("cell_type", ("m", "p")))
+        assert (dataset.name, len(dataset)) == ("own", 12)
+        assert dataset.items[2].name == "roof/02.png"
+        assert dataset.labels("defect").tolist() == [1, 0] * 6
+        assert dataset.labels("cell_type").tolist() == [0, 0, 1, 1] * 3
+        assert dataset.items[2].load().size
+
+    def test_a_column_that_comes_later_moves_no_image(self, tmp_path: Path) -> None:
+        before = open_dataset(listed(tmp_path / "a", "file,defect", *rows("yn", count=40), count=40))
+        after = open_dataset(listed(tmp_path / "b", "file,defect,age", *rows("yn", "abcde", count=40), count=40))
+        held_out = {item.name for item in split(before)[1].items}
+        assert {item.name for item in split(after, by=["defect"])[1].items} == held_out
+        assert {item.name for item in split(after)[1].items} != held_out, "strata of both columns are others"
+        with pytest.raises(DataError, match="a has defect; it cannot be split by age as before"):
+            split(before, by=["defect", "age"])
+
+    def test_what_cannot_be_read_is_skipped(self, tmp_path: Path) -> None:
+        folder = listed(tmp_path / "own", "file,defect", *rows("yn"))
+        (folder / "roof" / "03.png").write_bytes(b"no picture")
+        (folder / "roof" / "04.png").unlink()
+        dataset = open_dataset(folder)
+        assert [skipped.name for skipped in dataset.skipped] == ["roof/03.png", "roof/04.png"]
+        assert len(dataset) == 10
+        for n in range(1, 12, 2):
+            (folder / "roof" / f"{n:02}.png").write_bytes(b"no picture")
+        with pytest.raises(DataError, match=r"no picture of defect n in .*own is readable"):
+            open_dataset(folder)
+
+    @pytest.mark.parametrize(
+        ("lines", "message"),
+        [
+            (["name,defect", "roof/00.png,y"], "want file and then a name for each task"),
+            (["file"], "want file and then a name for each task"),
+            (["file,Defect"], "want file and then a name for each task"),
+            (["file,a,a"], "want file and then a name for each task"),
+            (["file,defect", "roof/00.png,y", "roof/01.png,"], r"line 3 of .*labels\.csv has to name"),
+            (["file,defect", "roof/00.png"], "line 2 of"),
+            (["file,defect", "roof/00.png,y,n"], "line 2 of"),
+            (["file,defect", "roof/00.png,y", "./roof/00.png,n"], "line 3 of"),
+            (["file,defect", "../x.png,y"], "line 2 of"),
+            (["file,defect", "/etc/x.png,y"], "line 2 of"),
+            (["file,defect", "roof/00.png,y", "roof/01.png,y"], "fewer than two labels of defect"),
+            (["file,defect", '"roof/00.png,y'], "is no table"),
+        ],
+    )
+    def test_a_wrong_line_is_named(self, tmp_path: Path, lines: list[str], message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            open_dataset(listed(tmp_path / "own", *lines, count=2))
 
 
 class TestSplit:

@@ -13,20 +13,23 @@ from typer.testing import CliRunner
 from headwater.compression.bundle import Bundle
 from headwater.compression.datasets import Dataset
 from headwater.compression.errors import BundleError, DataError, HeadwaterError, SettingsError
+from headwater.compression.manifest import Task
 from headwater.server.registry import Registry
 from headwater.server.training import add_task as adding
 from headwater.server.training import pipeline
 from headwater.server.training.cli import app
 from headwater.server.training.measure import Bench
 from headwater.server.training.metrics import score
-from tests.server.training.textures import LIGHT, RECIPE, textures
+from tests.server.training.textures import LIGHT, RECIPE, TEXTURE, textures
 
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle that knows textures only."""
+    """A bundle that knows textures only, from a time at which nobody had looked at the light."""
     folder = tmp_path_factory.mktemp("old")
-    prepared = pipeline.prepare(textures(), RECIPE)
+    items = [dataclasses.replace(item, labels={"texture": item.labels["texture"]}) for item in textures().items]
+    dataset = dataclasses.replace(textures(), tasks=(TEXTURE,), items=tuple(items))
+    prepared = pipeline.prepare(dataset, RECIPE)
     with Progress(disable=True) as progress:
         built, run = pipeline.train(prepared, RECIPE, folder / "work", progress)
     return pipeline.publish(built, run, prepared, folder / "old.zip")
@@ -66,7 +69,7 @@ def test_all_but_the_new_tail_is_the_old_bundle_s(old: Bundle, added: tuple[Path
 
 def test_its_figures_are_those_of_the_held_out_images_of_the_old_split(old: Bundle, added: tuple[Path, str]) -> None:
     new = Bundle.load(added[0])
-    held_out = pipeline.prepare(textures(), dataclasses.replace(RECIPE, tasks=("light",))).test
+    held_out = pipeline.prepare_tasks("textures", textures(), RECIPE, (LIGHT,), ["texture"]).test
     bench = Bench(new, held_out.images.numpy())
     for mode in new.manifest.modes:
         found = score(bench.run(mode).logits["light"], held_out.labels["light"].numpy())
@@ -125,10 +128,9 @@ def test_a_picture_is_added_to_what_was_added_and_a_finished_run_is_not_run_agai
 
 def test_a_task_that_cannot_be_added_is_refused(old: Bundle, tiny_bundle: Bundle) -> None:
     other = dataclasses.replace(textures(), name="others")
-    items = [
-        dataclasses.replace(item, labels={**item.labels, "light": n % 3}) for n, item in enumerate(textures().items)
-    ]
-    shuffled = dataclasses.replace(textures(), items=tuple(items))
+    renamed = tuple(dataclasses.replace(item, name=f"x{item.name}") for item in textures().items)
+    others = dataclasses.replace(textures(), items=renamed)
+    taken = dataclasses.replace(textures(), tasks=(TEXTURE, Task("reconstruct", ("a", "b"))))
     cases: list[tuple[Dataset, Bundle, str, type[HeadwaterError], str]] = [
         (textures(), old, "texture", DataError, "has a task 'texture' already; it has texture"),
         (
@@ -140,7 +142,8 @@ def test_a_task_that_cannot_be_added_is_refused(old: Bundle, tiny_bundle: Bundle
         ),
         (other, old, "light", DataError, "was trained on textures, not on others"),
         (textures(80), old, "light", DataError, "train_images of textures is 60 now and was 48"),
-        (shuffled, old, "light", DataError, "split of textures is .* now and was"),
+        (taken, old, "reconstruct", DataError, "which gives a picture; give it another name"),
+        (others, old, "light", DataError, "split of textures is .* now and was"),
         (dataclasses.replace(textures(), name="tiny"), tiny_bundle, "light", DataError, "was trained on None"),
     ]
     for dataset, bundle, name, error, message in cases:
