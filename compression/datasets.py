@@ -260,7 +260,8 @@ def _items(root: Path, base: Path, classes: list[str]) -> tuple[Item, ...]:
 def _check_classes(base: Path, classes: list[str]) -> None:
     if not classes:
         raise DataError(
-            f"{base} has no sub-folders; put the images of each class into a folder of its own, {base}/CLASS/"
+            f"{base} has no sub-folders; put the images of each class into a folder of its own, {base}/CLASS/, "
+            f"or list them in {base}/{LABELS}"
         )
     if len(classes) == 1:
         raise DataError(f"{base} has a single class, {classes[0]!r}; put the images of at least two into a folder each")

@@ -32,7 +32,7 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_pings_without_data", 0),
     # Measuring the bandwidth by pings costs 34 bytes for each message received: as much as a small frame.
     ("grpc.http2.bdp_probe", 0),
-    ("grpc.max_receive_message_length", 1 << 20),
+    ("grpc.max_receive_message_length", (1 << 21) + (1 << 16)),  # a picture; servers send no more than that
 )
 
 _ERRORS: dict[grpc.StatusCode, type[HeadwaterError]] = {
