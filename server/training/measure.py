@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from headwater.compression.manifest import Mode, Task
 
 _BATCH = 32
+SHOWN = 4
 LEAST_ERROR = 1e-2
 """Squared error from which on a picture counts as the same: 68 dB."""
 T = TypeVar("T", bound=np.generic)
@@ -41,6 +42,8 @@ class ModeRun:
     """[N, K] of each task with labels."""
     psnr_db: Mapping[str, NDArray[np.float64]]
     """Peak signal-to-noise ratio of each image [N], of each task that gives one."""
+    pictures: Mapping[str, NDArray[np.uint8]]
+    """The first :data:`SHOWN` images that such a task gives, [n, C_in, H_in, W_in]; all would not fit into memory."""
 
 
 class Bench:
@@ -77,14 +80,17 @@ class Bench:
         packed = [self._pack(latent, mode, groups) for latent in self.latents(mode.width)]
         logits: dict[str, list[NDArray[np.float32]]] = {task.name: [] for task in self.tasks if task.labels}
         psnr_db: dict[str, list[NDArray[np.float64]]] = {task.name: [] for task in self.tasks if not task.labels}
+        pictures: dict[str, NDArray[np.uint8]] = {}
         for start in range(0, len(packed), _BATCH):
             for name, output in self._answer(packed[start : start + _BATCH]).items():
                 if name in logits:
                     logits[name].append(output)
-                else:  # measured at once: the pictures of all modes would not fit into memory
-                    psnr_db[name].append(psnr(output, self.images[start : start + _BATCH]))
+                else:
+                    whole = np.rint(output).clip(0, 255).astype(np.uint8)  # as a server rounds it
+                    psnr_db[name].append(psnr(whole, self.images[start : start + _BATCH]))
+                    pictures.setdefault(name, whole[:SHOWN])
         sizes = np.array([len(data) for data in packed], dtype=np.int64)
-        return ModeRun(sizes, _joined(logits), _joined(psnr_db))
+        return ModeRun(sizes, _joined(logits), _joined(psnr_db), pictures)
 
     def _pack(self, latent: NDArray[np.float32], mode: Mode, groups: int) -> bytes:
         symbols = quantise(latent[: mode.channels], self.bundle.tables.gain[mode.index, : mode.channels])
@@ -102,9 +108,9 @@ class Bench:
         return {task.name: self.tails[task.name].run([task.output], {"features": features})[0] for task in self.tasks}
 
 
-def psnr(pictures: NDArray[np.float32], wanted: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Peak signal-to-noise ratio of each picture [N, C, H, W], rounded as a server rounds it, in dB: [N]."""
-    errors = np.rint(pictures).clip(0, 255).astype(np.float64) - wanted
+def psnr(pictures: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Peak signal-to-noise ratio of each picture [N, C, H, W] in dB: [N]."""
+    errors = pictures.astype(np.float64) - wanted
     return np.asarray(10 * np.log10(255**2 / np.maximum(np.square(errors).mean(axis=(1, 2, 3)), LEAST_ERROR)))
 
 

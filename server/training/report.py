@@ -8,6 +8,8 @@ from headwater.server.charts import Chart, cards, page, section, table
 from headwater.server.training.metrics import confusion
 from headwater.server.training.report_cuts import cuts_section
 from headwater.server.training.report_exit import exit_section
+from headwater.server.training.report_pictures import STYLE as PICTURES_STYLE
+from headwater.server.training.report_pictures import picture_sections
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +29,7 @@ def write_report(built: Built, history: History, prepared: Prepared, path: Path)
     parts = [
         cards(_headlines(manifest, task)),
         *(section(f"Bytes and accuracy: {name}", _rate_accuracy(manifest, name)) for name in _classified(manifest)),
-        *(section(f"Bytes and likeness: {name}", _rate_psnr(manifest, name)) for name in manifest.modes[0].psnr_db),
+        *picture_sections(built, prepared.test.images.numpy()),
         *(cuts_section(manifest, name) for name in _classified(manifest)),
         exit_section(manifest),
         section("Training", *_curves(history), note="Means over the training images of each epoch."),
@@ -40,7 +42,7 @@ def write_report(built: Built, history: History, prepared: Prepared, path: Path)
         f"Trained by headwater on {manifest.created}: {manifest.data['train_images']} images to learn from, "
         f"{manifest.data['test_images']} held out. Data licence: {manifest.data['licence']}."
     )
-    path.write_text(page(f"Training report: {manifest.name}", parts, lead), encoding="utf-8")
+    path.write_text(page(f"Training report: {manifest.name}", parts, lead, PICTURES_STYLE), encoding="utf-8")
 
 
 def _headlines(manifest: Manifest, task: str) -> list[tuple[str, str]]:
@@ -65,14 +67,6 @@ def _rate_accuracy(manifest: Manifest, task: str) -> str:
         level = manifest.measured["local"][task]["accuracy"]
         chart.line("unsplit model", [min(sizes), max(sizes)], [level, level])
     return chart.svg(f"accuracy of {task} over bytes a frame, a line for each width")
-
-
-def _rate_psnr(manifest: Manifest, task: str) -> str:
-    chart = Chart("bytes a frame, header included", "PSNR, dB", log_x=True)
-    for width in manifest.widths:
-        modes = [mode for mode in manifest.modes if mode.width == width]
-        chart.line(f"width {width:g}", [mode.mean_bytes for mode in modes], [mode.psnr_db[task] for mode in modes])
-    return chart.svg(f"mean PSNR of {task} over bytes a frame, a line for each width")
 
 
 def _classified(manifest: Manifest) -> list[str]:

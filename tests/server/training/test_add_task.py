@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.progress import Progress
 from typer.testing import CliRunner
 
@@ -122,7 +126,15 @@ def test_a_picture_is_added_to_what_was_added_and_a_finished_run_is_not_run_agai
     assert min(mode.psnr_db["reconstruct"] for mode in new.manifest.modes) > 6
     assert max(mode.psnr_db["reconstruct"] for mode in new.manifest.modes) > grey_db - 3
     assert all("reconstruct" not in mode.accuracy for mode in new.manifest.modes)
-    assert "reconstruct PSNR dB" in (tmp_path / "new-report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "new-report.html").read_text(encoding="utf-8")
+    assert "reconstruct PSNR dB" in page
+    shown = re.findall(r'<td><img alt="([^"]+)" src="data:image/png;base64,([^"]+)">', page)
+    assert [alt for alt, _ in shown[:3]] == [
+        "original",
+        *(f"gain {m.gain}, {m.mean_bytes:.0f} B" for m in new.manifest.modes[-2:]),
+    ]
+    original = prepared.spec.apply(Image.open(io.BytesIO(base64.b64decode(shown[0][1]))))
+    np.testing.assert_array_equal(original, images[0])
     assert "a picture for people" in new.read("MODEL_CARD.md").decode()
 
 
