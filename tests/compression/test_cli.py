@@ -95,6 +95,14 @@ def test_bundle_show_prints_the_modes(saved: Path, tiny_bundle: Bundle) -> None:
         assert ", ".join(task.labels) in output
 
 
+def test_bundle_show_tells_of_the_local_exit(saved: Path, tmp_path: Path, tiny_bundle: Bundle) -> None:
+    lines = run("bundle", "show", saved)
+    assert re.search(r"local exit +shape, 0\.00 MMACs; within 1 point it answers 11% to 22% of\s", lines)
+    files = {name: tiny_bundle.read(name) for name in tiny_bundle.manifest.files}
+    bare = Bundle.build(dataclasses.replace(tiny_bundle.manifest, exit=None), files)
+    assert re.search(r"local exit +none\s", run("bundle", "show", bare.save(tmp_path / "bare")))
+
+
 def test_bundle_show_tells_of_pictures_and_of_the_bundles_it_answers_for(tmp_path: Path, tiny_bundle: Bundle) -> None:
     later = tiny.later()
     modes = [dataclasses.replace(mode, psnr_db={"reconstruct": 20.0 + mode.index}) for mode in later.manifest.modes]

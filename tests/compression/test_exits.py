@@ -1,11 +1,14 @@
 """The local exit's tables: which threshold a stated drop gives, and which arrays are refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from headwater.compression.bundle import Bundle, to_safetensors
 from headwater.compression.errors import BundleError
 from headwater.compression.exits import ExitTables, score_of
+from headwater.compression.manifest import Exit
 
 
 def arrays(drop: list[float] | None = None, images: int = 999) -> dict[str, np.ndarray]:
@@ -140,6 +143,17 @@ def test_a_bundle_gives_the_tables_that_fit_its_manifest(tiny_bundle: Bundle) ->
     tables = tiny_bundle.exits
     assert (tables.widths, tables.modes) == (4, 16)
     assert tables.width_of.tolist() == [mode // 4 for mode in range(16)]
+
+
+def test_a_manifest_that_names_an_exit_needs_its_files(tiny_bundle: Bundle) -> None:
+    for gone in ("exit.onnx", "exit.safetensors"):
+        files = {name: tiny_bundle.read(name) for name in tiny_bundle.manifest.files if name != gone}
+        with pytest.raises(BundleError, match=f"the manifest lists no {gone}"):
+            Bundle.build(tiny_bundle.manifest, files)
+    with pytest.raises(BundleError, match="answers 'colour', which is no task with labels"):
+        dataclasses.replace(tiny_bundle.manifest, exit=Exit("colour", 1))
+    with pytest.raises(BundleError, match="has no local exit"):
+        _ = Bundle.build(dataclasses.replace(tiny_bundle.manifest, exit=None), files).exits
 
 
 def test_tables_of_another_bundle_are_refused(tiny_bundle: Bundle) -> None:

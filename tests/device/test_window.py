@@ -58,6 +58,13 @@ async def test_numbers_count_up_from_one_and_the_window_holds(window: Window) ->
     assert write_all(window) == [5]
 
 
+async def test_a_frame_that_is_not_sent_takes_a_number_too(window: Window) -> None:
+    numbers = [window.number(), submit(window).sequence, window.number(), submit(window).sequence]
+    assert numbers == [1, 2, 3, 4]
+    assert write_all(window) == [2, 4]
+    assert window.unanswered == 2
+
+
 async def test_the_server_may_allow_fewer(window: Window) -> None:
     for _ in range(6):
         submit(window)

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from headwater.compression.bundle import Bundle
+from headwater.compression.exits import score_of
 from headwater.device import Agent, FrameRecord, read_records
 from headwater.simulations.link import LinkProxy
 from headwater.simulations.trace import LinkTrace
@@ -101,6 +102,27 @@ async def test_frames_in_parts_get_their_own_answers(
     records = check(tmp_path / "r.jsonl", tiny_bundle)
     assert {record.groups_used for record in records} == {3}
     assert any(record.server.collect_us for record in records), "no frame came in parts"
+
+
+async def test_confident_pictures_are_answered_on_the_device(
+    server: ServerProcess, bundle: Path, photos: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    more = ("--tasks", "shape", "--max-drop", "2", "--width", "0.5")
+    async with AgentProcess(*arguments(bundle, server.address, photos, tmp_path / "r.jsonl", *more)) as agent:
+        status, out, err = await agent.finish()
+    assert (status, err) == (0, "")
+    records = list(read_records(tmp_path / "r.jsonl"))
+    assert sorted(record.sequence for record in records) == list(range(1, COUNT + 1))
+    threshold = tiny_bundle.exits.threshold_for(7, 2.0, "softmax")
+    local = [record for record in records if record.source == "local"]
+    assert 0 < len(local) < COUNT
+    for record in records:
+        seed = int(record.name[:3])
+        sure = score_of(tiny.exit_logits(tiny_bundle, seed, record.mode), "softmax") >= threshold
+        assert (record.mode, record.source) == (7, "local" if sure else "edge")
+        assert (record.bytes == 0) is bool(sure)
+        assert record["shape"].label == tiny.TASKS[0].labels[seed % 3]
+    assert f"{len(local)} of them on the device" in out.splitlines()[-1]
 
 
 async def test_connections_cut_at_random_moments(
