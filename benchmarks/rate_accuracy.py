@@ -8,8 +8,8 @@
 
 Training takes too long to be repeated in every run, so without ``--full`` the claims come from
 ``benchmarks/results/rate_accuracy.json``, the committed results of the study; each says so, with date and commit. What
-needs no training is measured now, on the bundle that ships: its modes and cuts, image codecs read by its unsplit
-network, the multiply-adds of its heads; these claims end in "shipped bundle".
+needs no training is measured now, on the bundle that ships: its modes and cuts, its local exit, image codecs read by
+its unsplit network, the multiply-adds of its heads; these claims end in "shipped bundle".
 
 The study resumes: each piece leaves a JSON in ``out/rate_accuracy`` and is skipped when that is there with the same
 settings, a piece that was stopped goes on from its last epoch, and several processes may share the work
@@ -38,7 +38,7 @@ from rich.table import Table
 
 from benchmarks import claims
 from benchmarks.entropic_student import encoder_macs
-from benchmarks.study import image_codecs, ours, runner, show
+from benchmarks.study import image_codecs, local_exit, ours, runner, show
 from benchmarks.study.pieces import all_pieces, chosen
 from benchmarks.study.plan import CODECS, FULL, TINY
 from benchmarks.study.results import Results
@@ -195,7 +195,10 @@ def _try_pieces(threads: int) -> None:
 def measured_now(bundle: Bundle, most: int | None, threads: int, *, quick: bool) -> Results:
     """Modes and cuts of a bundle, codecs read by its unsplit network, the head's cost: as pieces of a study are."""
     images, labels, usual = held_out(bundle, most)
-    found: dict[str, dict[str, Any]] = {OURS: ours.measure(bundle, images, labels, usual)}
+    found: dict[str, dict[str, Any]] = {
+        OURS: ours.measure(bundle, images, labels, usual),
+        "exit": local_exit.measure(bundle, images, labels),
+    }
     with Progress() as progress:
         for codec in CODECS:
             settings = _grid(bundle, codec, quick=quick)

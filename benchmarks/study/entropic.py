@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from headwater.server.training.pipeline import Prepared
     from headwater.server.training.recipe import Recipe
 
-CODEC_RATE = 1e-3
+CODEC_RATE, PRIOR_RATE = 1e-3, 1e-2
 MINUTES = 110
 
 
@@ -100,8 +100,8 @@ class _Training:
         optimizer = torch.optim.Adam(
             [
                 {"params": learnt, "lr": CODEC_RATE},
-                # A prior has to keep up with what it describes; ours gets five times the rate too.
-                {"params": list(self.student.prior.parameters()), "lr": 5 * CODEC_RATE},
+                # A prior has to keep up with what it describes; this is the rate that ours gets.
+                {"params": list(self.student.prior.parameters()), "lr": PRIOR_RATE},
             ]
         )
         return Stage("rebuild", epochs, self.student, optimizer, partial(self._rebuild, beta=beta), fallen)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from benchmarks.study.plan import Plan
+    from headwater.compression.bundle import Bundle
 
 MINUTES = 2
 
@@ -38,13 +39,18 @@ def pieces(plan: Plan) -> list[Piece]:
 
 
 def score(study: Study, _: Path, __: Progress, seed: int) -> dict[str, Any]:
-    """What the exit does beside every mode."""
-    prepared, bundle = study.prepared(seed), study.bundle(seed)
+    """The exit of our bundle of a split."""
+    prepared = study.prepared(seed)
+    return measure(study.bundle(seed), prepared.test.images.numpy(), labels_of(prepared.test, prepared))
+
+
+def measure(bundle: Bundle, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
+    """What the exit does beside every mode on images [N, C, H, W] with labels [N] of its task, the bundle's first."""
     if bundle.manifest.exit is None:
         return {"missing": "the bundle has no local exit"}
-    labels, task = labels_of(prepared.test, prepared), bundle.manifest.exit.task
+    task = bundle.manifest.exit.task
     tasks = [each for each in bundle.manifest.tasks if each.name == task]
-    bench = Bench(bundle, prepared.test.images.numpy(), tasks)
+    bench = Bench(bundle, images, tasks)
     network = session(bundle.read("exit.onnx"))
     answers = {
         width: _logits(network, bench.latents(width), index) for index, width in enumerate(bundle.manifest.widths)
@@ -61,6 +67,8 @@ def _mode(exit_logits: NDArray[np.float32], logits: NDArray[np.float32], labels:
 
 
 def _logits(network: Any, latents: NDArray[np.float32], width: int) -> NDArray[np.float32]:  # noqa: ANN401 - untyped
-    """Answers [N, K] to latents [N, C, H, W] of a width, one at a time as on a device."""
+    """Answers [N, K] to latents [N, C_w, H, W] of a width, one at a time as on a device; channels it lacks are 0."""
+    (channels,) = (each.shape[1] for each in network.get_inputs() if each.name == "latent")
+    latents = np.pad(latents, ((0, 0), (0, channels - latents.shape[1]), (0, 0), (0, 0)))
     feed = {"width": np.array([width], np.int64)}
     return np.concatenate([network.run(["logits"], {"latent": one[np.newaxis], **feed})[0] for one in latents])

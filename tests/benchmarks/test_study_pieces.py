@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from benchmarks import rate_accuracy
 from benchmarks.entropic_student import GDN1, encoder_macs, maps, parted
-from benchmarks.study import bottleneck, image_codecs, runner
+from benchmarks.study import bottleneck, image_codecs, local_exit, runner
 from benchmarks.study.figures import Figures
 from benchmarks.study.pieces import all_pieces, chosen
 from benchmarks.study.plan import TINY
@@ -23,7 +23,9 @@ from benchmarks.study.results import Results
 from benchmarks.study.study import Study
 from headwater.compression.bundle import Bundle
 from headwater.compression.image import InputSpec
+from headwater.server.training.calibration import cross_fitted
 from headwater.server.training.lite import Lite0
+from headwater.server.training.measure import Bench
 from headwater.simulations.codecs import Setting, encode
 from tests import tiny
 
@@ -181,3 +183,15 @@ def test_the_teacher_in_two_parts_answers_as_a_whole() -> None:
         found = maps(tail.eval(), features)
         assert torch.allclose(tail(features), teacher(x)[0], atol=1e-5)
     assert [tuple(one.shape[1:]) for one in found] == [(24, 8, 8), (40, 4, 4), (112, 2, 2), (320, 1, 1)]
+
+
+def test_the_exit_is_judged_in_every_mode(tiny_bundle: Bundle) -> None:
+    labels = np.array([tiny.labels(seed)[0] for seed in range(24)])
+    found = local_exit.measure(tiny_bundle, pictures(24), labels)["modes"]
+    assert len(found) == len(tiny_bundle.manifest.modes)
+    mode = tiny_bundle.manifest.modes[-1]
+    exits = np.concatenate([tiny.exit_logits(tiny_bundle, seed, mode.index).reshape(1, -1) for seed in range(24)])
+    run = Bench(tiny_bundle, pictures(24), tiny_bundle.manifest.tasks[:1]).run(mode)
+    wanted = cross_fitted(exits, run.logits["shape"], labels, 0.5)
+    assert found[-1]["share"] == pytest.approx(wanted.share, abs=1e-5)
+    assert found[-1]["drop"] == pytest.approx(wanted.drop, abs=1e-5)
