@@ -4,8 +4,7 @@ Sessions do not spin: a thread that waits for work sleeps, so that an idle serve
 its cores to the next batch. With one thread (the default) a batch runs in the thread that calls :meth:`Tails.run`,
 and several batches run side by side.
 
-Tasks that give an image run only where they are asked for by name: they cost more than the others together, and their
-answers are a hundred times larger.
+Tasks that give an image run only where they are asked for by name: a PNG is hundreds of times the bytes of some scores.
 
 Legend: B batch, C H W latent, K classes of a task, T tasks, C_in H_in W_in the image.
 """
