@@ -27,7 +27,7 @@ def plot(results: Results) -> str:
     chart = Chart("bytes a picture, headers of ours included", "accuracy", log_x=True, percent_y=True)
     _line(chart, "ours, one bundle", hull(results.modes(seeds)))
     untouched, tuned = results.seeds_of("codec-"), results.seeds_of("tuned-")
-    _line(chart, "best codec, teacher untouched", hull(results.rows("codec-", untouched)))
+    _line(chart, "codecs, teacher untouched", hull(results.rows("codec-", untouched)))
     for codec in CODECS:
         _line(chart, f"{codec}, teacher tuned", hull(_of(results.rows("tuned-", tuned), codec)))
     _line(chart, "Entropic Student", hull(results.rows("entropic-", results.seeds_of("entropic-"))))
