@@ -62,6 +62,18 @@ def test_train_writes_a_bundle_that_loads_and_answers(trained: tuple[Path, str],
     assert cut.sizes.mean() == pytest.approx(best.cuts[1].mean_bytes, abs=0.01)
 
 
+def test_the_local_exit_is_trained_along_and_calibrated_on_the_held_out_images(trained: tuple[Path, str]) -> None:
+    out, output = trained
+    bundle = Bundle.load(out)
+    assert bundle.manifest.exit is not None
+    assert bundle.manifest.exit.task == "class"
+    assert bundle.exits.images.tolist() == [bundle.manifest.data["test_images"]]
+    assert "exit" in output
+    page = (out.parent / "textures-report.html").read_text(encoding="utf-8")
+    assert "Answered on the device: class" in page
+    assert "`--max-drop 1`" in (out / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
 def test_broken_files_are_reported_and_counted(trained: tuple[Path, str]) -> None:
     out, output = trained
     assert "broken.jpg" in output
