@@ -31,7 +31,7 @@ def pieces(plan: Plan) -> list[Piece]:
 
 
 def _piece(plan: Plan, seed: int, width: float) -> Piece:
-    decides = {"data": plan.source, "recipe": plan.recipe_of(seed, widths=(width,)).to_json()}
+    decides = {"data": plan.source, "recipe": plan.recipe_of(seed, widths=(width,), exit_epochs=0).to_json()}
     work = partial(train, seed=seed, width=width)
     return Piece(f"separate-{width:g}", seed, decides, work, builds_on={TEACHER: "weights"}, minutes=MINUTES)
 
@@ -39,7 +39,7 @@ def _piece(plan: Plan, seed: int, width: float) -> Piece:
 def train(study: Study, folder: Path, progress: Progress, seed: int, width: float) -> dict[str, Any]:
     """Train with this width only and measure like ours."""
     prepared = study.prepared(seed)
-    recipe = study.plan.recipe_of(seed, widths=(width,))
+    recipe = study.plan.recipe_of(seed, widths=(width,), exit_epochs=0)
     start_from(study, seed, folder)
     built, _ = pipeline.train(prepared, recipe, folder, progress)
     built.bundle.save(folder / "bundle.zip")

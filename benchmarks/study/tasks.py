@@ -8,7 +8,6 @@ Where our own recipe has the task already, ours is the joint bundle, and ``task-
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +80,7 @@ def add(study: Study, folder: Path, progress: Progress, seed: int, base: str) ->
 
 
 def _train(study: Study, folder: Path, progress: Progress, seed: int, tasks: tuple[str, ...]) -> Bundle:
-    recipe = dataclasses.replace(study.plan.recipe_of(seed), tasks=tasks)
+    recipe = study.plan.recipe_of(seed, tasks=tasks, exit_epochs=0)
     built, _ = pipeline.train(study.prepared(seed, tasks), recipe, folder, progress)
     built.bundle.save(folder / "bundle.zip")
     return built.bundle
