@@ -182,6 +182,8 @@ def _train_picture(
     features, side = _features_shape(codec, train)
     doublings = (old.manifest.input.height // side).bit_length() - 1
     model = Reconstructor(features, prepared.spec.channels, doublings)
+    start, images = torch.Generator().manual_seed(recipe.seed), train.images[:START_IMAGES]
+    model.start_from(codec.random_features(images, start), images)
     channels_last(model)
 
     def step(indices: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:

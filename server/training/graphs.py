@@ -17,7 +17,7 @@ import torch
 from onnx import TensorProto, checker, helper, numpy_helper
 
 from headwater.server.training.lite import PIXEL_MEAN, PIXEL_STD, Lite0, Tail
-from headwater.server.training.reconstruct import PIXEL_MIDDLE, PIXEL_SPREAD
+from headwater.server.training.reconstruct import PIXEL_MIDDLE, PIXEL_SPREAD, SLOPE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -244,12 +244,16 @@ def picture_graph(model: Reconstructor, features: int, side: int) -> tuple[bytes
     x = _plain_conv(graph, "features", model.enter, "enter", side * side)
     for index, step in enumerate(model.typed_steps()):
         name, area = f"step.{index}", side * side
-        x = graph.node("Relu", [x], f"{name}.relu")
+        x = graph.node("LeakyRelu", [x], f"{name}.relu", alpha=SLOPE)
         y = _plain_conv(graph, x, step.filter, f"{name}.filter", area, groups=step.filter.groups)
-        y = graph.node("Relu", [_plain_conv(graph, y, step.mix, f"{name}.mix", area)], f"{name}.mixed")
+        y = _plain_conv(graph, y, step.mix, f"{name}.mix", area)
+        y = graph.node("LeakyRelu", [y], f"{name}.mixed", alpha=SLOPE)
         x = _plain_conv(graph, graph.node("Add", [x, y], f"{name}.add"), step.spread, f"{name}.spread", area)
         x = graph.node("DepthToSpace", [x], f"{name}.double", blocksize=2, mode="CRD")
         side *= 2
+    direct = _plain_conv(graph, "features", model.direct, "direct", (side // model.patch) ** 2)
+    direct = graph.node("DepthToSpace", [direct], "patches", blocksize=model.patch, mode="CRD")
+    x = graph.node("Add", [x, direct], "added")
     x = graph.node("Mul", [x, graph.constant("pixel_spread", np.float32(PIXEL_SPREAD))], "spread")
     x = graph.node("Add", [x, graph.constant("pixel_middle", np.float32(PIXEL_MIDDLE))], "pixels")
     low, high = graph.constant("black", np.float32(0)), graph.constant("white", np.float32(255))

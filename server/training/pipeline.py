@@ -104,7 +104,11 @@ def train(prepared: Prepared, recipe: Recipe, work: Path, progress: Progress) ->
     teacher.eval()
     student = Student(teacher, recipe)
     with torch.no_grad():
-        student.start_from(teacher.features(normalise(prepared.train.images[:256])))
+        images = prepared.train.images[:256]
+        features = teacher.features(normalise(images))
+        student.start_from(features)
+        if student.picture is not None:
+            student.picture.start_from(features, images)
     channels_last(student)
     run.fit(stages.match_stage(student, teacher, prepared.train, recipe, generator), prepared.train, progress)
     run.fit(stages.tune_stage(student, teacher, prepared.train, recipe, weights, generator), prepared.train, progress)

@@ -28,3 +28,15 @@ def test_it_learns_a_picture_from_its_features() -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     assert loss.item() < first / 3
+
+
+def test_it_starts_as_the_best_linear_map() -> None:
+    torch.manual_seed(0)
+    pictures = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
+    patches = torch.nn.functional.pixel_unshuffle(pictures.double(), 4)  # [40, 48, 2, 2]
+    features = torch.einsum("bchw,fc->bfhw", patches - 100, torch.randn(48, 48, dtype=torch.float64)).float()
+    model = Reconstructor(48, 3, 2)
+    model.start_from(features, pictures)
+    with torch.no_grad():
+        error = (model(features) - pictures).abs().mean()
+    assert error < 10, "mid-grey would be 64 off"
