@@ -188,6 +188,7 @@ DIGITS = Recipe(
     teacher_epochs=3,
     match_epochs=2,
     tune_epochs=2,
+    task_epochs=6,
     exit_epochs=4,
     batch=64,
     teacher_rate=2e-3,
