@@ -60,7 +60,7 @@ OUT = Path("out/rate_accuracy")
 QUICK_IMAGES = 48
 QUICK_PIECES = (TEACHER, OURS, "codec-webp", "tuned-webp-16")
 """Of the study that ``--quick`` runs through on a handful of images; ``--full --quick`` runs all."""
-SCALES = (1.0, 0.75, 0.5)
+SCALES = (1.0, 0.5)
 QUALITIES = {"JPEG": (10, 50, 90), "WebP": (10, 50, 75, 90), "AVIF": (20, 50, 80)}
 """Fewer settings than in the study, so that all benchmarks together end within minutes."""
 
