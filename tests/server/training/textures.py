@@ -25,12 +25,12 @@ RECIPE = Recipe(
     teacher_epochs=2,
     match_epochs=1,
     tune_epochs=1,
-    task_epochs=10,
+    task_epochs=40,
     batch=16,
     teacher_rate=2e-3,
     augmentation=Augmentation(brightness=0.0),
 )
-"""Two widths, two gains, an epoch or two of everything: for the way, not for figures."""
+"""Two widths, two gains, an epoch or two of everything but an added tail: for the way, not for figures."""
 
 
 def textures(count: int = 64) -> Dataset:
