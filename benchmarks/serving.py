@@ -121,16 +121,22 @@ class Bench:
 
     def overload_claims(self, rounds: list[tuple[Saturated, float]]) -> list[Claim]:
         capacity = median(saturated.rate for saturated, _ in rounds)
-        with self.server():
-            peak = max(capacity, self.goodput(self.load(devices=DEVICES, rate=capacity, seconds=self.seconds)))
-            over = self.load(devices=DEVICES, rate=OVERLOAD * capacity, seconds=self.seconds)
-        offered = over.sent / over.seconds
+        full: list[Result] = []
+        over: list[Result] = []
+        # By turns, as the machine's speed changes from minute to minute: a slow one falls on both.
+        for _ in range(min(3, self.rounds)):
+            with self.server():
+                full.append(self.load(devices=DEVICES, window=WINDOW, seconds=self.seconds))
+                over.append(self.load(devices=DEVICES, rate=OVERLOAD * capacity, seconds=self.seconds))
+            print(f"at the peak {self.goodput(full[-1:]):.0f} frames/s, overloaded {self.goodput(over[-1:]):.0f}")
+        offered = sum(one.sent for one in over) / sum(one.seconds for one in over)
+        refused = [ms for one in over for ms in one.refused_ms]
         print(
-            f"overload: {offered:.0f} frames/s to a capacity of {capacity:.0f}, goodput {self.goodput(over):.0f}; "
-            f"in all {over.answers}; load generator {over.cpu_s / over.seconds:.0%} of a core"
+            f"overload: {offered:.0f} frames/s to a capacity of {capacity:.0f}; load generator "
+            f"{sum(one.cpu_s for one in over) / sum(one.seconds for one in over):.0%} of a core"
         )
-        share = 100 * self.goodput(over) / peak
-        refused_ms = float(np.percentile(over.refused_ms, 99)) if over.refused_ms else None
+        share = 100 * self.goodput(over) / self.goodput(full)
+        refused_ms = float(np.percentile(refused, 99)) if refused else None
         times = f"{OVERLOAD} times the capacity"
         peer = f"itself at its peak; {offered / capacity:.1f} times were offered"
         return [
@@ -141,7 +147,7 @@ class Bench:
                 refused_ms,
                 unit="ms",
                 target=20,
-                peer="none" if over.refused_ms else "none was refused: the load generator was the limit",
+                peer="none" if refused else "none was refused: the load generator was the limit",
             ),
         ]
 
@@ -214,9 +220,9 @@ class Bench:
                 np.testing.assert_allclose(got, wanted, atol=2e-4)
 
     @staticmethod
-    def goodput(result: Result) -> float:
-        """Frames answered with scores a second."""
-        return result.answers.get("ok", 0) / result.seconds
+    def goodput(results: Sequence[Result]) -> float:
+        """Frames answered with scores a second, over several loads."""
+        return sum(one.answers.get("ok", 0) for one in results) / sum(one.seconds for one in results)
 
     # ------------------------------------------------------------ onnxruntime alone
 
