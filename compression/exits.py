@@ -33,11 +33,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from headwater.compression.errors import BundleError
+from headwater.compression.arrays import ArrayFile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,15 +45,6 @@ if TYPE_CHECKING:
 ExitScore = Literal["softmax", "energy"]
 SCORES: tuple[ExitScore, ...] = get_args(ExitScore)
 MAX_THRESHOLDS = 10_000
-_DTYPES = {
-    "temperature": np.float32,
-    "threshold": np.float64,
-    "share": np.float32,
-    "drop": np.float32,
-    "calibration_error": np.float32,
-    "width_of": np.uint8,
-    "images": np.uint32,
-}
 
 
 def score_of(logits: NDArray[Any], score: ExitScore) -> NDArray[np.float64]:
@@ -65,8 +56,19 @@ def score_of(logits: NDArray[Any], score: ExitScore) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True, eq=False)
-class ExitTables:
+class ExitTables(ArrayFile):
     """What each threshold of the local exit does; checked when made. See the module's text for the arrays."""
+
+    FILE: ClassVar[str] = "exit.safetensors"
+    DTYPES: ClassVar[Mapping[str, type[np.generic]]] = {
+        "temperature": np.float32,
+        "threshold": np.float64,
+        "share": np.float32,
+        "drop": np.float32,
+        "calibration_error": np.float32,
+        "width_of": np.uint8,
+        "images": np.uint32,
+    }
 
     temperature: NDArray[np.float32]
     threshold: NDArray[np.float64]
@@ -78,15 +80,15 @@ class ExitTables:
 
     def __post_init__(self) -> None:
         """Check every array against the others; raises :class:`BundleError`."""
-        for name, dtype in _DTYPES.items():
-            if getattr(self, name).dtype != dtype:
-                raise _wrong(f"{name} is {getattr(self, name).dtype}; want {np.dtype(dtype)}")
+        self.check_dtypes()
         self._check_shapes()
         self._check_values()
 
     def _check_shapes(self) -> None:
         if self.threshold.ndim != 3 or not 1 <= self.threshold.shape[2] <= MAX_THRESHOLDS:
-            raise _wrong(f"threshold has shape {self.threshold.shape}; want [S, W, T], T from 1 to {MAX_THRESHOLDS}")
+            raise self.wrong(
+                f"threshold has shape {self.threshold.shape}; want [S, W, T], T from 1 to {MAX_THRESHOLDS}"
+            )
         S, W, T = len(SCORES), self.widths, self.threshold.shape[2]
         wanted = {
             "threshold": (S, W, T),
@@ -97,21 +99,19 @@ class ExitTables:
             "temperature": (W,),
             "images": (1,),
         }
-        for name, shape in wanted.items():
-            if getattr(self, name).shape != shape:
-                raise _wrong(f"{name} has shape {getattr(self, name).shape}; want {shape}")
+        self.check_shapes(wanted)
 
     def _check_values(self) -> None:
-        if not all(np.isfinite(getattr(self, name)).all() for name in _DTYPES):
-            raise _wrong("a number is not finite")
+        if not all(np.isfinite(getattr(self, name)).all() for name in self.DTYPES):
+            raise self.wrong("a number is not finite")
         if (np.diff(self.threshold, axis=2) < 0).any():
-            raise _wrong("thresholds do not rise")
+            raise self.wrong("thresholds do not rise")
         if (self.temperature <= 0).any() or not self.images[0]:
-            raise _wrong("a temperature or the number of images is not above 0")
+            raise self.wrong("a temperature or the number of images is not above 0")
         if self.modes == 0 or (self.width_of >= self.widths).any():
-            raise _wrong(f"width_of is {self.width_of.tolist()}; want an index below {self.widths} for each mode")
+            raise self.wrong(f"width_of is {self.width_of.tolist()}; want an index below {self.widths} for each mode")
         if (np.abs(self.drop) > 100).any() or (self.share < 0).any() or (self.share > 1).any():
-            raise _wrong("a drop is beyond 100 points, or a share beyond 0 to 1")
+            raise self.wrong("a drop is beyond 100 points, or a share beyond 0 to 1")
 
     @property
     def widths(self) -> int:
@@ -142,20 +142,3 @@ class ExitTables:
     def _first_within(self, mode: int, max_drop: float, score: ExitScore) -> int | None:
         allowed = np.flatnonzero(self.bound(mode, score) <= max_drop)
         return int(allowed[0]) if allowed.size else None
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays as they are stored in ``exit.safetensors``."""
-        return {name: getattr(self, name) for name in _DTYPES}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> ExitTables:
-        """Take the arrays of ``exit.safetensors``; raises :class:`BundleError` unless they are sound."""
-        if missing := _DTYPES.keys() - arrays.keys():
-            raise _wrong(f"it lacks {', '.join(sorted(missing))}")
-        if unknown := arrays.keys() - _DTYPES.keys():
-            raise _wrong(f"it has {', '.join(sorted(unknown))}, which this version does not know")
-        return cls(**{name: np.ascontiguousarray(array) for name, array in arrays.items()})
-
-
-def _wrong(what: str) -> BundleError:
-    return BundleError(f"the bundle's exit.safetensors is unusable: {what}; build the bundle again")

@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from headwater.compression.errors import BundleError
+from headwater.compression.arrays import ArrayFile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,20 +33,21 @@ TWO_LANES_FROM_BYTES = 4000
 TRIM_BELOW_SLOTS = 0.5
 """A symbol at a table's edge that is due fewer slots is left to ESCAPE: its one slot would cost the others more."""
 
-_DTYPES = {
-    "frequencies": np.uint16,
-    "starts": np.uint32,
-    "low": np.int16,
-    "gain": np.float32,
-    "step": np.float32,
-    "group_ends": np.uint8,
-    "lanes": np.uint8,
-}
-
 
 @dataclass(frozen=True, eq=False)
-class PriorTables:
+class PriorTables(ArrayFile):
     """Integer frequency tables, gains and channel groups of all modes of a bundle; checked when made."""
+
+    FILE: ClassVar[str] = "tables.safetensors"
+    DTYPES: ClassVar[Mapping[str, type[np.generic]]] = {
+        "frequencies": np.uint16,
+        "starts": np.uint32,
+        "low": np.int16,
+        "gain": np.float32,
+        "step": np.float32,
+        "group_ends": np.uint8,
+        "lanes": np.uint8,
+    }
 
     frequencies: NDArray[np.uint16]
     """[total]: slots of every symbol, table after table; each at least 1, each table's sum 65536."""
@@ -65,16 +66,14 @@ class PriorTables:
 
     def __post_init__(self) -> None:
         """Check every array against the others; raises :class:`BundleError`."""
-        for name, dtype in _DTYPES.items():
-            if getattr(self, name).dtype != dtype:
-                raise _wrong(f"{name} is {getattr(self, name).dtype}; want {np.dtype(dtype)}")
+        self.check_dtypes()
         self._check_shapes()
         self._check_values()
         self._check_tables()
 
     def _check_shapes(self) -> None:
         if self.gain.ndim != 2 or not (1 <= self.modes <= MAX_MODES and 1 <= self.channels <= MAX_CHANNELS):
-            raise _wrong(f"gain has shape {self.gain.shape}; want [M, C], 1 to {MAX_MODES} by 1 to {MAX_CHANNELS}")
+            raise self.wrong(f"gain has shape {self.gain.shape}; want [M, C], 1 to {MAX_MODES} by 1 to {MAX_CHANNELS}")
         tables = self.modes * self.channels
         wanted: dict[str, tuple[int, ...]] = {
             "step": self.gain.shape,
@@ -84,36 +83,36 @@ class PriorTables:
             "frequencies": (self.frequencies.size,),
             "group_ends": (self.group_ends.size,),
         }
-        for name, shape in wanted.items():
-            if getattr(self, name).shape != shape:
-                raise _wrong(f"{name} has shape {getattr(self, name).shape}; want {shape}")
+        self.check_shapes(wanted)
 
     def _check_values(self) -> None:
         ends = self.group_ends.astype(np.int64)
         if not ends.size or ends[0] < 1 or (np.diff(ends) < 1).any() or ends[-1] != self.channels:
-            raise _wrong(f"group_ends are {ends.tolist()}; want them to rise from at least 1 to {self.channels}")
+            raise self.wrong(f"group_ends are {ends.tolist()}; want them to rise from at least 1 to {self.channels}")
         if not np.isin(self.lanes, (1, 2)).all():
-            raise _wrong(f"lanes are {self.lanes.tolist()}; want 1 or 2 each")
+            raise self.wrong(f"lanes are {self.lanes.tolist()}; want 1 or 2 each")
         if not (np.isfinite(self.gain).all() and np.isfinite(self.step).all()):
-            raise _wrong("a gain or step is not finite")
+            raise self.wrong("a gain or step is not finite")
 
     def _check_tables(self) -> None:
         starts = self.starts.astype(np.int64)
         sizes = np.diff(starts)
         if starts[0] != 0 or starts[-1] != self.frequencies.size or (sizes < 0).any():
-            raise _wrong(f"starts do not rise from 0 to the {self.frequencies.size} frequencies there are")
+            raise self.wrong(f"starts do not rise from 0 to the {self.frequencies.size} frequencies there are")
         there = sizes.reshape(self.modes, self.channels) > 0
         if not there[:, 0].all() or (np.diff(there.astype(np.int8), axis=1) > 0).any():
-            raise _wrong("a mode's tables are not those of its first channels")
+            raise self.wrong("a mode's tables are not those of its first channels")
         if (sizes == 1).any() or (self.low + np.maximum(sizes - 2, 0) > np.iinfo(np.int16).max).any():
-            raise _wrong("a table has no symbol beside ESCAPE, or symbols past 32767")
+            raise self.wrong("a table has no symbol beside ESCAPE, or symbols past 32767")
         if (self.frequencies == 0).any():
-            raise _wrong("a symbol has no slot; every frequency has to be at least 1")
+            raise self.wrong("a symbol has no slot; every frequency has to be at least 1")
         sums = np.add.reduceat(self.frequencies.astype(np.int64), starts[:-1][sizes > 0])
         if (sums != TOTAL).any():
             table = np.flatnonzero(sizes)[int(np.argmax(sums != TOTAL))]
             mode, channel = divmod(int(table), self.channels)
-            raise _wrong(f"the table of mode {mode}, channel {channel} sums to {sums[sums != TOTAL][0]}; want {TOTAL}")
+            raise self.wrong(
+                f"the table of mode {mode}, channel {channel} sums to {sums[sums != TOTAL][0]}; want {TOTAL}"
+            )
 
     @property
     def modes(self) -> int:
@@ -143,19 +142,6 @@ class PriorTables:
         """The first symbol and the frequencies [n + 1], ESCAPE's last, of a channel."""
         index = mode * self.channels + channel
         return int(self.low[index]), self.frequencies[self.starts[index] : self.starts[index + 1]]
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays as they are stored in ``tables.safetensors``."""
-        return {name: getattr(self, name) for name in _DTYPES}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PriorTables:
-        """Take the arrays of ``tables.safetensors``; raises :class:`BundleError` unless they are sound."""
-        if missing := _DTYPES.keys() - arrays.keys():
-            raise _wrong(f"it lacks {', '.join(sorted(missing))}")
-        if unknown := arrays.keys() - _DTYPES.keys():
-            raise _wrong(f"it has {', '.join(sorted(unknown))}, which this version does not know")
-        return cls(**{name: np.ascontiguousarray(array) for name, array in arrays.items()})
 
     @classmethod
     def from_counts(
@@ -215,9 +201,9 @@ def integer_frequencies(weights: NDArray[Any]) -> NDArray[np.uint16]:
     """
     weights = np.asarray(weights, np.float64)
     if weights.ndim != 1 or not 2 <= weights.size <= TOTAL:
-        raise _wrong(f"a table's weights have shape {weights.shape}; want [n], n from 2 to {TOTAL}")
+        raise PriorTables.wrong(f"a table's weights have shape {weights.shape}; want [n], n from 2 to {TOTAL}")
     if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
-        raise _wrong("a table's weights have to be finite, not negative, and not all 0")
+        raise PriorTables.wrong("a table's weights have to be finite, not negative, and not all 0")
     shares = _with_floor(weights / weights.sum())
     frequencies = np.floor(shares)
     # The last few slots go to whom rounding down took most from; the stable sort settles ties by position.
@@ -230,7 +216,7 @@ def _trim(weights: NDArray[Any], low: int) -> tuple[NDArray[np.float64], int]:
     """Move the weight of the rarest symbols at both ends to ESCAPE; at least the likeliest symbol stays."""
     weights = np.array(weights, np.float64)
     if weights.ndim != 1 or weights.size < 2:
-        raise _wrong(f"a table's weights have shape {weights.shape}; want [n + 1], ESCAPE's last")
+        raise PriorTables.wrong(f"a table's weights have shape {weights.shape}; want [n + 1], ESCAPE's last")
     symbols = weights[:-1]
     keep = symbols * TOTAL >= TRIM_BELOW_SLOTS * weights.sum()
     keep[np.argmax(symbols)] = True
@@ -256,7 +242,3 @@ def _lanes(tables: Sequence[NDArray[np.uint16]], plane: int) -> int:
     """Two lanes if frames drawn from these tables take at least TWO_LANES_FROM_BYTES on average."""
     bits = sum(float(16 - (f.astype(np.float64) @ np.log2(f)) / TOTAL) for f in tables)
     return 2 if bits * plane / 8 >= TWO_LANES_FROM_BYTES else 1
-
-
-def _wrong(what: str) -> BundleError:
-    return BundleError(f"the bundle's tables are unusable: {what}; build the bundle again")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from headwater.compression.coder import Coder, Implementation
 from headwater.compression.tables import PriorTables
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 
@@ -81,3 +83,13 @@ def laplace_prior(
 
 def with_lanes(tables: PriorTables, *lanes: int) -> PriorTables:
     return PriorTables.from_arrays({**tables.arrays(), "lanes": np.array(lanes, np.uint8)})
+
+
+def with_value(index: int, value: float) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """A change that writes a value into an array at a flat index."""
+
+    def change(array: NDArray[Any]) -> NDArray[Any]:
+        array.flat[index] = value
+        return array
+
+    return change

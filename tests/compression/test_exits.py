@@ -9,6 +9,7 @@ from headwater.compression.bundle import Bundle, to_safetensors
 from headwater.compression.errors import BundleError
 from headwater.compression.exits import ExitTables, score_of
 from headwater.compression.manifest import Exit
+from tests.compression.priors import with_value
 
 
 def arrays(drop: list[float] | None = None, images: int = 999) -> dict[str, np.ndarray]:
@@ -90,35 +91,27 @@ def test_arrays_come_back_as_they_went() -> None:
         assert array.dtype == getattr(again, name).dtype
 
 
-def _at(index: int, value: float) -> object:
-    def change(array: np.ndarray) -> np.ndarray:
-        array.flat[index] = value
-        return array
-
-    return change
-
-
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
         ("threshold", lambda a: a.astype(np.float32), "threshold is float32; want float64"),
         ("threshold", lambda a: a[..., ::-1].copy(), "thresholds do not rise"),
-        ("threshold", _at(4, np.inf), "not finite"),
+        ("threshold", with_value(4, np.inf), "not finite"),
         ("threshold", lambda a: a[0], "threshold has shape"),
         ("threshold", lambda a: a[:1], r"threshold has shape \(1, 1, 5\); want \(2, 1, 5\)"),
         ("threshold", lambda a: a[:, :, :0], "threshold has shape"),
         ("threshold", lambda a: np.repeat(a, 2001, 2), "T from 1 to 10000"),
-        ("share", _at(0, 1.5), "beyond"),
+        ("share", with_value(0, 1.5), "beyond"),
         ("share", lambda a: a[..., :-1], "share has shape"),
-        ("drop", _at(0, np.nan), "not finite"),
-        ("drop", _at(0, -101), "beyond 100 points"),
+        ("drop", with_value(0, np.nan), "not finite"),
+        ("drop", with_value(0, -101), "beyond 100 points"),
         ("drop", lambda a: np.repeat(a, 2, 1), "drop has shape"),
-        ("temperature", _at(0, 0), "not above 0"),
+        ("temperature", with_value(0, 0), "not above 0"),
         ("temperature", lambda a: a[np.newaxis], "temperature has shape"),
         ("calibration_error", lambda a: a[:1], "calibration_error has shape"),
-        ("width_of", _at(0, 1), "want an index below 1"),
+        ("width_of", with_value(0, 1), "want an index below 1"),
         ("width_of", lambda a: a[:0], "drop has shape"),
-        ("images", _at(0, 0), "not above 0"),
+        ("images", with_value(0, 0), "not above 0"),
         ("images", lambda a: a.astype(np.int64), "images is int64"),
     ],
 )

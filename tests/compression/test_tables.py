@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from headwater.compression.errors import BundleError
 from headwater.compression.tables import PriorTables, integer_frequencies
-from tests.compression.priors import laplace, laplace_prior, random_prior, with_lanes
+from tests.compression.priors import laplace, laplace_prior, random_prior, with_lanes, with_value
 
 WEIGHTS = hnp.arrays(
     np.float64, st.integers(2, 300), elements=st.floats(0, 1e9, allow_nan=False, allow_subnormal=False)
@@ -94,38 +94,30 @@ def _changed(name: str, change: object) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _at(index: int, value: float) -> object:
-    def change(array: np.ndarray) -> np.ndarray:
-        array.flat[index] = value
-        return array
-
-    return change
-
-
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
         ("frequencies", lambda a: a.astype(np.uint32), "frequencies is uint32; want uint16"),
         ("frequencies", lambda a: a[:-1], "starts do not rise"),
         ("frequencies", lambda a: a[np.newaxis], "frequencies has shape"),
-        ("frequencies", _at(0, 0), "a symbol has no slot"),
-        ("frequencies", _at(0, 999), "mode 0, channel 0 sums to"),
+        ("frequencies", with_value(0, 0), "a symbol has no slot"),
+        ("frequencies", with_value(0, 999), "mode 0, channel 0 sums to"),
         ("starts", lambda a: a[::-1].copy(), "starts do not rise"),
-        ("starts", _at(1, 0), "not those of its first channels"),
-        ("starts", _at(1, 1), "no symbol beside ESCAPE"),
-        ("starts", _at(1, 2**32 - 1), "starts do not rise"),
-        ("low", _at(1, 32767), "past 32767"),
+        ("starts", with_value(1, 0), "not those of its first channels"),
+        ("starts", with_value(1, 1), "no symbol beside ESCAPE"),
+        ("starts", with_value(1, 2**32 - 1), "starts do not rise"),
+        ("low", with_value(1, 32767), "past 32767"),
         ("low", lambda a: a[:-1], "low has shape"),
-        ("gain", _at(0, np.nan), "not finite"),
+        ("gain", with_value(0, np.nan), "not finite"),
         ("gain", lambda a: a[0], "gain has shape"),
         ("gain", lambda a: np.repeat(a, 65, 0), "gain has shape"),
-        ("step", _at(1, np.inf), "not finite"),
+        ("step", with_value(1, np.inf), "not finite"),
         ("step", lambda a: a.T, "step has shape"),
-        ("group_ends", _at(1, 3), "group_ends are"),
-        ("group_ends", _at(0, 0), "group_ends are"),
-        ("group_ends", _at(0, 2), "group_ends are"),
+        ("group_ends", with_value(1, 3), "group_ends are"),
+        ("group_ends", with_value(0, 0), "group_ends are"),
+        ("group_ends", with_value(0, 2), "group_ends are"),
         ("group_ends", lambda a: a[:0], "group_ends are"),
-        ("lanes", _at(0, 3), "lanes are"),
+        ("lanes", with_value(0, 3), "lanes are"),
         ("lanes", lambda a: np.repeat(a, 2), "lanes has shape"),
     ],
 )
