@@ -5,8 +5,8 @@
                          └────timer───> the deadline is near: what is there ┘
                          └──withdraw()──> forgotten
 
-A frame with a deadline is handed on so much before it as the batch queue expects to take; one without waits for its
-last part, unless the server was told to answer sooner. The first part is the least that is answered from.
+A frame with a deadline is handed on so much before it as the batch queue expects to take, and some slack; one without
+waits for its last part, unless the server was told to answer sooner. The first part is the least that is answered from.
 
 What is kept is bounded: a session opens at most `max_in_flight` frames, each of at most `max_frame_bytes` in all parts.
 Used on the event loop only.
@@ -29,10 +29,14 @@ if TYPE_CHECKING:
     from headwater.server.admission import Admission
     from headwater.server.registry import Served
 
-SLACK_S = 0.005
-"""For the event loop's own delays."""
+SLACK_S, SLACK_SHARE = 0.005, 0.05
 _CLOSE_S = 0.001
 """A timer that is early by less need not be set again."""
+
+
+def slack_s(allowed_s: float) -> float:
+    """For delays that nobody foresees, a busy machine's above all; more where more time is allowed."""
+    return max(SLACK_S, SLACK_SHARE * allowed_s)
 
 
 @dataclass(slots=True)
@@ -130,7 +134,8 @@ class Collector:
         """When the frame has to be handed on, whatever is there."""
         if frame.deadline == math.inf:
             return frame.arrived + self._partial_after_s
-        return frame.deadline - self._admission.batcher.queue.expected_s() - SLACK_S
+        needed_s = self._admission.batcher.queue.expected_s() + slack_s(frame.deadline - frame.arrived)
+        return frame.deadline - needed_s
 
     def _time_is_up(self, sequence: int) -> None:
         frame = self._open[sequence]

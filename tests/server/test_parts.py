@@ -13,6 +13,7 @@ from headwater.compression.bundle import Bundle
 from headwater.compression.parts import split
 from headwater.protos import edge_pb2 as pb
 from headwater.server import parts as server_parts
+from headwater.server.parts import slack_s
 from headwater.server.session import Outbox, Session
 from tests import tiny
 from tests.server.edges import TIMEOUT_S, Edge, Talk, assert_answers, edge, until
@@ -129,11 +130,11 @@ async def test_the_time_that_the_server_needs_is_subtracted() -> None:
         await until(lambda: len(session_of(server).parts) == 1)
         (frame,) = session_of(server).parts._open.values()
         assert frame.timer is not None
-        assert frame.timer.when() == pytest.approx(frame.arrived + 60 - queue.expected_s() - server_parts.SLACK_S)
+        assert frame.timer.when() == pytest.approx(frame.arrived + 60 - queue.expected_s() - slack_s(60))
         queue._batch_s = 0.75
         await send(talk, 1, [1])
         await until(lambda: frame.parts == 2)
-        assert frame.timer.when() == pytest.approx(frame.arrived + 60 - 0.75 - server_parts.SLACK_S)
+        assert frame.timer.when() == pytest.approx(frame.arrived + 60 - 0.75 - slack_s(60))
         await send(talk, 1, [2])
         assert (await talk.answer()).groups_used == 3
         assert frame.timer.cancelled()
@@ -149,7 +150,7 @@ async def test_a_queue_that_became_shorter_leaves_more_time() -> None:
         session_of(server).parts._time_is_up(1)
         (frame,) = session_of(server).parts._open.values()
         assert frame.timer is not None
-        assert frame.timer.when() == pytest.approx(frame.arrived + 50 - server_parts.SLACK_S)
+        assert frame.timer.when() == pytest.approx(frame.arrived + 50 - slack_s(60))
 
 
 async def test_a_deadline_that_leaves_no_time_is_answered_from_the_first_part(tiny_bundle: Bundle) -> None:
