@@ -3,8 +3,9 @@
 A controller is pure: it is told what was measured and says what to do. No clock, no socket: the agent, a simulation
 and a test run the same code::
 
-    decision = controller.choose(situation)          # before each frame
-    controller.observe(observation)                  # after each answer, or failure to get one
+    decision = controller.choose(situation)                         # before each frame
+    decision = controller.refine(decision, situation, confidence)   # of one to be sent, after its head has run
+    controller.observe(observation)                                 # after each answer, or failure to get one
 
 :class:`FixedController` does as it was told. :class:`RateController` takes the most accurate mode that the link has
 room for and that arrives by the deadline, judged by the slow end of what the last frames took.
@@ -41,12 +42,18 @@ PROBE_AFTER = 16
 """Frames in the same mode after which one in a better mode is tried, if it would likely be in time."""
 
 
+Action = Literal["send", "local", "whole", "skip"]
+"""What is done with a picture: code it for the server, answer it by the local exit, run the whole model on the device,
+or leave it unanswered."""
+Outcome = Literal["answered", "late", "local", "whole", "skipped", "expired", "failed"]
+
+
 @dataclass(frozen=True)
 class Situation:
     """What is known when a mode has to be chosen. Times in ms, sizes in bytes, 0 where nothing is known."""
 
     deadline_ms: float | None = None
-    """From taking the picture to having its answer; None without a deadline."""
+    """From taking the picture to having its answer, less what the agent needs to hand it on; None without one."""
     age_ms: float = 0.0
     """How much of it has passed already."""
     interval_ms: float | None = None
@@ -63,6 +70,14 @@ class Situation:
     """The server's wish: no mode whose mean frame is larger, where there is one."""
     max_groups: int | None = None
     """The server's wish: no more channel groups."""
+    time_s: float = 0.0
+    """Monotonic seconds of an unknown start: for budgets, pauses and forgetting."""
+    oldest_ms: float = 0.0
+    """How long the oldest unanswered frame has been on its way."""
+    exit_available: bool = False
+    """The local exit can answer what is asked."""
+    whole_ms: float | None = None
+    """Slow end of the whole model's time on this device when it has the processor to itself; None: not available."""
 
 
 @dataclass(frozen=True)
@@ -70,23 +85,35 @@ class Decision:
     """What to do with a picture."""
 
     mode: int
-    """Index into the manifest's modes."""
+    """Index into the manifest's modes; its width is what the head runs at where anything but "whole" is done."""
     groups: int | None = None
     """Channel groups to send; None for all."""
+    action: Action = "send"
+    most_bytes: int | None = None
+    """The longest frame that is still foretold to be in time: a longer one is coded again at a lower gain."""
+    reason: str = ""
+    """A few words for records and the screen."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What one frame took. Times in ms."""
+    """What one frame took. Times in ms.
+
+    A frame that was sent and had to be answered by the local exit is told of twice: with the outcome "local", ``sent``
+    and ``waited_ms`` when the device answers, and with "late" when the server's answer comes after all; the device's
+    own times are in the first only.
+    """
 
     mode: int
     sent_bytes: int
     """Of the frame, without OVERHEAD_BYTES."""
     prepare_ms: float
     head_ms: float
+    """The network on the device: the head, or with the outcome "whole" the whole model."""
     code_ms: float
-    outcome: Literal["answered", "local", "expired", "failed"]
-    """"local": the device answered, nothing was sent. "expired": no answer by the deadline. "failed": refused for
+    outcome: Outcome
+    """"answered": by the server, in time. "late": by the server, when it was no longer waited for. "local", "whole":
+    by the device. "skipped": not at all, nor was it tried. "expired": no answer by the deadline. "failed": refused for
     good."""
     attempts: int = 1
     """How often the frame was written; more than 1 after a broken connection or a full server."""
@@ -99,6 +126,14 @@ class Observation:
     """Own bytes that were unanswered when this frame was written."""
     exit_ms: float = 0.0
     """What the local exit took, where there is one."""
+    time_s: float = 0.0
+    """When this was observed, by the clock of :attr:`Situation.time_s`."""
+    waited_ms: float = 0.0
+    """Of a frame that flew and has no answer: how long. What it takes is longer than that."""
+    confidence: float | None = None
+    """The local exit's score of its own answer, where it has judged."""
+    sent: bool = False
+    """A frame of outcome "local" flew."""
 
 
 class Controller(Protocol):
@@ -106,6 +141,13 @@ class Controller(Protocol):
 
     def choose(self, situation: Situation) -> Decision:
         """Say what to do with the next picture."""
+
+    def refine(self, decision: Decision, situation: Situation, confidence: float | None) -> Decision:
+        """Say it again when the head has run: the width stays, gain and groups may change, or it ends as "local".
+
+        ``decision`` is what :meth:`choose` said and was to be sent; ``situation`` has the age by now; ``confidence``
+        is the local exit's score, None where there is none.
+        """
 
     def observe(self, observation: Observation) -> None:
         """Learn from a frame that is done with."""
@@ -128,6 +170,10 @@ class FixedController:
     def choose(self, situation: Situation) -> Decision:
         """The mode that was set."""
         return Decision(self.mode, situation.max_groups)
+
+    def refine(self, decision: Decision, situation: Situation, confidence: float | None) -> Decision:  # noqa: ARG002
+        """The same again."""
+        return decision
 
     def observe(self, observation: Observation) -> None:
         """Nothing to learn."""
@@ -171,6 +217,10 @@ class RateController:
         else:
             chosen = min(allowed, key=lambda at: self._modes[at].mean_bytes)
         return Decision(self._modes[chosen].index, situation.max_groups)
+
+    def refine(self, decision: Decision, situation: Situation, confidence: float | None) -> Decision:  # noqa: ARG002
+        """The same again."""
+        return decision
 
     def _within(self, max_bytes: int | None) -> list[int]:
         """Modes whose mean frame has at most so many bytes; the smallest, where none has."""

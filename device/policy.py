@@ -1,0 +1,97 @@
+"""What the user wants of the frames: how sure, how many bytes, how much energy, which task first.
+
+Data only; :mod:`headwater.device.deadline` decides by it.
+
+The prices of energy are documented defaults, to be replaced by what was measured on the device at hand:
+
+- Radio: a transmission draws a base power while it lasts and an energy for each bit. LTE 1.29 W and 438 nJ a bit,
+  Wi-Fi 0.13 W and 283 nJ a bit, 3G 0.82 W and 869 nJ a bit (uplink; Huang et al., "A Close Examination of Performance
+  and Power Characteristics of 4G LTE Networks", MobiSys 2012, table 4). An LTE radio stays awake for seconds after its
+  last byte at about 1.06 W; a device that sends more often than that is always in this tail, so that no single frame
+  owes it, and the default is 0.
+- Computing: what a busy core adds to an idle board. A Raspberry Pi 4 draws about 2.3 W idle and 5.1 to 6.4 W with its
+  cores busy; the head keeps one core busy of four, a quarter of the 4.1 W between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from headwater.compression.errors import SettingsError
+from headwater.compression.settings import between
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Objective = Literal["accuracy", "bytes", "energy"]
+"""accuracy: the most right answers. bytes, energy: the least of these within `Policy.slack` of the most accurate."""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a frame costs in energy."""
+
+    compute_watts: float
+    """Power that head, exit and coder add to the idle board while they run."""
+    radio_watts: float
+    """Power of the radio while it sends, beside the energy of the bits."""
+    joule_per_byte: float
+    """Of each byte that is sent."""
+    joule_per_frame: float = 0.0
+    """Of each transmission, whatever its length: waking the radio, its tail."""
+
+    def joule(self, compute_ms: float, sent_bytes: float = 0.0, sending_ms: float = 0.0) -> float:
+        """Energy of a frame; one of which nothing is sent costs no radio."""
+        computing = self.compute_watts * compute_ms / 1e3
+        if not sent_bytes:
+            return computing
+        return computing + self.joule_per_frame + self.joule_per_byte * sent_bytes + self.radio_watts * sending_ms / 1e3
+
+
+PRICES: Mapping[str, Prices] = MappingProxyType(
+    {
+        "wifi": Prices(compute_watts=1.0, radio_watts=0.133, joule_per_byte=8 * 283e-9),
+        "lte": Prices(compute_watts=1.0, radio_watts=1.288, joule_per_byte=8 * 438e-9),
+        "3g": Prices(compute_watts=1.0, radio_watts=0.818, joule_per_byte=8 * 869e-9),
+    }
+)
+"""By the kind of radio; see the module's text for the sources."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the user wants; :class:`SettingsError` for values that cannot be."""
+
+    objective: Objective = "accuracy"
+    """What is made as good as it can be."""
+    level: float = 0.99
+    """Least probability of the server's answer by the deadline, where no local exit can step in."""
+    slack: float = 1.0
+    """Points of expected accuracy that the objectives bytes and energy may give up."""
+    max_bytes_per_s: float | None = None
+    """Bytes on the wire, headers included, that may be sent a second; None for any."""
+    burst_s: float = 2.0
+    """Seconds of that budget that may be saved up and spent at once."""
+    prices: Prices = PRICES["wifi"]
+    """Of energy, for the objective energy."""
+    prefer: Mapping[str, float] = field(default_factory=dict)
+    """Weight of each task's accuracy; one that is not named weighs 1."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0.5 <= self.level < 1:
+            raise SettingsError(f"level is {self.level:g}; it must be a probability from 0.5 to below 1, such as 0.99.")
+        between("slack", self.slack, 0, 100)
+        between("burst_s", self.burst_s, 0.1, 3600)
+        if self.max_bytes_per_s is not None:
+            between("max_bytes_per_s", self.max_bytes_per_s, 1, 1e12)
+        for task, weight in self.prefer.items():
+            between(f"prefer.{task}", weight, 0, 1e6)
+
+    def accuracy(self, of_tasks: Mapping[str, float]) -> float:
+        """Weighted mean of the tasks' accuracies; 0 where there is none."""
+        weights = {task: self.prefer.get(task, 1.0) for task in of_tasks}
+        total = sum(weights.values())
+        return sum(weights[task] * accuracy for task, accuracy in of_tasks.items()) / total if total else 0.0
