@@ -70,12 +70,21 @@ class Link:
         *,
         channel: Callable[[str], grpc.aio.Channel] = open_channel,
         rng: random.Random | None = None,
+        on_late: Callable[[Reply], None] = lambda _: None,
     ) -> None:
-        """``channel`` opens a channel to an address, encrypted if need be; ``rng`` makes jitter and session number."""
+        """Prepare a link; entering it connects.
+
+        Args:
+            server: host:port.
+            options: see :class:`LinkOptions`.
+            channel: opens a channel to an address, encrypted if need be.
+            rng: makes jitter and the session's number.
+            on_late: gets the server's answer to a frame that was given up, see :class:`Window`.
+        """
         self._rng = rng or random.SystemRandom()
         self.server = server
         self.options = options
-        self.window = Window(options.window, self._rng)
+        self.window = Window(options.window, self._rng, on_late)
         self.connections = 0
         """How many there have been."""
         self.connected = asyncio.Event()

@@ -6,7 +6,8 @@
 
 A server that says BUSY halves the window and holds all writing for as long as it asked, longer each time in a row;
 every answer opens the window by one again. A frame with a deadline is reported as expired when it has passed; if it
-flies by then it keeps its place until the server answers or the connection ends, for it is still in the way.
+flies by then it keeps its place until the server answers or the connection ends, for it is still in the way. Its
+answer, if one comes, goes to ``on_late``: nobody waits for it any more, but it tells what the way takes.
 
 A frame in parts (compression/parts.py) flies from its first part on; the others follow for as long as somebody waits
 for the answer. Its deadline is told to the server shorter by what a first part and an answer take on the way.
@@ -20,7 +21,7 @@ import asyncio
 import heapq
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from headwater.compression.parts import Part
@@ -68,9 +69,11 @@ class Counts:
     busy: int = 0
     """Answers that said the server was full."""
     stray: int = 0
-    """Answers that nobody waited for any more."""
+    """Answers to frames that were withdrawn or answered already."""
     expired: int = 0
     """Frames that were given up here."""
+    late: int = 0
+    """Frames that were given up here and then came back with a final status."""
 
 
 @dataclass(order=True)
@@ -101,14 +104,19 @@ class Outgoing:
 class Window:
     """The frames of one session that have no answer yet."""
 
-    def __init__(self, size: int, rng: random.Random) -> None:
-        """At most ``size`` frames fly; the server may allow fewer."""
+    def __init__(self, size: int, rng: random.Random, on_late: Callable[[Reply], None] = lambda _: None) -> None:
+        """At most ``size`` frames fly; the server may allow fewer.
+
+        ``on_late`` gets the final answer of a frame that was given up, with its round trip; its caller has long had a
+        reply of the same sequence with STATUS_EXPIRED.
+        """
         self.counts = Counts()
         self.flying: dict[int, Outgoing] = {}
         self.draining = False
         """The server is stopping: nothing more is written on this connection."""
         self._size = self._allowed = size
         self._rng = rng
+        self._on_late = on_late
         self._sequence = 0
         self._waiting: list[Outgoing] = []
         self._limit = float(size)
@@ -219,22 +227,33 @@ class Window:
         self.flying.clear()
 
     def answered(self, answer: pb.Answer, now_s: float) -> bool:
-        """Take an answer; True if it is the end of a frame's way."""
+        """Take an answer; True if it is the end of a frame's way, in time or late."""
         outgoing = self.flying.pop(answer.sequence, None)
-        if outgoing is not None and outgoing.parts and answer.status == pb.STATUS_OK:
-            self._learn_way(outgoing, answer.timing, now_s)
-        if outgoing is None or outgoing.future.done():
+        if outgoing is None:
             self.counts.stray += 1
             return False
-        if answer.status in _AGAIN and self._again(outgoing, answer, now_s):
-            heapq.heappush(self._waiting, outgoing)
+        if outgoing.parts and answer.status == pb.STATUS_OK:
+            self._learn_way(outgoing, answer.timing, now_s)
+        again = answer.status in _AGAIN and self._again(outgoing, answer, now_s)
+        if outgoing.future.cancelled():
+            self.counts.stray += 1
             return False
-        self.counts.answered += 1
+        if again:
+            if not outgoing.future.done():
+                heapq.heappush(self._waiting, outgoing)
+            return False
         self._busy_in_a_row = 0
         self._limit = min(self._limit + 1, self._allowed)
-        round_trip_s = now_s - outgoing.written_s
-        outgoing.future.set_result(_reply(outgoing, answer, outgoing.written_s, round_trip_s))
+        self._deliver(outgoing, _reply(outgoing, answer, outgoing.written_s, now_s - outgoing.written_s))
         return True
+
+    def _deliver(self, outgoing: Outgoing, reply: Reply) -> None:
+        if outgoing.future.done():
+            self.counts.late += 1
+            self._on_late(reply)
+        else:
+            self.counts.answered += 1
+            outgoing.future.set_result(reply)
 
     def give_up(self, outgoing: Outgoing, now_s: float) -> None:
         """Report a frame as expired, unless it has been answered."""

@@ -181,7 +181,7 @@ async def test_a_deadline_ends_the_waiting_and_is_told_to_the_server() -> None:
         await edge.send(pb.ServerMessage(answer=ok(edge.frames[0])))
         edge.answer = ok
         await link.send(b"y")
-        assert link.window.counts.stray == 1
+        assert link.window.counts.late == 1
 
 
 async def test_a_cancelled_caller_withdraws_its_frame() -> None:
