@@ -4,32 +4,29 @@ It learns the labels and the server's own answers (what costs accuracy is to dif
 right). Head, decoder and tails stay as they are, so their outputs are computed once for a few *views* of every training
 image, the first as it is, the others augmented and with pasted rectangles; from then on an epoch takes seconds.
 
-    latent [B, C, H, W] -> 3x3 -> depthwise 3x3, stride 2 -> 1x1 -> mean -> linear -> logits [B, K]
-
-Every convolution has a norm of its own for each width (Yu et al., "Slimmable Neural Networks", ICLR 2019): widths give
-latents of different statistics, and a scale and a shift a channel are all that it takes to tell them apart. Early exits
-go back to BranchyNet (Teerapittayanon et al., ICPR 2016); DDNN (ICDCS 2017) put the first one on the device.
+The network itself is in `exit_net.py`; the stages before this one have trained it along with the head already. Early
+exits go back to BranchyNet (Teerapittayanon et al., ICPR 2016); DDNN (ICDCS 2017) put the first one on the device.
 
 Legend: B batch, C latent channels, H height, W width of the latent, K classes, N images, V views.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 
 from headwater.compression.bundle import Bundle, to_safetensors
 from headwater.compression.exits import SCORES
 from headwater.compression.manifest import Exit
-from headwater.compression.slimmable import ConvNorm
 from headwater.server.training.build import Built
 from headwater.server.training.calibration import calibrate, cross_fitted
+from headwater.server.training.exit_net import ExitNet
 from headwater.server.training.graphs import exit_graph
 from headwater.server.training.lite import normalise
 from headwater.server.training.loop import Stage
@@ -49,30 +46,8 @@ VIEWS = 2
 NORM_IMAGES = 1024
 """So many images are enough for the statistics of a norm over a whole map."""
 RATE = 5e-3
-HIDDEN, TOP = 64, 128
 STATED_DROPS = (0.5, 1.0, 2.0)
 """Points of accuracy for which the report says what is answered on the device."""
-
-
-class ExitNet(nn.Module):
-    """The classifier; the width is an argument of every call."""
-
-    def __init__(self, channels: int, side: int, classes: int, widths: tuple[float, ...]) -> None:
-        """Make one for latents of ``channels`` and ``side``; a large latent is halved at once."""
-        super().__init__()
-        self.channels, self.side, self.widths = channels, side, widths
-        self.enter = ConvNorm(channels, HIDDEN, 3, stride=2 if side >= 12 else 1, widths=widths)
-        self.filter = ConvNorm(HIDDEN, HIDDEN, 3, stride=2, depthwise=True, widths=widths)
-        self.mix = ConvNorm(HIDDEN, TOP, 1, widths=widths)
-        self.dropout = nn.Dropout(0.2)
-        self.classify = nn.Linear(TOP, classes)
-
-    def forward(self, latent: torch.Tensor, width: float) -> torch.Tensor:
-        """Map the latent [B, C, H, W] of a width to logits [B, K]."""
-        x = latent
-        for layer in (self.enter, self.filter, self.mix):
-            x = layer(x, None, width)
-        return self.classify(self.dropout(x.mean(dim=(2, 3))))
 
 
 @dataclass(frozen=True)
@@ -101,12 +76,11 @@ def fit_exit(run: Run, student: Student, samples: Samples, weights: torch.Tensor
         The exit, ready to be exported; None if the recipe has no epochs for one.
     """
     recipe = student.recipe
-    if not recipe.exit_epochs:
+    if student.exit is None:
         return None
     student.eval()
     torch.manual_seed(recipe.seed)
-    C, side, _ = _latent_shape(student, samples)
-    model = ExitNet(C, side, len(weights), recipe.widths)
+    model = copy.deepcopy(student.exit)
     run.fit(exit_stage(model, student, samples, weights, run.generator, progress), samples, progress)
     _recalibrate(model, student, samples)
     return model.eval()

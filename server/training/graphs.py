@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from headwater.compression.encoder import Head
     from headwater.compression.image import InputSpec
     from headwater.compression.slimmable import ConvNorm, InvertedResidual
-    from headwater.server.training.exits import ExitNet
+    from headwater.server.training.exit_net import ExitNet
     from headwater.server.training.reconstruct import Reconstructor
 
 OPSET = 17  # supported by every onnxruntime since 1.12

@@ -110,7 +110,7 @@ def train(prepared: Prepared, recipe: Recipe, work: Path, progress: Progress) ->
         if student.picture is not None:
             student.picture.start_from(features, images)
     channels_last(student)
-    run.fit(stages.match_stage(student, teacher, prepared.train, recipe, generator), prepared.train, progress)
+    run.fit(stages.match_stage(student, teacher, prepared.train, recipe, weights, generator), prepared.train, progress)
     run.fit(stages.tune_stage(student, teacher, prepared.train, recipe, weights, generator), prepared.train, progress)
     stages.recalibrate(student, prepared.train, recipe)
     local_exit = fit_exit(run, student, prepared.train, weights[0], progress)

@@ -40,11 +40,12 @@ class Recipe:
     """Tasks to train; empty = the data set's first."""
     cut: int = 6
     """The head ends after this many of the network's sixteen blocks; 6 to 8 leave a latent of side / 16."""
-    skip: tuple[int, ...] = (4,)
+    skip: tuple[int, ...] = (2,)
     """Blocks before the cut that the head does without, counted from 0; each must have a residual path."""
     latent_channels: int = 24
     groups: int = 4
-    """Channel groups of a frame, of equal size where that divides."""
+    """Channel groups of a frame, each about twice the size of the one before it: channels come in the order of their
+    importance, and the first few hold the most."""
     widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     start_gains: tuple[float, ...] = (0.6, 1.2, 2.4, 5.0, 10.0)
     """Gain of each quantisation step when training starts; they are learnt."""
@@ -64,12 +65,15 @@ class Recipe:
     match_rate: float = 2e-3
     tune_rate: float = 6e-4
     tail_rate: float = 2e-4
+    exit_rate: float = 2e-3
     picture_rate: float = 2e-3
     weight_decay: float = 1e-2
     task_weight: float = 0.5
     distill_weight: float = 1.0
     distill_temperature: float = 2.0
     feature_weight: float = 0.5
+    exit_weight: float = 0.5
+    """Of the local exit's answers in stages 1 and 2, which lead the head to what tells the classes apart."""
     picture_weight: float = 0.5
     """Of the error of ``reconstruct``, where it is trained along with the others."""
     drop_groups: float = 0.2
@@ -117,7 +121,12 @@ class Recipe:
     @property
     def group_ends(self) -> tuple[int, ...]:
         """Cumulative channel counts of the groups, the last one all channels."""
-        return tuple(round(self.latent_channels * (g + 1) / self.groups) for g in range(self.groups))
+        C, G = self.latent_channels, self.groups
+        ends = [0]
+        for g in range(G):
+            doubling = round(C * (2 ** (g + 1) - 1) / (2**G - 1))
+            ends.append(min(max(doubling, ends[-1] + 1), C - (G - 1 - g)))  # a channel at least for each
+        return tuple(ends[1:])
 
     def changed(self, settings: Iterable[str]) -> Recipe:
         """The recipe with settings given as ``name=value``, the value as in Python or JSON.
@@ -174,8 +183,8 @@ def _value(name: str, text: str, now: object) -> object:
 SOLAR = Recipe(
     colour="L",
     teacher_epochs=14,
-    match_epochs=6,
-    tune_epochs=20,
+    match_epochs=12,
+    tune_epochs=24,
     batch=48,
     augmentation=Augmentation(flip_vertical=True),
 )

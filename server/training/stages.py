@@ -3,9 +3,13 @@
 Losses are means over the batch:
 
     teacher   cross-entropy
-    match     relative squared error of the features at the cut            + rate weight * bits
+    match     relative squared error of the features at the cut + exit      + rate weight * bits
     tune      task + distillation (Hinton et al., 2015) + relative squared
-              error of the last feature map, at every width                 + rate weight * bits
+              error of the last feature map, at every width + exit          + rate weight * bits
+
+The exit's share is the task, and in the last stage distillation too, of a small classifier that reads the quantised
+latent itself: deep supervision (Lee et al., "Deeply-Supervised Nets", AISTATS 2015), since what is not in the latent no
+tail can find again.
 
 Distilling every width from the external teacher, rather than narrow widths from the widest, and end-to-end rate
 follow "Supervised Compression for Resource-Constrained Edge Computing Systems" (Matsubara et al., WACV 2022) and
@@ -32,6 +36,7 @@ from headwater.server.training.student import Student
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from headwater.server.training.exit_net import ExitNet
     from headwater.server.training.recipe import Recipe
     from headwater.server.training.samples import Samples
 
@@ -60,7 +65,12 @@ def teacher_stage(
 
 
 def match_stage(
-    student: Student, teacher: Lite0, samples: Samples, recipe: Recipe, generator: torch.Generator
+    student: Student,
+    teacher: Lite0,
+    samples: Samples,
+    recipe: Recipe,
+    weights: Sequence[torch.Tensor],
+    generator: torch.Generator,
 ) -> Stage:
     """Stage 1: head, gains, prior and decoder learn the teacher's features at the cut; cheap, as no tail runs."""
     teacher.eval()
@@ -74,9 +84,14 @@ def match_stage(
         error = _relative_error(features, wanted)
         rate = _rate(bits, modes, recipe)
         loss = error.mean() + rate
-        return loss, {"feature": error.mean().item(), "bytes": bits.mean().item() / 8}
+        figures = {"feature": error.mean().item(), "bytes": bits.mean().item() / 8}
+        if student.exit is not None:
+            learnt = Learnt(samples, indices, torch.ones(len(indices), dtype=torch.bool))
+            share, figures["exit"] = _exit_loss(student.exit, latents, learnt, recipe, weights)
+            loss = loss + share
+        return loss, figures
 
-    groups = _codec_groups(student, recipe.match_rate)
+    groups = [*_codec_groups(student, recipe.match_rate), *_exit_group(student)]
     optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
     return Stage("match", recipe.match_epochs, student, optimizer, step)
 
@@ -109,6 +124,9 @@ def tune_stage(
         loss, figures = answers_loss(outputs, wanted, learnt, recipe, weights)
         loss = loss + _rate(bits, modes, recipe)
         figures["bytes"] = bits.mean().item() / 8
+        if student.exit is not None:
+            share, figures["exit"] = _exit_loss(student.exit, latents, learnt, recipe, weights, wanted[0][1])
+            loss = loss + share
         if student.picture is not None:
             error = picture_loss(student.picture(features), images)
             loss = loss + recipe.picture_weight * error
@@ -117,6 +135,7 @@ def tune_stage(
 
     groups = [
         *_codec_groups(student, recipe.tune_rate),
+        *_exit_group(student),
         {"params": list(student.tails.parameters()), "lr": recipe.tail_rate},
     ]
     if student.picture is not None:
@@ -127,7 +146,7 @@ def tune_stage(
 
 @dataclass(frozen=True)
 class Learnt:
-    """What a batch of the last stage is learnt from."""
+    """What a batch of a stage is learnt from."""
 
     samples: Samples
     indices: torch.Tensor
@@ -152,6 +171,28 @@ def answers_loss(
         distill = distill + distillation(logits, logits_wanted, recipe.distill_temperature)
     loss = recipe.task_weight * task + recipe.distill_weight * distill + recipe.feature_weight * error
     return loss, {"task": task.item(), "distill": distill.item(), "feature": error.item()}
+
+
+def _exit_loss(
+    model: ExitNet,
+    latents: torch.Tensor,
+    learnt: Learnt,
+    recipe: Recipe,
+    weights: Sequence[torch.Tensor],
+    wanted: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, float]:
+    """The exit's share of the loss and its cross-entropy, from latents [B, C, H, W] in the order of the widths.
+
+    ``wanted`` are the teacher's logits [B, K], where it was asked for them.
+    """
+    parts = zip(recipe.widths, latents.tensor_split(len(recipe.widths)), strict=True)
+    logits = torch.cat([model(part, width) for width, part in parts])
+    labels = next(iter(learnt.samples.labels.values()))[learnt.indices[learnt.whole]]
+    task = functional.cross_entropy(logits[learnt.whole], labels, weights[0], label_smoothing=recipe.label_smoothing)
+    loss = recipe.task_weight * task
+    if wanted is not None:
+        loss = loss + recipe.distill_weight * distillation(logits, wanted, recipe.distill_temperature)
+    return recipe.exit_weight * loss, task.item()
 
 
 @torch.no_grad()
@@ -211,6 +252,11 @@ def _codec_groups(student: Student, rate: float) -> list[dict[str, Any]]:
         {"params": list(student.gains.parameters()), "lr": 10 * rate, "weight_decay": 0.0},
         {"params": list(student.prior.parameters()), "lr": 5 * rate, "weight_decay": 0.0},
     ]
+
+
+def _exit_group(student: Student) -> list[dict[str, Any]]:
+    """The exit's parameters, which start from nothing and may move fast."""
+    return [] if student.exit is None else [{"params": list(student.exit.parameters()), "lr": student.recipe.exit_rate}]
 
 
 def _code_widths(

@@ -22,6 +22,7 @@ from headwater.compression.encoder import Head, sort_channels
 from headwater.compression.entropy import FactorizedPrior, GainUnit, round_straight_through
 from headwater.compression.errors import SettingsError
 from headwater.compression.slimmable import ConvNorm, InvertedResidual
+from headwater.server.training.exit_net import ExitNet
 from headwater.server.training.lite import Lite0, Tail, normalise
 from headwater.server.training.reconstruct import RECONSTRUCT, Reconstructor
 
@@ -69,6 +70,10 @@ class Student(nn.Module):
         wanted = RECONSTRUCT.name in recipe.tasks
         self.picture = Reconstructor(features, stem.conv.in_channels, doublings) if wanted else None
         """The tail of ``reconstruct``, where the recipe has that task."""
+        classes, side = teacher.tails[0].classify.out_features, recipe.side >> doublings
+        exits = recipe.exit_epochs > 0
+        self.exit = ExitNet(recipe.latent_channels, side, classes, recipe.widths) if exits else None
+        """The local exit of the first task, where the recipe has one."""
         group_of = torch.bucketize(torch.arange(recipe.latent_channels), torch.tensor(recipe.group_ends), right=True)
         self.group_of: torch.Tensor
         self.register_buffer("group_of", group_of, persistent=False)

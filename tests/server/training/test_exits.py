@@ -1,5 +1,6 @@
 """The exit's graph against its module, its stage on a student of its own, and what a bundle gets of it."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from headwater.compression.manifest import Task
 from headwater.server.training import exits
 from headwater.server.training.build import Built, build
 from headwater.server.training.card import _exit
+from headwater.server.training.exit_net import ExitNet
 from headwater.server.training.graphs import exit_graph
 from headwater.server.training.lite import Lite0
 from headwater.server.training.loop import Run
@@ -26,7 +28,7 @@ from headwater.server.training.student import Student
 WIDTHS = (0.25, 1.0)
 RECIPE = Recipe(
     colour="L", side=32, cut=3, skip=(), widths=WIDTHS, start_gains=(1.0, 4.0), rate_weights=(1e-4, 1e-5),
-    latent_channels=6, groups=3, batch=16, exit_epochs=6,
+    latent_channels=6, groups=3, batch=16, exit_epochs=20,
 )  # fmt: skip
 
 
@@ -48,7 +50,7 @@ def student() -> Student:
     return Student(Lite0(1, [2], RECIPE.cut), RECIPE).eval()
 
 
-def fit(folder: Path, student: Student) -> tuple[exits.ExitNet, Run]:
+def fit(folder: Path, student: Student) -> tuple[ExitNet, Run]:
     run = Run(folder, RECIPE, "stripes")
     with Progress(disable=True) as progress:
         model = exits.fit_exit(run, student, samples(64, 0), torch.ones(2), progress)
@@ -57,12 +59,12 @@ def fit(folder: Path, student: Student) -> tuple[exits.ExitNet, Run]:
 
 
 @pytest.fixture(scope="module")
-def fitted(student: Student, tmp_path_factory: pytest.TempPathFactory) -> tuple[exits.ExitNet, Run]:
+def fitted(student: Student, tmp_path_factory: pytest.TempPathFactory) -> tuple[ExitNet, Run]:
     return fit(tmp_path_factory.mktemp("run"), student)
 
 
 @pytest.fixture(scope="module")
-def built(student: Student, fitted: tuple[exits.ExitNet, Run]) -> Built:
+def built(student: Student, fitted: tuple[ExitNet, Run]) -> Built:
     tasks = (Task("stripes", ("along", "across")),)
     data = {"name": "stripes", "train_images": 64, "test_images": 60, "licence": "none"}
     teacher = Lite0(1, [2], RECIPE.cut).eval()
@@ -75,7 +77,7 @@ def built(student: Student, fitted: tuple[exits.ExitNet, Run]) -> Built:
 @pytest.mark.parametrize(("side", "channels"), [(2, 6), (8, 24), (14, 24), (15, 3)])
 def test_the_graph_is_the_module(side: int, channels: int) -> None:
     torch.manual_seed(side)
-    model = exits.ExitNet(channels, side, 3, WIDTHS)
+    model = ExitNet(channels, side, 3, WIDTHS)
     for width in WIDTHS:  # statistics of their own for each width
         model(torch.randn(8, channels, side, side) * (2 - width) + width, width)
     model.eval()
@@ -91,7 +93,7 @@ def test_the_graph_is_the_module(side: int, channels: int) -> None:
     assert 0 < plan.macs < 1_500_000
 
 
-def test_it_learns_what_the_latent_shows(student: Student, fitted: tuple[exits.ExitNet, Run]) -> None:
+def test_it_learns_what_the_latent_shows(student: Student, fitted: tuple[ExitNet, Run]) -> None:
     model, run = fitted
     unseen = samples(100, 7)
     with torch.no_grad():
@@ -111,7 +113,7 @@ def test_the_student_stays_as_it_was(student: Student, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_ends_where_a_whole_one_does(
-    student: Student, fitted: tuple[exits.ExitNet, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    student: Student, fitted: tuple[ExitNet, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, calls = fitted[0], 0
     save = Run._save
@@ -140,13 +142,14 @@ def test_an_interrupted_run_ends_where_a_whole_one_does(
     assert calls == 0, "a stage that is over needs no views"
 
 
-def test_no_epochs_no_exit(student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(student, "recipe", Recipe(exit_epochs=0))
+def test_no_epochs_no_exit(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, exit_epochs=0)
+    student = Student(Lite0(1, [2], recipe.cut), recipe)
     with Progress(disable=True) as progress:
         assert exits.fit_exit(Run(tmp_path, RECIPE, "x"), student, samples(8, 0), torch.ones(2), progress) is None
 
 
-def test_a_bundle_gets_the_exit_with_its_calibration(built: Built, fitted: tuple[exits.ExitNet, Run]) -> None:
+def test_a_bundle_gets_the_exit_with_its_calibration(built: Built, fitted: tuple[ExitNet, Run]) -> None:
     bundle, unseen = built.bundle, samples(60, 1)
     manifest = bundle.manifest
     assert manifest.exit is not None

@@ -119,9 +119,11 @@ def test_a_recipe_that_cannot_work_is_refused(change: dict[str, object], text: s
         Recipe(**change)  # type: ignore[arg-type]
 
 
-def test_group_ends_cover_all_channels() -> None:
-    assert Recipe(latent_channels=12, groups=4).group_ends == (3, 6, 9, 12)
-    assert Recipe(latent_channels=7, groups=3).group_ends[-1] == 7
+def test_each_group_is_twice_the_one_before_it() -> None:
+    assert Recipe(latent_channels=24, groups=4).group_ends == (2, 5, 11, 24)
+    assert Recipe(latent_channels=5, groups=5).group_ends == (1, 2, 3, 4, 5)
+    assert Recipe(latent_channels=6, groups=4).group_ends[-1] == 6
+    assert Recipe(groups=1).group_ends == (24,)
     assert recipe_for("solar").colour == "L"
 
 
