@@ -16,7 +16,7 @@ Times are seconds, rates bits per second (bytes inside).
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -111,6 +111,15 @@ class Trace:
         """The same shape at a multiple of the rate; raises :class:`DataError` unless the factor is above 0."""
         return Trace(np.diff(self._ends), self._rates * _positive(factor))
 
+    def later(self, seconds: float) -> Trace:
+        """The same trace from a later moment on; what came before that comes at the period's end."""
+        begin = seconds % self.period_s
+        ends = np.unique(np.append(self._ends, begin))
+        lengths, middles = np.diff(ends), (ends[:-1] + ends[1:]) / 2
+        rates = self._rates[self._ends.searchsorted(middles, side="right") - 1]
+        first = int(ends.searchsorted(begin))
+        return Trace(np.roll(lengths, -first), np.roll(rates, -first))
+
     # ------------------------------------------------------------ asking it
 
     @property
@@ -170,6 +179,10 @@ class LinkTrace:
         """Both directions at a multiple of the rate; delays stay."""
         name = f"{self.name} x{factor:g}"
         return LinkTrace(name, self.up.scaled(factor), self.down.scaled(factor), self.up_delay_s, self.down_delay_s)
+
+    def later(self, seconds: float) -> LinkTrace:
+        """Both directions from a later moment on."""
+        return replace(self, up=self.up.later(seconds), down=self.down.later(seconds))
 
 
 def load_folder(folder: Path | str, factor: float = 1.0, delay_s: float = 0.0) -> list[LinkTrace]:

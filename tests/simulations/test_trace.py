@@ -161,3 +161,23 @@ def test_a_scaled_link_keeps_its_delays() -> None:
     link = LinkTrace.constant("lte", 1e6, 0.04).scaled(0.1)
     assert (link.name, link.up_delay_s, link.down_delay_s) == ("lte x0.1", 0.04, 0.04)
     assert link.up.mean_bits_per_s == link.down.mean_bits_per_s == pytest.approx(1e5)
+
+
+@settings(deadline=None)
+@given(segments, st.floats(0, 1000), st.floats(0, 500))
+def test_a_later_trace_is_the_same_one_from_then_on(
+    steps: list[tuple[float, float]], shift: float, time: float
+) -> None:
+    trace = Trace.steps(steps)
+    later = trace.later(shift)
+    assert later.period_s == pytest.approx(trace.period_s)
+    carried = trace.capacity(shift + time) - trace.capacity(shift)
+    assert later.capacity(time) == pytest.approx(carried, rel=1e-6, abs=1e-3 * max(rate for _, rate in steps) + 1e-6)
+
+
+def test_a_later_link_is_shifted_both_ways() -> None:
+    down = Trace.steps([(1, 8_000), (1, 0)])
+    later = LinkTrace("link", Trace.constant(9_000), down, 0.1, 0.2).later(1.5)
+    assert later.up.bits_per_s(0) == 9_000
+    assert [later.down.bits_per_s(time) for time in (0.2, 0.7, 1.7)] == [0, 8_000, 0]
+    assert (later.up_delay_s, later.down_delay_s) == (0.1, 0.2)

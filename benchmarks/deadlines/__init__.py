@@ -1,0 +1,1 @@
+"""The parts of ``benchmarks.deadline``: links, contenders, the oracle, the processes, the table and the plots."""
