@@ -147,7 +147,7 @@ class ServerTiming(_message.Message):
     def __init__(self, queue_us: _Optional[int] = ..., decode_us: _Optional[int] = ..., run_us: _Optional[int] = ..., batch: _Optional[int] = ..., queue_depth: _Optional[int] = ..., retry_after_ms: _Optional[int] = ..., collect_us: _Optional[int] = ...) -> None: ...
 
 class DeviceMessage(_message.Message):
-    __slots__ = ("hello", "frame", "cancel", "report", "heartbeat", "offer_reply", "goodbye")
+    __slots__ = ("hello", "frame", "cancel", "report", "heartbeat", "offer_reply", "goodbye", "kept")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     FRAME_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
@@ -155,6 +155,7 @@ class DeviceMessage(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     OFFER_REPLY_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     frame: FeatureFrame
     cancel: Cancel
@@ -162,23 +163,26 @@ class DeviceMessage(_message.Message):
     heartbeat: Heartbeat
     offer_reply: OfferReply
     goodbye: Goodbye
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., frame: _Optional[_Union[FeatureFrame, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., offer_reply: _Optional[_Union[OfferReply, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+    kept: KeptFrame
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., frame: _Optional[_Union[FeatureFrame, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., offer_reply: _Optional[_Union[OfferReply, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., kept: _Optional[_Union[KeptFrame, _Mapping]] = ...) -> None: ...
 
 class ServerMessage(_message.Message):
-    __slots__ = ("welcome", "answer", "mode_hint", "offer", "drain", "heartbeat")
+    __slots__ = ("welcome", "answer", "mode_hint", "offer", "drain", "heartbeat", "kept_ack")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     MODE_HINT_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    KEPT_ACK_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     answer: Answer
     mode_hint: ModeHint
     offer: Offer
     drain: Drain
     heartbeat: Heartbeat
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., mode_hint: _Optional[_Union[ModeHint, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
+    kept_ack: KeptAck
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., mode_hint: _Optional[_Union[ModeHint, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., kept_ack: _Optional[_Union[KeptAck, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("device", "bundle_id", "agent_version", "session", "resume_from", "capabilities")
@@ -197,16 +201,18 @@ class Hello(_message.Message):
     def __init__(self, device: _Optional[str] = ..., bundle_id: _Optional[bytes] = ..., agent_version: _Optional[str] = ..., session: _Optional[int] = ..., resume_from: _Optional[int] = ..., capabilities: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("tasks", "heartbeat_ms", "max_in_flight", "server_version")
+    __slots__ = ("tasks", "heartbeat_ms", "max_in_flight", "server_version", "keeps")
     TASKS_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_MS_FIELD_NUMBER: _ClassVar[int]
     MAX_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    KEEPS_FIELD_NUMBER: _ClassVar[int]
     tasks: _containers.RepeatedCompositeFieldContainer[TaskSpec]
     heartbeat_ms: int
     max_in_flight: int
     server_version: str
-    def __init__(self, tasks: _Optional[_Iterable[_Union[TaskSpec, _Mapping]]] = ..., heartbeat_ms: _Optional[int] = ..., max_in_flight: _Optional[int] = ..., server_version: _Optional[str] = ...) -> None: ...
+    keeps: bool
+    def __init__(self, tasks: _Optional[_Iterable[_Union[TaskSpec, _Mapping]]] = ..., heartbeat_ms: _Optional[int] = ..., max_in_flight: _Optional[int] = ..., server_version: _Optional[str] = ..., keeps: bool = ...) -> None: ...
 
 class FeatureFrame(_message.Message):
     __slots__ = ("sequence", "data", "deadline_ms", "priority", "tasks", "bundle_id", "captured_unix_ms", "groups", "part")
@@ -235,6 +241,38 @@ class Cancel(_message.Message):
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     def __init__(self, sequence: _Optional[int] = ...) -> None: ...
+
+class KeptFrame(_message.Message):
+    __slots__ = ("id", "session", "sequence", "captured_unix_ms", "bundle_id", "data", "local_answer", "name")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    CAPTURED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_ANSWER_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    id: bytes
+    session: int
+    sequence: int
+    captured_unix_ms: int
+    bundle_id: bytes
+    data: bytes
+    local_answer: str
+    name: str
+    def __init__(self, id: _Optional[bytes] = ..., session: _Optional[int] = ..., sequence: _Optional[int] = ..., captured_unix_ms: _Optional[int] = ..., bundle_id: _Optional[bytes] = ..., data: _Optional[bytes] = ..., local_answer: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class KeptAck(_message.Message):
+    __slots__ = ("stored", "refused", "retry_after_ms", "detail")
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    stored: _containers.RepeatedScalarFieldContainer[bytes]
+    refused: _containers.RepeatedScalarFieldContainer[bytes]
+    retry_after_ms: int
+    detail: str
+    def __init__(self, stored: _Optional[_Iterable[bytes]] = ..., refused: _Optional[_Iterable[bytes]] = ..., retry_after_ms: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class Report(_message.Message):
     __slots__ = ("frames_answered", "frames_local", "frames_dropped", "round_trip_us", "throughput_bytes_per_s", "head_ms", "mode", "memory_kib", "temperature_c")

@@ -3,9 +3,9 @@
 isort:skip_file
 The wire between a device and its edge server.
 
-One service, one channel a device. Small, frequent messages (frames, answers, reports, offers) travel on `Stream`,
-which lives as long as the device does; anything large (bundles, federated messages, spooled frames) travels on
-`Exchange`, a call for each transfer, in chunks that the sender paces, so that a frame never waits behind a megabyte.
+One service, one channel a device. Small, frequent messages (frames, answers, kept frames, reports, offers) travel on
+`Stream`, which lives as long as the device does; anything large (bundles, federated messages) travels on `Exchange`,
+a call for each transfer, in chunks that the sender paces, so that a frame never waits behind a megabyte.
 `Infer` and `Describe` are for tools and tests.
 
 Conventions: durations are integers with their unit in the name; a field that was not set reads as zero, and zero
