@@ -7,6 +7,7 @@
     │   └── SignatureError     a bundle's signature is missing or does not match the key
     ├── FrameError             bytes that should be a feature frame are not one
     ├── SourceError            a frame source (camera, folder, stream) cannot deliver
+    ├── StorageError           the device's spool or the server's archive cannot be used
     └── LinkError              the connection between device and server
         ├── RefusedError       the server answered, and refused: full, draining, or over a limit
         ├── UnknownBundleError the server does not serve the bundle that a frame was coded for
@@ -43,6 +44,10 @@ class FrameError(HeadwaterError):
 
 class SourceError(HeadwaterError):
     """A frame source cannot be opened or has stopped delivering."""
+
+
+class StorageError(HeadwaterError):
+    """The file of a spool or an archive is damaged, is something else, is in use, or cannot be written."""
 
 
 class LinkError(HeadwaterError):

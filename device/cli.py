@@ -78,6 +78,17 @@ def device(
     threads: Annotated[int | None, typer.Option(help="Threads of the head's inference.")] = None,
     window: Annotated[int | None, typer.Option(help="Frames that may be unanswered.")] = None,
     retry_s: Annotated[float | None, typer.Option(help="Longest pause between two attempts to connect.")] = None,
+    keep: Annotated[
+        Literal["none", "unanswered", "all"] | None,
+        typer.Option(help="Frames to keep on disk until a server stores them: those that no server answered, or all."),
+    ] = None,
+    spool: Annotated[Path | None, typer.Option(metavar="FILE", help="What they are kept in.")] = None,
+    spool_max_mib: Annotated[
+        int | None, typer.Option(help="Of frames in it; more, and the oldest are dropped.")
+    ] = None,
+    spool_max_hours: Annotated[
+        float | None, typer.Option(help="How long a frame waits in it while the device is up, then it is dropped.")
+    ] = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None, typer.Option(help="Least level that is logged.")
     ] = None,

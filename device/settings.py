@@ -58,6 +58,14 @@ class DeviceSettings:
     """File to append a JSON line a frame to; empty for none."""
     retry_s: float = 10.0
     """Longest pause between two attempts to connect."""
+    keep: Literal["none", "unanswered", "all"] = "none"
+    """Frames to keep on disk until a server with an archive has stored them: those that no server answered, or all."""
+    spool: Path | None = None
+    """File that they are kept in."""
+    spool_max_mib: int = 64
+    """Of frames in it; more, and the oldest are dropped."""
+    spool_max_hours: float = 168.0
+    """How long a frame waits in it while the device is up, then it is dropped."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """Least level that is logged, on standard error."""
 
@@ -67,6 +75,10 @@ class DeviceSettings:
         between("window", self.window, 1, 1024)
         between("progressive_bytes", self.progressive_bytes, 0, 1 << 21)
         between("retry_s", self.retry_s, 0.1, 3600)
+        between("spool_max_mib", self.spool_max_mib, 1, 1 << 20)
+        between("spool_max_hours", self.spool_max_hours, 0.01, 1e6)
+        if self.keep != "none" and self.spool is None:
+            raise SettingsError(f"keep is {self.keep}, but no spool is set to keep frames in; give --spool FILE")
         for key, value, least, most in (
             ("fps", self.fps, 0.001, 1000),
             ("count", self.count, 1, 1 << 62),
