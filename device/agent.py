@@ -4,8 +4,10 @@
         answer = await agent.infer("cell.png")
         print(answer["defect"].label, answer["defect"].score, answer.bytes, answer.latency_ms)
 
-A worker thread runs head and coder; the event loop only moves bytes. Frames are coded one after the other, each in the
-mode that the controller picks at that moment, and up to a window of them are unanswered at a time.
+Here is what surrounds the frames: opening and closing, feeds, records and reports; `answering.py` has one picture's
+way. Pictures are coded one after the other, each in the mode that the controller picks at that moment, and up to a
+window of them are unanswered at a time. With a deadline and a bundle whose local exit answers what is asked for, each
+has its answer by then, the server's or the device's own, whether there is a server or not.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -33,14 +34,13 @@ from headwater.compression.errors import (
     SettingsError,
     UnknownBundleError,
 )
+from headwater.device.answering import Answering
 from headwater.device.answers import images
 from headwater.device.channel import open_channel
-from headwater.device.controller import Situation
 from headwater.device.feed import Picture
 from headwater.device.images import ImageFolder
 from headwater.device.link import Link, LinkOptions
 from headwater.device.loaded import load
-from headwater.device.outcome import answered, answered_here, observation
 from headwater.device.record import FrameRecord, RecordFile
 from headwater.device.report import PERIOD_S, Reporter
 from headwater.device.settings import DeviceSettings
@@ -48,14 +48,14 @@ from headwater.device.tasks import check, known, lacking
 from headwater.protos import edge_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterable, Callable, Mapping
 
     import grpc.aio
     from numpy.typing import NDArray
 
     from headwater.compression.bundle import Bundle
-    from headwater.compression.manifest import Manifest, Task
-    from headwater.device.controller import Controller, Decision
+    from headwater.compression.manifest import Manifest
+    from headwater.device.controller import Controller
     from headwater.device.window import Reply
 
 T = TypeVar("T")
@@ -90,7 +90,8 @@ class Agent:
             server: host:port; None for the settings' own.
             settings: threads, window, tasks, width, gain, deadline and so on; None for the defaults.
             controller: picks modes; None for a fixed one where the settings name width or gain, else the rule.
-            connect_timeout_s: how long entering waits for the server; None does not wait at all.
+            connect_timeout_s: how long entering waits for the server; None does not wait at all, so that a device with
+                a deadline answers from its first picture on.
             channel: opens a gRPC channel to an address.
         """
         self.settings = settings or DeviceSettings()
@@ -100,7 +101,6 @@ class Agent:
         self._connect_timeout_s = connect_timeout_s
         self._channel = channel
         self._stack = AsyncExitStack()
-        self._turn = asyncio.Lock()
         self._reporter = Reporter()
 
     async def __aenter__(self) -> Self:
@@ -117,7 +117,9 @@ class Agent:
             self._records = stack.enter_context(RecordFile(records)) if records is not None else None
             folder = self.settings.save_images
             self._images = None if folder is None else await self._in_worker(partial(ImageFolder, folder))
-            link = Link(self.server, self._link_options(), channel=self._channel)
+            options = self._link_options()
+            link = Link(self.server, options, channel=self._channel, on_late=self._late)
+            self._answering = Answering(self._loaded, self.controller, link, self._worker, self.settings)
             self.link = await stack.enter_async_context(link)
             if self._connect_timeout_s is not None:
                 await self.link.wait_connected(self._connect_timeout_s)
@@ -135,6 +137,11 @@ class Agent:
         """Of the bundle in use."""
         return self._loaded.manifest
 
+    @property
+    def pending(self) -> int:
+        """Pictures that have been taken and have no record yet."""
+        return self._answering.pending
+
     async def infer(
         self,
         image: Image.Image | NDArray[np.uint8] | bytes | Path | str,
@@ -151,7 +158,7 @@ class Agent:
 
         Raises:
             DataError: the picture cannot be read.
-            DeadlineError: the settings' deadline passed.
+            DeadlineError: the settings' deadline passed, and the device could not answer itself.
             LinkError: the link was closed, or the server refused the device; with its subclasses.
             HeadwaterError: what else the server said to this frame.
         """
@@ -217,60 +224,27 @@ class Agent:
             slots.release()
 
     async def _answer(self, picture: Picture) -> FrameRecord:
-        taken = datetime.now(UTC) - timedelta(seconds=time.monotonic() - picture.taken_s)
-        async with self._turn:
-            decision = self._choose(picture.taken_s)
-            coded = await self._in_worker(
-                partial(self._loaded.maker.make, picture.image, decision.mode, decision.groups)
-            )
-        if coded.answers:
-            number = self.link.window.number()
-            return self._learn(answered_here(picture, taken, self.manifest, decision, coded, number), None)
-        deadline_ms = self.settings.deadline_ms
-        give_up_s = None if deadline_ms is None else picture.taken_s + deadline_ms / 1e3
-        reply = await self.link.send(coded.parts or coded.data, tasks=self.settings.tasks, give_up_s=give_up_s)
-        mode, tasks = self.manifest.modes[decision.mode], known(self.manifest, self.link.welcome.tasks)
-        record = answered(picture, taken, mode, tasks, coded, reply)
-        return self._learn(await self._with_images(record, reply.answer, tasks), reply)
+        record, reply, _ = await self._answering.answer(picture)
+        if reply is not None and record.source == "edge":
+            record = await self._with_images(record, reply)
+        if self._records is not None:
+            self._records.write(record)
+        self._reporter.add(record)
+        return record
 
-    async def _with_images(self, record: FrameRecord, answer: pb.Answer, tasks: Iterable[Task]) -> FrameRecord:
+    def _late(self, reply: Reply) -> None:
+        self._answering.late(reply)
+
+    async def _with_images(self, record: FrameRecord, reply: Reply) -> FrameRecord:
         """Save the pictures of an answer, and say where they are."""
-        if self._images is None or record.status != "ok":
+        if self._images is None:
             return record
         try:
-            pictures = images(answer, tasks)
+            pictures = images(reply.answer, known(self.manifest, self.link.welcome.tasks))
         except LinkError as error:
             return replace(record, status="internal", source="none", detail=str(error), results={})
         save = partial(self._images.save, record.name, record.taken, record.sequence, pictures)
         return replace(record, images=await self._in_worker(save)) if pictures else record
-
-    def _choose(self, taken_s: float) -> Decision:
-        now_s = time.monotonic()
-        window, hint = self.link.window, self.link.mode_hint
-        assert self.controller is not None
-        return self.controller.choose(
-            Situation(
-                deadline_ms=self.settings.deadline_ms,
-                age_ms=(now_s - taken_s) * 1e3,
-                interval_ms=1e3 / self.settings.fps if self.settings.fps else None,
-                frames_unanswered=window.unanswered,
-                bytes_unanswered=window.bytes_flying,
-                silent_ms=(now_s - self.link.heard_s) * 1e3 if window.flying else 0.0,
-                held_ms=(window.held_for_s(now_s) or 0.0) * 1e3,
-                connected=self.link.connected.is_set(),
-                max_bytes=hint.max_bytes or None if hint is not None else None,
-                max_groups=min(hint.max_groups, self._loaded.maker.groups) or None if hint is not None else None,
-            )
-        )
-
-    def _learn(self, record: FrameRecord, reply: Reply | None) -> FrameRecord:
-        """Pass a frame that is done with on to whoever keeps count; ``reply`` is None for one that was not sent."""
-        assert self.controller is not None
-        if self._records is not None:
-            self._records.write(record)
-        self._reporter.add(record)
-        self.controller.observe(observation(record, reply))
-        return record
 
     # ------------------------------------------------------------ beside the frames
 

@@ -1,15 +1,19 @@
-"""From the server's answer to what people and records read: labels put to scores, statuses by name."""
+"""From an answer of the server, or of a network here, to what people read: labels put to scores, statuses by name."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast, get_args
+
+import numpy as np
 
 from headwater.compression.errors import LinkError
 from headwater.device.record import Result, Status
 from headwater.protos import edge_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
 
     from headwater.compression.manifest import Task
 
@@ -40,7 +44,13 @@ def images(answer: pb.Answer, tasks: Iterable[Task]) -> dict[str, bytes]:
     return pictures
 
 
-def _result(labels: tuple[str, ...], scores: Iterable[float]) -> Result:
+def from_logits(labels: Sequence[str], logits: NDArray[np.float32]) -> Result:
+    """Make the answer of a network's logits [K], one a label."""
+    weights = np.exp(logits.astype(np.float64) - logits.max())
+    return _result(labels, (weights / weights.sum()).tolist())
+
+
+def _result(labels: Sequence[str], scores: Iterable[float]) -> Result:
     by_label = dict(zip(labels, scores, strict=True))
     best = max(by_label, key=by_label.__getitem__)
     return Result(best, by_label[best], by_label)

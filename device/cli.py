@@ -46,7 +46,33 @@ def device(
     ] = None,
     width: Annotated[float | None, typer.Option(help="Use only this width; a rule picks it otherwise.")] = None,
     gain: Annotated[int | None, typer.Option(help="Use only this gain, 0 for the fewest bytes.")] = None,
-    deadline_ms: Annotated[int | None, typer.Option(help="Time from a picture to its answer.")] = None,
+    deadline_ms: Annotated[
+        int | None,
+        typer.Option(help="Time from a picture to its answer; the local exit answers if the server does not."),
+    ] = None,
+    level: Annotated[
+        float | None,
+        typer.Option(help="Least probability of the server's answer by then, where no exit can step in (0.99)."),
+    ] = None,
+    objective: Annotated[
+        Literal["accuracy", "bytes", "energy"] | None,
+        typer.Option(help="What to make the best of; bytes and energy stay within --slack of the most accurate."),
+    ] = None,
+    slack: Annotated[
+        float | None, typer.Option(metavar="POINTS", help="Of accuracy that they may give up (1).")
+    ] = None,
+    max_bytes_per_s: Annotated[
+        float | None, typer.Option(help="Bytes that may be sent a second, headers included.")
+    ] = None,
+    radio: Annotated[
+        Literal["wifi", "lte", "3g", "none"] | None, typer.Option(help="What energy prices a byte by (wifi).")
+    ] = None,
+    compute_watts: Annotated[
+        float | None, typer.Option(help="What computing adds to the idle board, for energy (1).")
+    ] = None,
+    prefer: Annotated[
+        str | None, typer.Option(metavar="TASK=WEIGHT,...", help="Which task's accuracy counts how much.")
+    ] = None,
     progressive: Annotated[
         bool | None,
         typer.Option("--progressive", help="Send long frames in parts: by the deadline what came is answered."),
@@ -60,6 +86,10 @@ def device(
             metavar="POINTS",
             help="Answer confident frames on the device, as many as may be if so much accuracy is lost.",
         ),
+    ] = None,
+    whole_model: Annotated[
+        bool | None,
+        typer.Option("--whole-model", help="Load the whole model too, and answer with it here where that is better."),
     ] = None,
     exit_score: Annotated[
         Literal["softmax", "energy"] | None, typer.Option(help="What confidence is measured by there.")
@@ -102,7 +132,7 @@ def device(
     """
     if context.invoked_subcommand is not None:
         return
-    given: dict[str, Any] = {**locals(), "tasks": tuple(map(str.strip, tasks.split(","))) if tasks else None}
+    given: dict[str, Any] = {**locals(), "tasks": _listed(tasks), "prefer": _listed(prefer)}
     settings = _settings(given, config)
     if once is not None:
         _once(settings, once, as_json=as_json)
@@ -140,6 +170,10 @@ def profile(
     Console().print(profile_table(rows, f"{loaded.manifest.name}, {threaded}{whole}", whole_ms))
 
 
+def _listed(words: str | None) -> tuple[str, ...] | None:
+    return tuple(map(str.strip, words.split(","))) if words else None
+
+
 def _settings(given: dict[str, Any], config: Path | None) -> "DeviceSettings":
     from headwater.compression.settings import resolve
     from headwater.device.settings import DeviceSettings
@@ -159,7 +193,15 @@ def _once(settings: "DeviceSettings", image: Path, *, as_json: bool) -> None:
     if as_json:
         plain = {task: asdict(one) for task, one in once.results.items()}
         typer.echo(
-            json.dumps({"source": once.source, "bytes": once.bytes, "results": plain, "images": dict(once.images)})
+            json.dumps(
+                {
+                    "source": once.source,
+                    "bytes": once.bytes,
+                    "results": plain,
+                    "images": dict(once.images),
+                    "detail": once.detail,
+                }
+            )
         )
         return
     for task, result in once.results.items():
@@ -167,7 +209,7 @@ def _once(settings: "DeviceSettings", image: Path, *, as_json: bool) -> None:
         typer.echo(f"{task}: {result.label} {result.score:.1%} ({others})")
     for task, file in once.images.items():
         typer.echo(f"{task}: {file}")
-    where = (
-        "answered on the device, nothing" if once.source == "local" else f"answered by the server, {once.bytes} bytes"
-    )
-    typer.echo(f"{where} sent, head {once.head_ms:.2f} ms")
+    where = f"answered by the server, {once.bytes} bytes sent"
+    if once.source == "local":
+        where = f"answered on the device ({once.detail})" if once.detail else "answered on the device, nothing sent"
+    typer.echo(f"{where}, head {once.head_ms:.2f} ms")

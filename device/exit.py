@@ -1,10 +1,12 @@
-"""The local exit: confident frames are answered on the device, and nothing of them is sent.
+"""The local exit: an answer of the device's own to every frame, and how sure it is of it.
 
     latent [C_w, H, W] ──exit.onnx──> logits [K] ──score──> at least the mode's threshold?  yes: the answer stands
                                                                                             no: the frame is sent
 
-The user states how many points of accuracy may be lost against always sending; the bundle's calibration turns that
-into a threshold for each mode when the agent starts (compression/exits.py says how, and why it holds).
+It runs wherever the bundle has one that answers what is asked for. Its answer stands by itself only with ``max_drop``:
+the user states how many points of accuracy may be lost against always sending, and the bundle's calibration turns that
+into a threshold for each mode when the agent starts (compression/exits.py says how, and why it holds). Else it is kept
+for the case that the server's does not come by the deadline.
 
 Letters: C_w channels of a mode's latent, C of the full one, H W its sides, K classes, M modes.
 """
@@ -12,6 +14,7 @@ Letters: C_w channels of a mode's latent, C of the full one, H W its sides, K cl
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,14 +23,16 @@ import numpy as np
 
 from headwater.compression.errors import BundleError, SettingsError
 from headwater.compression.exits import score_of
+from headwater.device.answers import from_logits
 from headwater.device.head import session
-from headwater.device.record import Result
+from headwater.device.tasks import asked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headwater.compression.bundle import Bundle
     from headwater.compression.exits import ExitScore
+    from headwater.device.record import Result
     from headwater.device.settings import DeviceSettings
 
 _log = logging.getLogger(__name__)
@@ -38,7 +43,11 @@ class Judged:
     """What the exit made of one latent."""
 
     results: dict[str, Result]
-    """Its answer by task; empty where it is not sure enough, so that the frame has to be sent."""
+    """Its answer by task."""
+    confidence: float
+    """The score of that answer: a probability, or an energy, as the settings ask."""
+    sure: bool
+    """Whether the answer may stand without asking the server."""
     exit_ms: float
     """What that took."""
 
@@ -46,19 +55,24 @@ class Judged:
 class LocalExit:
     """The bundle's exit, loaded and warm, with a threshold for each mode. Keeps no reference to the bundle."""
 
-    def __init__(self, bundle: Bundle, max_drop: float, score: ExitScore = "softmax", threads: int = 1) -> None:
+    def __init__(
+        self, bundle: Bundle, max_drop: float | None = None, score: ExitScore = "softmax", threads: int = 1
+    ) -> None:
         """Load the exit; raises :class:`BundleError`, also where the bundle has none.
 
         Args:
             bundle: with an exit.
-            max_drop: points of accuracy that may be lost against always sending.
+            max_drop: points of accuracy that may be lost against always sending; None: it is never sure.
             score: what confidence is measured by.
             threads: of its inference.
         """
         manifest, tables = bundle.manifest, bundle.exits
         assert manifest.exit is not None
         self.task = bundle.task(manifest.exit.task)
-        self.thresholds = [tables.threshold_for(mode.index, max_drop, score) for mode in manifest.modes]
+        self.thresholds = [
+            math.inf if max_drop is None else tables.threshold_for(mode.index, max_drop, score)
+            for mode in manifest.modes
+        ]
         """By mode; infinite where no threshold keeps the promise and every frame is sent."""
         self._score = score
         self._width_of = tables.width_of.tolist()
@@ -67,7 +81,7 @@ class LocalExit:
         )
         self._session = session(bundle.read("exit.onnx"), threads)
         self._warm_up(len(manifest.widths))
-        if np.isinf(self.thresholds).all():
+        if max_drop is not None and np.isinf(self.thresholds).all():
             least = min(float(tables.bound(mode.index, score).min()) for mode in manifest.modes)
             _log.warning(
                 "the local exit answers no frame: max_drop is %g points, and the least that its calibration on %d "
@@ -77,34 +91,34 @@ class LocalExit:
 
     @classmethod
     def of(cls, bundle: Bundle, settings: DeviceSettings) -> LocalExit | None:
-        """The exit that the settings ask for, None if they ask for none.
+        """The bundle's exit, None where it has none or the exit leaves a task open that is asked for.
 
-        Raises :class:`SettingsError` where the bundle has no exit or the exit leaves a task open that is asked for.
+        Raises :class:`SettingsError` where that is so and ``max_drop`` asks for it.
         """
+        manifest = bundle.manifest
+        tasks = asked(manifest, settings.tasks)
+        if manifest.exit is not None and tasks == (manifest.exit.task,):
+            return cls(bundle, settings.max_drop, settings.exit_score, settings.threads)
         if settings.max_drop is None:
             return None
-        manifest = bundle.manifest
         if manifest.exit is None:
             raise SettingsError(
                 f"max_drop is {settings.max_drop:g}, but the bundle {manifest.name} has no local exit; "
                 "leave max_drop out, or build the bundle again with `headwater train`, which adds one."
             )
-        asked = settings.tasks or tuple(task.name for task in manifest.tasks if task.labels)
-        if asked != (manifest.exit.task,):
-            raise SettingsError(
-                f"max_drop is {settings.max_drop:g}, but the local exit of {manifest.name} answers only "
-                f"{manifest.exit.task}, and {', '.join(asked)} are asked for, so that every frame has to be sent; "
-                f"ask for that task alone (--tasks {manifest.exit.task}), or leave max_drop out."
-            )
-        return cls(bundle, settings.max_drop, settings.exit_score, settings.threads)
+        raise SettingsError(
+            f"max_drop is {settings.max_drop:g}, but the local exit of {manifest.name} answers only "
+            f"{manifest.exit.task}, and {', '.join(tasks)} are asked for, so that every frame has to be sent; "
+            f"ask for that task alone (--tasks {manifest.exit.task}), or leave max_drop out."
+        )
 
     def judge(self, latent: NDArray[np.float32], mode: int) -> Judged:
-        """Answer a latent [C_w, H, W], before gain and rounding, if the mode's threshold is reached."""
+        """Answer a latent [C_w, H, W], before gain and rounding; sure where the mode's threshold is reached."""
         begin = time.perf_counter()
         logits = self.logits(latent, self._width_of[mode])
-        sure = score_of(logits, self._score) >= self.thresholds[mode]
-        results = {self.task.name: self._result(logits)} if sure else {}
-        return Judged(results, (time.perf_counter() - begin) * 1e3)
+        confidence = float(score_of(logits, self._score))
+        results = {self.task.name: from_logits(self.task.labels, logits)}
+        return Judged(results, confidence, confidence >= self.thresholds[mode], (time.perf_counter() - begin) * 1e3)
 
     def logits(self, latent: NDArray[np.float32], width: int) -> NDArray[np.float32]:
         """Run the exit on a latent [C_w, H, W] of the width of this index; [K], the temperature applied."""
@@ -131,9 +145,3 @@ class LocalExit:
                     f"exit.onnx gives logits of shape {logits.shape}; want {K} finite numbers, one a label of "
                     f"{self.task.name}; build the bundle again"
                 )
-
-    def _result(self, logits: NDArray[np.float32]) -> Result:
-        weights = np.exp(logits.astype(np.float64) - logits.max())
-        scores = dict(zip(self.task.labels, (weights / weights.sum()).tolist(), strict=True))
-        best = self.task.labels[int(logits.argmax())]
-        return Result(best, scores[best], scores)

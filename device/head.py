@@ -1,7 +1,11 @@
 """The head: a picture in, the bytes of a frame out.
 
     picture ──InputSpec──> uint8 [C_in, H_in, W_in] ──onnxruntime──> latent ──gain, rint──> symbols ──coder──> frame
-            prepare_ms                             head_ms                                 code_ms
+            prepare_ms                             head_ms             │                   code_ms
+                                                                       └──> local exit, exit_ms
+
+That is two steps: :meth:`FrameMaker.look` goes as far as the latent and what the exit says of it, which may be all that
+is needed; :meth:`FrameMaker.code` makes a frame of it, of any gain of that width.
 
 Every width has a session of its own, and all of them stay loaded, so that the mode may change with every frame for the
 price of looking one up. No thread spins while the device waits for its next picture; a session keeps the few megabytes
@@ -26,14 +30,11 @@ from headwater.compression.manifest import head_file
 from headwater.compression.parts import Part, split
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
     from PIL import Image
 
     from headwater.compression.bundle import Bundle
     from headwater.device.exit import Judged, LocalExit
-    from headwater.device.record import Result
 
 _LEAST, _MOST = np.iinfo(np.int16).min, np.iinfo(np.int16).max
 
@@ -73,34 +74,42 @@ class Head:
         return array
 
     def quantise(self, latent: NDArray[np.float32], mode: int) -> NDArray[np.int16]:
-        """Scale a latent by the mode's gain and round it, in place; int16 [C_w, H, W]."""
-        latent *= self._gains[mode]
-        np.rint(latent, out=latent)
-        return np.clip(latent, _LEAST, _MOST, out=latent).astype(np.int16)
+        """Scale a latent by the mode's gain and round it; int16 [C_w, H, W]."""
+        scaled = latent * self._gains[mode]
+        np.rint(scaled, out=scaled)
+        return np.clip(scaled, _LEAST, _MOST, out=scaled).astype(np.int16)
 
 
-@dataclass(frozen=True)
-class Coded:
-    """The bytes of a frame, and what they took to make."""
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the head made of a picture, before it is coded."""
 
-    data: bytes
-    groups: int
-    """Channel groups in it."""
+    width: float
+    """Of the head that ran."""
+    latent: NDArray[np.float32]
+    """[C_w, H, W]."""
     prepare_ms: float
     """Converting and scaling the decoded picture."""
     head_ms: float
     """The network."""
-    code_ms: float
-    """Quantising, entropy coding and framing."""
     judged: Judged | None = None
-    """What the local exit says, where there is one; if it has an answer, ``data`` is empty."""
+    """What the local exit says, where there is one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """The bytes of a frame, and what they took to make."""
+
+    seen: Seen
+    mode: int
+    """Index into the manifest's modes: what was asked for, or one of a lower gain."""
+    frame: Frame
+    data: bytes
+    """The frame in the form that a stream carries."""
+    code_ms: float
+    """Quantising, entropy coding and framing, of all gains that were tried."""
     parts: tuple[Part, ...] = ()
     """The same frame in parts, where it is long enough for that."""
-
-    @property
-    def answers(self) -> Mapping[str, Result]:
-        """The local exit's answer by task; empty for a frame that has to be sent."""
-        return self.judged.results if self.judged is not None else {}
 
 
 class FrameMaker:
@@ -118,7 +127,7 @@ class FrameMaker:
         Args:
             bundle: the model.
             threads: of the head's inference.
-            local_exit: answers pictures that need not be sent.
+            local_exit: judges each latent.
             parts_above: give frames of more bytes than this in parts too; None for none.
         """
         self.head = Head(bundle, threads)
@@ -129,31 +138,52 @@ class FrameMaker:
         self._frames = bundle.frames()
         self._parts_above = math.inf if parts_above is None else parts_above
 
-    def make(self, picture: Image.Image, mode: int, groups: int | None = None, *, file: bool = False) -> Coded:
-        """Code a picture, unless the local exit can answer it.
+    def make(self, picture: Image.Image, mode: int, groups: int | None = None) -> Coded:
+        """Look at a picture and code it; see :meth:`look` and :meth:`code`."""
+        return self.code(self.look(picture, mode), mode, groups)
 
-        Args:
-            picture: of any size and mode.
-            mode: index into the manifest's modes.
-            groups: channel groups to send, 1 to G; None for all.
-            file: give the self-contained form, which names its bundle.
+    def look(self, picture: Image.Image, mode: int) -> Seen:
+        """Run the head on a picture of any size and form, and the local exit on what it gives.
+
+        ``mode`` is an index into the manifest's modes: its width is the head's, and the exit is sure by its threshold.
         """
         begin = time.perf_counter()
         image = self.head.input.apply(picture)
         prepared = time.perf_counter()
-        latent = self.head.latent(image, self.head.modes[mode].width)
+        width = self.head.modes[mode].width
+        latent = self.head.latent(image, width)
         run = time.perf_counter()
-        prepare_ms, head_ms = (prepared - begin) * 1e3, (run - prepared) * 1e3
         judged = None if self.local_exit is None else self.local_exit.judge(latent, mode)
-        if judged is not None and judged.results:
-            return Coded(b"", 0, prepare_ms, head_ms, 0.0, judged)
-        run = time.perf_counter()
-        encoded = self._coder.encode(self.head.quantise(latent, mode), mode)
+        return Seen(width, latent, (prepared - begin) * 1e3, (run - prepared) * 1e3, judged)
+
+    def code(self, seen: Seen, mode: int, groups: int | None = None, most_bytes: int | None = None) -> Coded:
+        """Make a frame of what the head saw.
+
+        Args:
+            seen: of the mode's width.
+            mode: index into the manifest's modes.
+            groups: channel groups to send, 1 to G; None for all.
+            most_bytes: code a longer frame again at the width's next lower gain, until it fits or there is none lower;
+                None for any length.
+        """
+        begin = time.perf_counter()
+        modes = self.head.modes  # sorted by width, then by gain
+        assert modes[mode].width == seen.width, f"a head of width {seen.width} does not give {modes[mode]}"
+        frame, data, ends = self._pack(seen, mode, groups)
+        while most_bytes is not None and len(data) > most_bytes and mode and modes[mode - 1].width == seen.width:
+            mode -= 1
+            frame, data, ends = self._pack(seen, mode, groups)
+        parts = tuple(split(self._frames, frame, ends)) if len(data) > self._parts_above else ()
+        code_ms = (time.perf_counter() - begin) * 1e3
+        return Coded(seen, mode, frame, data, code_ms, parts if len(parts) > 1 else ())
+
+    def self_contained(self, coded: Coded) -> bytes:
+        """The frame in the form that names its bundle, for files and single calls."""
+        return self._frames.pack_file(coded.frame)
+
+    def _pack(self, seen: Seen, mode: int, groups: int | None) -> tuple[Frame, bytes, tuple[int, ...]]:
+        """The frame of a mode, its bytes, and where each group ends in the uncut payload."""
+        encoded = self._coder.encode(self.head.quantise(seen.latent, mode), mode)
         groups = self.groups if groups is None else groups
         frame = Frame(mode, groups, encoded.payload[: encoded.group_ends[groups - 1]])
-        data = self._frames.pack_file(frame) if file else self._frames.pack(frame)
-        parts = split(self._frames, frame, encoded.group_ends) if len(data) > self._parts_above else []
-        end = time.perf_counter()
-        return Coded(
-            data, groups, prepare_ms, head_ms, (end - run) * 1e3, judged, tuple(parts) if len(parts) > 1 else ()
-        )
+        return frame, self._frames.pack(frame), encoded.group_ends

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headwater.compression.bundle import Bundle
+from headwater.compression.errors import SettingsError
 from headwater.device.controller import Controller, FixedController, RateController
 from headwater.device.exit import LocalExit
 from headwater.device.head import FrameMaker
-from headwater.device.tasks import check, lacking
+from headwater.device.tasks import asked, check, lacking
+from headwater.device.whole import WholeModel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,24 +28,34 @@ class Loaded:
     manifest: Manifest
     bundle_id: bytes
     controller: Controller
+    whole: WholeModel | None = None
+    """The whole model on the device, where the settings ask for it."""
 
 
 def load(bundle: Bundle | Path | str, settings: DeviceSettings) -> Loaded:
     """Load a bundle, or take one that is loaded.
 
-    Raises :class:`BundleError`, also for a mode that it lacks, and :class:`SettingsError` for a local exit that cannot
-    be, or pictures that have nowhere to go.
+    Raises :class:`BundleError`, also for a mode that it lacks, and :class:`SettingsError` for a local exit or a whole
+    model that cannot be, or pictures that have nowhere to go.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
     if not lacking(bundle.manifest, settings.tasks):
         check(settings, bundle.manifest, ())
     parts_above = settings.progressive_bytes if settings.progressive else None
     maker = FrameMaker(bundle, settings.threads, LocalExit.of(bundle, settings), parts_above)
-    return Loaded(maker, bundle.manifest, bundle.id, controller_for(bundle, settings))
+    controller = controller_for(bundle, settings)
+    return Loaded(maker, bundle.manifest, bundle.id, controller, WholeModel.of(bundle, settings))
 
 
 def controller_for(bundle: Bundle, settings: DeviceSettings) -> Controller:
-    """A fixed mode where the settings name width or gain, else the rule; raises :class:`BundleError`."""
-    if settings.width is None and settings.gain is None:
-        return RateController(bundle.manifest.modes)
-    return FixedController.of(bundle, settings.width, settings.gain)
+    """A fixed mode where the settings name width or gain, else the rule.
+
+    Raises :class:`BundleError`, and :class:`SettingsError` for a preference among tasks that are not asked for.
+    """
+    if settings.width is not None or settings.gain is not None:
+        return FixedController.of(bundle, settings.width, settings.gain)
+    tasks = asked(bundle.manifest, settings.tasks)
+    for task in settings.policy.prefer:
+        if task not in tasks:
+            raise SettingsError(f"prefer names {task}, but asked for are {', '.join(tasks)}; name some of these.")
+    return RateController(bundle.manifest.modes)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.datasets import read_image
+from headwater.compression.errors import LinkError, SettingsError
 from headwater.device.answers import images, results
 from headwater.device.channel import describe, infer_once
 from headwater.device.controller import FixedController
 from headwater.device.exit import LocalExit
 from headwater.device.head import FrameMaker
 from headwater.device.images import ImageFolder
-from headwater.device.tasks import check, known, lacking
+from headwater.device.tasks import asked, check, known, lacking
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,18 +33,24 @@ class Once:
 
     source: Source
     bytes: int
-    """Of the frame that was sent; 0 if none was."""
+    """Of the frame that was made to be sent; 0 if none was."""
     head_ms: float
     results: Mapping[str, Result] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
     """File of each task that gives a picture."""
+    detail: str = ""
+    """Why the device answered in the server's place."""
 
 
 async def ask_once(settings: DeviceSettings, image: Path) -> Once:
     """Answer one picture; what the bundle lacks is looked for at the server first.
 
+    With a deadline the local exit answers where the server does not, if there is one for what is asked.
+
     Raises a :class:`HeadwaterError` of any kind that says what is wrong.
     """
+    if settings.whole_model:
+        raise SettingsError("--once asks the server for one answer; leave --whole-model out.")
     bundle = Bundle.load(settings.bundle_path)
     manifest = bundle.manifest
     mode = FixedController.of(bundle, settings.width, settings.gain).mode
@@ -55,12 +62,18 @@ async def ask_once(settings: DeviceSettings, image: Path) -> Once:
     folder = ImageFolder(settings.save_images) if settings.save_images is not None else None
     picture = read_image(image)
     taken = datetime.now(UTC).isoformat(timespec="milliseconds")
-    coded = maker.make(picture, mode, file=True)
-    if coded.answers:
-        return Once("local", 0, coded.head_ms, coded.answers)
-    # By name: a server with a later bundle has more, whose labels are not known here.
-    asked = settings.tasks or tuple(task.name for task in manifest.tasks if task.labels)
-    answer = await infer_once(settings.server, coded.data, tasks=asked, timeout_s=timeout_s)
+    seen = maker.look(picture, mode)
+    judged = seen.judged
+    if judged is not None and judged.sure:
+        return Once("local", 0, seen.head_ms, judged.results)
+    data = maker.self_contained(maker.code(seen, mode))
+    try:
+        # By name: a server with a later bundle has more, whose labels are not known here.
+        answer = await infer_once(settings.server, data, tasks=asked(manifest, settings.tasks), timeout_s=timeout_s)
+    except LinkError as error:
+        if judged is None or settings.deadline_ms is None:
+            raise
+        return Once("local", len(data), seen.head_ms, judged.results, detail=str(error))
     tasks = known(manifest, specs)
     files = folder.save(image.name, taken, 1, images(answer, tasks)) if folder is not None else {}
-    return Once("edge", len(coded.data), coded.head_ms, results(answer, tasks), files)
+    return Once("edge", len(data), seen.head_ms, results(answer, tasks), files)

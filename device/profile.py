@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from headwater.device.head import Coded, FrameMaker, session
+from headwater.device.whole import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from headwater.compression.bundle import Bundle
 
-LOCAL = "local.onnx"
 WARM_UP = 5
 TURN = 4
 """Runs of a width in its turn; the first is not counted."""
@@ -61,9 +61,9 @@ def profile(bundle: Bundle, *, threads: int = 1, rounds: int = 200) -> tuple[lis
     rows = [
         Profile(
             width,
-            median(one.head_ms for one in kept),
-            float(np.quantile([one.head_ms for one in kept], 0.95)),
-            median(one.prepare_ms for one in kept),
+            median(one.seen.head_ms for one in kept),
+            float(np.quantile([one.seen.head_ms for one in kept], 0.95)),
+            median(one.seen.prepare_ms for one in kept),
             median(one.code_ms for one in kept),
             finest[width].head_macs,
             finest[width].head_parameters,
@@ -81,7 +81,7 @@ def _ms(run: Callable[[], object]) -> float:
 
 
 def _whole(bundle: Bundle, pixels: NDArray[np.uint8], threads: int) -> Callable[[], object] | None:
-    if LOCAL not in bundle:
+    if WHOLE not in bundle:
         return None
-    model = session(bundle.read(LOCAL), threads)
+    model = session(bundle.read(WHOLE), threads)
     return lambda: model.run(None, {"image": pixels[np.newaxis]})

@@ -4,9 +4,10 @@ A line is written whole and handed to the system at once, so killing the agent l
 that ends in half a line is mended by the next writer and read without it. One line (wrapped here)::
 
     {"sequence": 7, "name": "cell0031.png", "taken": "2026-05-04T09:12:33.120+00:00", "source": "edge", "status": "ok",
-     "mode": 4, "width": 0.25, "gain": 0, "groups": 3, "bytes": 31, "attempts": 1, "groups_used": 3,
-     "latency_ms": 9.6, "prepare_ms": 0.4, "head_ms": 0.5, "code_ms": 0.1, "wait_ms": 0.0, "round_trip_ms": 8.4,
-     "server": {"queue_us": 40, "decode_us": 25, "run_us": 1100, "batch": 1, "queue_depth": 0},
+     "detail": "", "action": "send", "reason": "fits", "mode": 4, "width": 0.25, "gain": 0, "groups": 3,
+     "bytes": 31, "attempts": 1, "groups_used": 3, "deadline_ms": 300.0, "latency_ms": 9.6, "prepare_ms": 0.4,
+     "head_ms": 0.5, "exit_ms": 0.1, "code_ms": 0.1, "wait_ms": 0.0, "round_trip_ms": 8.4, "whole_ms": 0.0,
+     "server": {"queue_us": 40, "decode_us": 25, "run_us": 1100, "batch": 1, "queue_depth": 0}, "confidence": 0.81,
      "results": {"defect": {"label": "intact", "score": 0.93}}, "truth": {"defect": "intact"}}
 """
 
@@ -17,13 +18,25 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from headwater.compression.errors import DataError, SettingsError
 
+if TYPE_CHECKING:
+    from headwater.device.controller import Action
+
 Source = Literal["edge", "local", "none"]
 Status = Literal[
-    "ok", "invalid_frame", "unknown_bundle", "busy", "expired", "cancelled", "draining", "unknown_task", "internal"
+    "ok",
+    "invalid_frame",
+    "unknown_bundle",
+    "busy",
+    "expired",
+    "cancelled",
+    "draining",
+    "unknown_task",
+    "internal",
+    "skipped",
 ]
 
 
@@ -70,17 +83,18 @@ class FrameRecord:
     source: Source
     """Who answered: "edge" for the server, "local" for the device itself, "none" where nobody did."""
     status: Status
-    """"ok", or why there is no answer."""
+    """"ok", or why there is no answer. "skipped": the controller saw no use in trying."""
     detail: str
-    """What the server or the link said to a status that is not "ok"."""
+    """What the server or the link said to a status that is not "ok", or why the exit stepped in for the server."""
     mode: int
+    """Index into the bundle's modes. Where nothing was coded the gain means nothing; where no head ran, the width."""
     width: float
     gain: int
     groups: int
     """Channel groups that were coded."""
     bytes: int
     """Of the frame with its header, of one in parts those parts that were written; what gRPC, TCP and IP add is not
-    counted. 0 where the device answered."""
+    counted. 0 where nothing was written."""
     attempts: int
     """How often the frame was written; more than 1 after a broken connection or a full server."""
     latency_ms: float
@@ -103,6 +117,17 @@ class FrameRecord:
     """Channel groups that the server answered from: fewer than coded where parts were late or damaged."""
     images: Mapping[str, str] = field(default_factory=dict)
     """File of the picture of each image task."""
+    action: Action = "send"
+    """What the device did: "send", "local" (the exit answered, nothing was sent), "whole" (the whole model ran here) or
+    "skip". A frame of action "send" whose source is "local" was answered by the exit in the server's place."""
+    reason: str = ""
+    """Why, in the controller's words."""
+    confidence: float | None = None
+    """The local exit's score of its own answer, whoever answered in the end; None where it has not judged."""
+    whole_ms: float = 0.0
+    """What the whole model took on the device, where it ran."""
+    deadline_ms: float | None = None
+    """From taking the picture to having its answer, where there was a limit."""
 
     def __getitem__(self, task: str) -> Result:
         """The answer to a task; KeyError with the tasks there are."""
@@ -115,6 +140,16 @@ class FrameRecord:
     def correct(self) -> Mapping[str, bool]:
         """Whether the answer is right, for each task whose truth is known."""
         return {task: result.label == self.truth[task] for task, result in self.results.items() if task in self.truth}
+
+    @property
+    def stepped_in(self) -> bool:
+        """Whether the local exit answered because the server did not, or not in time."""
+        return self.source == "local" and self.action == "send"
+
+    @property
+    def in_time(self) -> bool:
+        """Whether there is an answer, and by the deadline if there was one."""
+        return self.status == "ok" and (self.deadline_ms is None or self.latency_ms <= self.deadline_ms)
 
     def to_json(self) -> str:
         """One line without its end; times to the microsecond, scores to four digits."""

@@ -35,13 +35,14 @@ class Reporter:
         """The report for now."""
         since_s = time.monotonic() - LOOK_BACK_S
         recent = [record for at_s, record in self._recent if at_s >= since_s]
+        heads = [record.head_ms for record in recent if record.head_ms]  # none ran where the whole model did
         round_trips = [record.round_trip_ms for record in recent if record.source == "edge"]
         return pb.Report(
             frames_answered=self._sources["edge"],
             frames_local=self._sources["local"],
             frames_dropped=self._sources["none"],
             round_trip_us=int(median(round_trips) * 1e3) if round_trips else 0,
-            head_ms=median(record.head_ms for record in recent) if recent else 0.0,
+            head_ms=median(heads) if heads else 0.0,
             mode=recent[-1].mode if recent else 0,
             memory_kib=resident_kib(),
             temperature_c=_temperature(),

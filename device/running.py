@@ -45,7 +45,7 @@ async def _work(agent: Agent, feed: Feed, screen: Screen) -> None:
         def state() -> State:
             link = agent.link
             connected, why_not = link.connected.is_set(), str(link.last_error or "")
-            return State(connected, why_not, link.window.unanswered, feed.dropped, feed.skipped)
+            return State(connected, why_not, agent.pending, feed.dropped, feed.skipped)
 
         def show(record: FrameRecord) -> None:
             screen.show(record, state())

@@ -2,6 +2,7 @@
 
 cell0031.png  defect intact 93%  cell_type mono 99%     31 B  mode 0.25/0    9.6 ms
 cell0032.png  defect intact 99%      0 B  exit 0.25/0    1.2 ms                        answered on the device
+cell0033.png  defect intact 97%     31 B  exit 0.25/0  290.4 ms  (no answer before the deadline)       the same, instead
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def line(record: FrameRecord) -> str:
     answers = "  ".join(f"{task} {result.label} {result.score:.0%}" for task, result in record.results.items())
     answers += "".join(f"  {task} {file}" for task, file in record.images.items())
     mode = f"{'exit' if record.source == 'local' else 'mode'} {record.width:g}/{record.gain}"
-    return f"{record.name}  {answers}  {record.bytes:5d} B  {mode}  {record.latency_ms:7.1f} ms"
+    mode = "whole model" if record.action == "whole" else mode
+    why = f"  ({record.detail})" if record.stepped_in else ""
+    return f"{record.name}  {answers}  {record.bytes:5d} B  {mode}  {record.latency_ms:7.1f} ms{why}"
 
 
 class Totals:
@@ -43,6 +46,10 @@ class Totals:
         self.statuses: Counter[str] = Counter()
         self.local = 0
         """Frames that the device answered itself."""
+        self.stepped_in = 0
+        """Of these, those that it answered because the server did not, or not in time."""
+        self.late = 0
+        """Frames that were answered after their deadline."""
         self._bytes = 0
         self._right: Counter[str] = Counter()
         self._known: Counter[str] = Counter()
@@ -53,6 +60,8 @@ class Totals:
         self.statuses[record.status] += 1
         if record.status == "ok":
             self.local += record.source == "local"
+            self.stepped_in += record.stepped_in
+            self.late += not record.in_time
             self._bytes += record.bytes
             self._latencies_ms.append(record.latency_ms)
             for task, right in record.correct.items():
@@ -71,7 +80,7 @@ class Totals:
 
     @property
     def mean_bytes(self) -> float:
-        """Of the answered frames; those that the device answered itself have none."""
+        """Of the answered frames; those that the device answered itself have none, unless it had sent them."""
         return self._bytes / max(self.answered, 1)
 
     def latency_ms(self, share: float) -> float:
@@ -87,7 +96,7 @@ class State:
     connected: bool
     why_not: str
     unanswered: int
-    """Frames that wait for an answer."""
+    """Pictures that were taken and wait for an answer."""
     dropped: int
     skipped: int
 
@@ -149,7 +158,9 @@ class Screen:
 def summary(totals: Totals, state: State) -> str:
     """The totals as one paragraph."""
     parts = [f"{totals.answered} of {totals.statuses.total() + state.unanswered} frames answered"]
-    parts += [f"{totals.local} of them on the device"] if totals.local else []
+    instead = f" ({totals.stepped_in} in the server's place)" if totals.stepped_in else ""
+    parts += [f"{totals.local} of them on the device{instead}"] if totals.local else []
+    parts += [f"{totals.late} late"] if totals.late else []
     parts += [f"{count} {status}" for status, count in totals.statuses.items() if status != "ok"]
     parts += [f"{state.dropped} dropped"] if state.dropped else []
     parts += [f"{state.skipped} unreadable pictures skipped"] if state.skipped else []

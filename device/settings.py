@@ -2,13 +2,17 @@
 
 import re
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from headwater.compression.errors import SettingsError
 from headwater.compression.exits import ExitScore
 from headwater.compression.settings import between
+from headwater.device.policy import PRICES, Objective, Policy, Prices
+
+Radio = Literal["wifi", "lte", "3g", "none"]
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,30 @@ class DeviceSettings:
     gain: int | None = None
     """Use only this gain; 0 is the coarsest, with the fewest bytes."""
     deadline_ms: int | None = None
-    """Time from a picture to its answer; a frame that is later is given up. Empty for no limit."""
+    """Time from a picture to its answer. Where the server's is not there by then, the local exit answers, if the bundle
+    has one for what is asked; else the frame is given up. Empty for no limit."""
+    level: float | None = None
+    """Least probability of the server's answer by the deadline where no local exit can step in; empty for 0.99."""
+    objective: Objective = "accuracy"
+    """What is made as good as it can be: accuracy, or bytes or energy within `slack` points of the most accurate."""
+    slack: float | None = None
+    """Points of accuracy that the objectives bytes and energy may give up; empty for 1."""
+    max_bytes_per_s: float | None = None
+    """Bytes that may be sent a second, with what a frame costs on the wire beside its own; empty for any number."""
+    radio: Radio | None = None
+    """What the objective energy prices a byte by: wifi, lte, 3g, or none for a cable; empty for wifi."""
+    compute_watts: float | None = None
+    """What head, exit and coder add to the idle board while they run, for the objective energy; empty for 1 W."""
+    prefer: tuple[str, ...] = ()
+    """Weights of the tasks' accuracies, such as defect=2; a task that is not named weighs 1."""
     progressive: bool = False
     """Send long frames in parts: by the deadline, a slow link then gets an answer from what it has carried."""
     progressive_bytes: int = 150
     """Only frames of more bytes than this are sent in parts."""
     max_drop: float | None = None
     """Points of accuracy that may be lost by answering confident frames on the device; empty for sending all."""
+    whole_model: bool = False
+    """Load the whole model too, and answer with it on the device where that is better; takes the memory of both."""
     exit_score: ExitScore = "softmax"
     """What confidence is measured by there: softmax, the likeliest class's probability, or energy."""
     threads: int = 1
@@ -85,11 +106,62 @@ class DeviceSettings:
             ("deadline_ms", self.deadline_ms, 1, 3_600_000),
             ("gain", self.gain, 0, 63),
             ("max_drop", self.max_drop, 0, 100),
+            ("compute_watts", self.compute_watts, 0, 1000),
         ):
             if value is not None:
                 between(key, value, least, most)
+        self._check_together()
+        _ = self.policy
         if not re.fullmatch(r"(unix:.+|.+:\d{1,5})", self.server):
             raise SettingsError(f"server is {self.server!r}; it must be host:port, such as edge.local:50051.")
+
+    def _check_together(self) -> None:
+        """Refuse settings of which one leaves the other nothing to say."""
+        fixed = self.width is not None or self.gain is not None
+        for key, given in (
+            ("objective", self.objective != "accuracy"),
+            ("level", self.level is not None),
+            ("max_bytes_per_s", self.max_bytes_per_s is not None),
+            ("prefer", bool(self.prefer)),
+            ("whole_model", self.whole_model),
+        ):
+            if given and fixed:
+                raise SettingsError(f"{key} is for choosing modes, and width or gain fix one; leave one of them out.")
+        if self.level is not None and self.deadline_ms is None:
+            raise SettingsError("level is the probability of an answer by the deadline; give --deadline-ms too.")
+        if self.slack is not None and self.objective == "accuracy":
+            raise SettingsError("slack is what the objectives bytes and energy may give up; give --objective too.")
+        if (self.radio is not None or self.compute_watts is not None) and self.objective != "energy":
+            raise SettingsError("radio and compute_watts are prices of energy; give --objective energy too.")
+
+    @property
+    def policy(self) -> Policy:
+        """What the user wants of the frames; raises :class:`SettingsError`."""
+        given = {"level": self.level, "slack": self.slack}
+        return Policy(
+            objective=self.objective,
+            max_bytes_per_s=self.max_bytes_per_s,
+            prices=self._prices(),
+            prefer=self._weights(),
+            **{key: value for key, value in given.items() if value is not None},
+        )
+
+    def _prices(self) -> Prices:
+        watts = PRICES["wifi"].compute_watts if self.compute_watts is None else self.compute_watts
+        if self.radio == "none":
+            return Prices(compute_watts=watts, radio_watts=0.0, joule_per_byte=0.0)
+        return replace(PRICES[self.radio or "wifi"], compute_watts=watts)
+
+    def _weights(self) -> Mapping[str, float]:
+        weights = {}
+        for item in self.prefer:
+            found = re.fullmatch(r"([^=]+)=(\d+(?:\.\d*)?)", item.strip())
+            if found is None:
+                raise SettingsError(
+                    f"prefer has {item!r}; it must be tasks with weights, such as defect=2,cell_type=1."
+                )
+            weights[found[1].strip()] = float(found[2])
+        return weights
 
     @property
     def bundle_path(self) -> Path:

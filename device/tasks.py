@@ -31,6 +31,11 @@ def known(manifest: Manifest, specs: Sequence[pb.TaskSpec]) -> tuple[Task, ...]:
     return offered(specs) or manifest.tasks
 
 
+def asked(manifest: Manifest, tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """What is asked for by name: the bundle's tasks with labels, where the settings name none."""
+    return tasks or tuple(task.name for task in manifest.tasks if task.labels)
+
+
 def lacking(manifest: Manifest, asked: Iterable[str]) -> bool:
     """Whether something is asked for that only a server can have."""
     return not {task.name for task in manifest.tasks}.issuperset(asked)

@@ -63,6 +63,9 @@ class Watching:
         self.situations.append(situation)
         return Decision(len(self.situations) % 16)
 
+    def refine(self, decision: Decision, situation: Situation, confidence: float | None) -> Decision:  # noqa: ARG002
+        return decision
+
     def observe(self, observation: Observation) -> None:
         self.observations.append(observation)
 
@@ -80,7 +83,7 @@ async def test_answers_a_picture_however_it_is_given(tiny_bundle: Bundle, tmp_pa
     assert record["shape"].scores == {"left": 0.25, "middle": 0.5, "right": 0.25}
     mode = tiny_bundle.mode(0.5, 1).index
     assert edge.frames[0].data == tiny_bundle.frames().pack(tiny.frame(tiny_bundle, 3, mode))
-    assert (record.mode, record.width, record.gain, record.groups) == (mode, 0.5, 1, 3)
+    assert (record.mode, record.width, record.gain, record.groups, record.action) == (mode, 0.5, 1, 3, "send")
     assert (record.bytes, record.source, record.attempts) == (len(edge.frames[0].data), "edge", 1)
     assert record.server.total_ms == pytest.approx(1.0)
     assert record.latency_ms >= record.round_trip_ms > 0
@@ -96,7 +99,13 @@ async def test_runs_a_feed_and_tells_the_controller(tiny_bundle: Bundle, tmp_pat
     assert all(record.status == "ok" and record.correct == {"shape": False} for record in records)
     assert all(record.server.batch == record.mode for record in records), "an answer of another frame"
     assert len(watching.situations) == len(watching.observations) == 30
-    assert all(situation.interval_ms == 5 and situation.deadline_ms == 5000 for situation in watching.situations)
+    assert {situation.interval_ms for situation in watching.situations} == {5.0}
+    limits = [situation.deadline_ms for situation in watching.situations]
+    assert all(limit is not None and 4000 <= limit <= 4995 for limit in limits), (
+        "less what the agent's own answer takes"
+    )
+    assert all(situation.exit_available and situation.whole_ms is None for situation in watching.situations)
+    assert all(record.deadline_ms == 5000 and record.in_time for record in records)
     assert all(situation.frames_unanswered < 4 and situation.connected for situation in watching.situations)
     assert {observation.mode for observation in watching.observations} == set(range(16))
     assert all(observation.outcome == "answered" for observation in watching.observations)
@@ -170,7 +179,7 @@ async def test_an_answer_that_does_not_fit_the_bundle_is_a_record(tiny_bundle: B
     assert "1 scores for 'shape'" in records[0].detail
 
 
-async def test_the_deadline_is_kept_without_a_server(tiny_bundle: Bundle) -> None:
+async def test_without_an_exit_for_what_is_asked_a_deadline_that_passes_is_an_error(tiny_bundle: Bundle) -> None:
     settings = DeviceSettings(deadline_ms=80)
     async with Agent(tiny_bundle, "127.0.0.1:1", settings, connect_timeout_s=None) as agent:
         with pytest.raises(DeadlineError, match="not sent before the deadline"):
@@ -328,9 +337,15 @@ async def test_a_picture_is_answered_here_with_no_server_in_reach(tiny_bundle: B
     assert (record.source, record.correct) == ("local", {"shape": True})
 
 
-async def test_without_max_drop_everything_is_sent(tiny_bundle: Bundle) -> None:
-    edge, records = FakeEdge(answer=answer), list[FrameRecord]()
-    async with serving(edge), Agent(tiny_bundle, address(edge), DeviceSettings(tasks=("shape",))) as agent:
+async def test_without_max_drop_everything_is_sent_and_the_exit_s_confidence_told(tiny_bundle: Bundle) -> None:
+    edge, watching, records = FakeEdge(answer=answer), Watching(), list[FrameRecord]()
+    settings = DeviceSettings(tasks=("shape",))
+    async with serving(edge), Agent(tiny_bundle, address(edge), settings, controller=watching) as agent:
         await agent.run(pictures(12), records.append)
-    assert {(record.source, record.exit_ms) for record in records} == {("edge", 0.0)}
+    assert {record.source for record in records} == {"edge"}
     assert len(edge.frames) == 12
+    for record in records:
+        logits = tiny.exit_logits(tiny_bundle, int(record.name.removesuffix(".png")), record.mode)
+        assert record.confidence == pytest.approx(float(score_of(logits, "softmax")))
+    told = {observation.confidence for observation in watching.observations}
+    assert told == {record.confidence for record in records}

@@ -31,14 +31,15 @@ def test_answers_where_the_score_reaches_the_threshold_of_its_mode(tiny_bundle: 
         for seed in range(12):
             logits = tiny.exit_logits(tiny_bundle, seed, mode.index)
             judged = local.judge(head.latent(tiny.image(seed), mode.width), mode.index)
-            assert bool(judged.results) is bool(score_of(logits, score) >= local.thresholds[mode.index])
+            assert judged.confidence == score_of(logits, score)
+            assert judged.sure is bool(score_of(logits, score) >= local.thresholds[mode.index])
             assert judged.exit_ms > 0
-            if judged.results:
+            shares = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum()
+            result = judged.results["shape"]
+            assert result.label == ("left", "middle", "right")[int(logits.argmax())]
+            assert list(result.scores.values()) == pytest.approx(shares)
+            if judged.sure:
                 answered.append(seed)
-                shares = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum()
-                result = judged.results["shape"]
-                assert result.label == ("left", "middle", "right")[int(logits.argmax())]
-                assert list(result.scores.values()) == pytest.approx(shares)
     assert 0 < len(answered) < 12 * 16
 
 
@@ -57,24 +58,24 @@ def test_what_a_narrow_latent_lacks_is_not_what_the_one_before_had(tiny_bundle: 
     np.testing.assert_array_equal(local.logits(narrow, 0), before)
 
 
-def test_a_confident_picture_gives_no_frame_and_an_unsure_one_the_usual(tiny_bundle: Bundle) -> None:
+def test_judging_changes_nothing_about_the_frame(tiny_bundle: Bundle) -> None:
     usual, maker = FrameMaker(tiny_bundle), FrameMaker(tiny_bundle, 1, LocalExit(tiny_bundle, 2.0))
-    kinds = set()
     for seed in range(12):
         picture = Image.fromarray(tiny.image(seed)[0])
         coded, frame = maker.make(picture, 13), usual.make(picture, 13)
-        assert frame.judged is None
-        assert coded.judged is not None
-        assert (coded.data, coded.groups) == ((b"", 0) if coded.answers else (frame.data, 3))
-        kinds.add(bool(coded.answers))
-    assert kinds == {True, False}
+        assert frame.seen.judged is None
+        assert coded.seen.judged is not None
+        assert coded.data == frame.data
 
 
-def test_the_kill_switch_is_off_by_default(tiny_bundle: Bundle) -> None:
+def test_it_is_there_where_it_answers_what_is_asked_and_sure_only_with_max_drop(tiny_bundle: Bundle) -> None:
     assert LocalExit.of(tiny_bundle, DeviceSettings()) is None
-    assert LocalExit.of(tiny_bundle, DeviceSettings(tasks=("shape",), exit_score="energy")) is None
+    assert LocalExit.of(without_exit(tiny_bundle), DeviceSettings(tasks=("shape",))) is None
+    never = LocalExit.of(tiny_bundle, DeviceSettings(tasks=("shape",), exit_score="energy"))
     local = LocalExit.of(tiny_bundle, DeviceSettings(tasks=("shape",), exit_score="energy", max_drop=2))
+    assert never is not None
     assert local is not None
+    assert set(never.thresholds) == {np.inf}
     assert local.thresholds[3] == tiny_bundle.exits.threshold_for(3, 2.0, "energy")
 
 

@@ -44,7 +44,7 @@ def test_symbols_are_clipped_to_sixteen_bits(tiny_bundle: Bundle) -> None:
 def test_frames_are_those_of_the_oracle(tiny_bundle: Bundle, maker: FrameMaker, mode: int) -> None:
     coded = maker.make(picture(7), mode)
     assert coded.data == tiny_bundle.frames().pack(tiny.frame(tiny_bundle, 7, mode))
-    assert min(coded.prepare_ms, coded.head_ms, coded.code_ms) > 0
+    assert min(coded.seen.prepare_ms, coded.seen.head_ms, coded.code_ms) > 0
 
 
 def test_long_frames_are_given_in_parts_too(tiny_bundle: Bundle, maker: FrameMaker) -> None:
@@ -62,7 +62,6 @@ def test_long_frames_are_given_in_parts_too(tiny_bundle: Bundle, maker: FrameMak
                     joiner.add(part.data)
                 assert joiner.frame == tiny.frame(tiny_bundle, 7, mode, groups)
     assert lengths == {0, 2}
-    assert in_parts.make(picture(7), 15, file=True).parts
     assert maker.make(picture(7), 15).parts == ()
 
 
@@ -75,7 +74,26 @@ def test_fewer_groups_make_a_frame_that_decodes(tiny_bundle: Bundle, maker: Fram
 
 
 def test_self_contained_frames_name_their_bundle(tiny_bundle: Bundle, maker: FrameMaker) -> None:
-    assert tiny_bundle.frames().unpack_file(maker.make(picture(7), 3, file=True).data).mode == 3
+    assert tiny_bundle.frames().unpack_file(maker.self_contained(maker.make(picture(7), 3))).mode == 3
+
+
+def test_a_frame_that_is_too_long_is_coded_again_at_the_next_lower_gains_of_its_width(maker: FrameMaker) -> None:
+    seen = maker.look(picture(7), 11)
+    sizes = {mode: len(maker.code(seen, mode).data) for mode in (8, 9, 10, 11)}
+    assert sorted(sizes.values()) == list(sizes.values()), "the finer, the longer"
+    for most_bytes, mode in (
+        (None, 11),
+        (sizes[11], 11),
+        (sizes[11] - 1, 10),
+        (sizes[9], 9),
+        (sizes[8] - 1, 8),
+        (0, 8),
+    ):
+        coded = maker.code(seen, 11, most_bytes=most_bytes)
+        assert (coded.mode, coded.frame.mode, len(coded.data)) == (mode, mode, sizes[mode])
+        assert coded.data == maker.make(picture(7), mode).data, "the latent is as it was"
+    cut = maker.code(seen, 11, groups=1, most_bytes=len(maker.code(seen, 11, groups=1).data))
+    assert (cut.mode, cut.frame.groups) == (11, 1)
 
 
 def test_any_picture_is_taken(maker: FrameMaker) -> None:

@@ -18,6 +18,7 @@ def test_a_bundle_or_its_path(tiny_bundle: Bundle, tmp_path: Path) -> None:
     of_path = load(tiny_bundle.save(tmp_path / "tiny.zip"), DeviceSettings())
     assert of_bundle.bundle_id == of_path.bundle_id == tiny_bundle.id
     assert of_bundle.maker.local_exit is None
+    assert of_bundle.whole is None
 
 
 def test_width_or_gain_fix_the_mode(tiny_bundle: Bundle) -> None:
@@ -44,8 +45,8 @@ def test_pictures_need_a_folder(tmp_path: Path) -> None:
 
 
 def test_the_exit_that_the_settings_ask_for(tiny_bundle: Bundle) -> None:
-    loaded = load(tiny_bundle, DeviceSettings(max_drop=1.0, tasks=("shape",)))
-    assert loaded.maker.local_exit is not None
+    for max_drop in (None, 1.0):
+        assert load(tiny_bundle, DeviceSettings(max_drop=max_drop, tasks=("shape",))).maker.local_exit is not None
     with pytest.raises(SettingsError, match="ask for that task alone"):
         load(tiny_bundle, DeviceSettings(max_drop=1.0))
 

@@ -69,8 +69,9 @@ def test_totals_of_nothing() -> None:
 
 
 def test_what_the_device_answered_itself_is_told_apart() -> None:
-    local = replace(RECORD, source="local", bytes=0)
+    local = replace(RECORD, source="local", action="local", bytes=0)
     assert "    0 B  exit 0.25/0" in line(local)
+    assert "    0 B  whole model" in line(replace(local, action="whole"))
     totals = Totals()
     for record in (RECORD, local, local):
         totals.add(record)
@@ -79,3 +80,15 @@ def test_what_the_device_answered_itself_is_told_apart() -> None:
     with Screen(Console(file=out, force_terminal=True, width=120)) as screen:
         screen.show(local, STATE)
     assert "1 answered (1 here)" in out.getvalue()
+
+
+def test_what_the_device_answered_in_the_server_s_place_and_what_was_late() -> None:
+    instead = replace(RECORD, source="local", detail="no answer before the deadline", deadline_ms=9.0)
+    assert line(instead).endswith("   31 B  exit 0.25/0      9.5 ms  (no answer before the deadline)")
+    totals = Totals()
+    for record in (RECORD, instead, replace(instead, action="local", deadline_ms=10.0)):
+        totals.add(record)
+    text = summary(totals, STATE)
+    assert text.startswith(
+        "3 of 3 frames answered; 2 of them on the device (1 in the server's place); 1 late; 31 bytes"
+    )

@@ -1,0 +1,242 @@
+"""One picture's way to its record.
+
+    picture ── controller.choose ──┬─ skip ──────────────────────────────────────────────────────> skipped
+                                   ├─ whole ── the whole model on the device ─────────────────────> local
+                                   └─ head ── local exit ──┬─ sure, or "local" ────────────────────> local
+                                                           └─ controller.refine ── coder ── link ──┬─> edge
+                                                              by deadline - slack no usable answer └─> local
+
+Head, coder and whole model run on a worker thread, one picture after the other; controller and link are used on the
+event loop only. With a deadline and a local exit every picture has its record by the deadline, whatever the link does:
+the exit's answer is there before anything is sent. What the server says afterwards still goes to the controller.
+
+All waiting is by the monotonic clock. The time of day is in the records, for people, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from headwater.compression.errors import HeadwaterError
+from headwater.device.controller import Situation
+from headwater.device.outcome import (
+    Made,
+    answered,
+    answered_here,
+    late,
+    observation,
+    skipped,
+    stepped_in,
+    unsent,
+)
+from headwater.device.tasks import known
+from headwater.protos import edge_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
+    from headwater.device.controller import Controller, Decision
+    from headwater.device.feed import Picture
+    from headwater.device.head import Coded, Seen
+    from headwater.device.link import Link
+    from headwater.device.loaded import Loaded
+    from headwater.device.record import FrameRecord
+    from headwater.device.settings import DeviceSettings
+    from headwater.device.window import Reply
+
+T = TypeVar("T")
+
+
+class Slack:
+    """How long before the deadline the server is no longer waited for, so that the exit's answer is not late.
+
+    To turn it into a record takes microseconds. What takes time is that the event loop has to get its turn: the worker
+    may hold the interpreter for the 5 ms of Python's switch interval, and on a busy machine the processor goes to
+    others first. That lag is measured whenever the worker is done with something; twice the longest of late ones is
+    left, but never more than a fifth of the deadline, which a stressed device would else wait for nothing.
+    """
+
+    LEAST_MS = 5.0
+    LAGS = 64
+
+    def __init__(self) -> None:
+        self._lags_ms: deque[float] = deque(maxlen=self.LAGS)
+
+    def add(self, lag_s: float) -> None:
+        """Take how long the event loop took to notice that the worker was done."""
+        self._lags_ms.append(lag_s * 1e3)
+
+    def ms(self, deadline_ms: float) -> float:
+        """What to leave of this deadline, ms."""
+        return min(max(self.LEAST_MS, 2 * max(self._lags_ms, default=0.0)), deadline_ms / 5)
+
+
+class Answering:
+    """Takes pictures to their records; made by the agent once bundle and link are there."""
+
+    def __init__(
+        self, loaded: Loaded, controller: Controller, link: Link, worker: Executor, settings: DeviceSettings
+    ) -> None:
+        """Nothing is kept open; ``worker`` has one thread."""
+        self.slack = Slack()
+        self.pending = 0
+        """Pictures that have no record yet."""
+        self._loaded = loaded
+        self._controller = controller
+        self._link = link
+        self._worker = worker
+        self._settings = settings
+        self._turn = asyncio.Lock()
+        self._given_up: dict[int, Coded] = {}
+
+    async def answer(self, picture: Picture) -> tuple[FrameRecord, Reply | None, Made]:
+        """Take a picture to its record; the reply is None where the link had none.
+
+        Raises what :meth:`Link.send` raises, unless the local exit steps in.
+        """
+        self.pending += 1
+        try:
+            async with self._turn:
+                made = await self._make(picture)
+            record, reply = await self._send(made) if made.coded is not None else (self._here(made), None)
+        finally:
+            self.pending -= 1
+        return record, reply, made
+
+    def late(self, reply: Reply) -> None:
+        """Take the server's answer to a frame that was given up: its time is as good a measurement as any."""
+        coded = self._given_up.pop(reply.answer.sequence, None)
+        if coded is not None and reply.answer.status == pb.STATUS_OK:
+            self._controller.observe(late(coded.mode, len(coded.data), reply))
+
+    # ------------------------------------------------------------ before anything is sent
+
+    async def _make(self, picture: Picture) -> Made:
+        decision = self._controller.choose(self._situation(picture))
+        if decision.action == "skip":
+            return self._made(picture, decision)
+        if decision.action == "whole":
+            assert self._loaded.whole is not None, "the controller chose the whole model, which the device has not"
+            whole = await self._in_worker(partial(self._loaded.whole.answer, picture.image))
+            return replace(self._made(picture, decision), whole=whole)
+        maker = self._loaded.maker
+        seen = await self._in_worker(partial(maker.look, picture.image, decision.mode))
+        decision = self._after_head(picture, decision, seen)
+        made = replace(self._made(picture, decision), seen=seen)
+        if decision.action == "local":
+            assert made.exit_results, "the controller chose the local exit, which the device has not"
+            return made
+        code = partial(maker.code, seen, decision.mode, decision.groups, decision.most_bytes)
+        coded = await self._in_worker(code)
+        return replace(made, coded=coded, mode=self._loaded.manifest.modes[coded.mode])
+
+    def _made(self, picture: Picture, decision: Decision) -> Made:
+        taken = datetime.now(UTC) - timedelta(seconds=time.monotonic() - picture.taken_s)
+        mode = self._loaded.manifest.modes[decision.mode]
+        return Made(picture, taken, decision, mode, self._settings.deadline_ms)
+
+    def _after_head(self, picture: Picture, decision: Decision, seen: Seen) -> Decision:
+        """What to do now that the head has run and the exit, if there is one, has judged."""
+        if decision.action == "local":
+            return decision
+        judged, give_up_s = seen.judged, self._give_up_s(picture)
+        if judged is not None and judged.sure:
+            return replace(decision, action="local", reason="the exit is sure")
+        if judged is not None and give_up_s is not None and time.monotonic() >= give_up_s:
+            return replace(decision, action="local", reason="no time left to send")
+        return self._controller.refine(
+            decision, self._situation(picture), judged.confidence if judged is not None else None
+        )
+
+    def _here(self, made: Made) -> FrameRecord:
+        number = self._link.window.number()
+        record = skipped(made, number) if made.decision.action == "skip" else answered_here(made, number)
+        self._controller.observe(observation(record, None))
+        return record
+
+    # ------------------------------------------------------------ over the link
+
+    async def _send(self, made: Made) -> tuple[FrameRecord, Reply | None]:
+        coded, sent_s = made.coded, time.monotonic()
+        assert coded is not None
+        steps_in = bool(made.exit_results) and made.deadline_ms is not None
+        try:
+            reply = await self._link.send(
+                coded.parts or coded.data, tasks=self._settings.tasks, give_up_s=self._give_up_s(made.picture)
+            )
+        except HeadwaterError as error:
+            if not steps_in:
+                raise
+            record = unsent(made, self._link.window.number(), str(error))
+            self._controller.observe(observation(record, None))
+            return record, None
+        record = answered(made, known(self._loaded.manifest, self._link.welcome.tasks), reply)
+        if record.status != "ok" and steps_in:
+            record = stepped_in(made, record)
+        self._controller.observe(observation(record, reply, self._flew_ms(coded, reply, sent_s)))
+        return record, reply
+
+    def _flew_ms(self, coded: Coded, reply: Reply, sent_s: float) -> float:
+        """How long a frame without an answer was on its way; it is remembered, if it still is."""
+        if reply.answer.status != pb.STATUS_EXPIRED:
+            return 0.0
+        if reply.round_trip_s is not None:  # the server's word: it came too late to be run
+            return reply.round_trip_s * 1e3
+        if reply.answer.sequence not in self._link.window.flying:
+            return 0.0
+        self._given_up[reply.answer.sequence] = coded
+        # No more than a window of them can be flying, and the oldest are those of connections that are gone.
+        if len(self._given_up) > self._settings.window:
+            del self._given_up[next(iter(self._given_up))]
+        return (time.monotonic() - sent_s - reply.wait_s) * 1e3
+
+    # ------------------------------------------------------------ time, and what is known
+
+    def _slack_ms(self) -> float:
+        """None is left where no exit can step in: waiting to the end is then all that can be done."""
+        deadline_ms = self._settings.deadline_ms
+        return self.slack.ms(deadline_ms) if deadline_ms is not None and self._loaded.maker.local_exit else 0.0
+
+    def _give_up_s(self, picture: Picture) -> float | None:
+        deadline_ms = self._settings.deadline_ms
+        return None if deadline_ms is None else picture.taken_s + (deadline_ms - self._slack_ms()) / 1e3
+
+    def _situation(self, picture: Picture) -> Situation:
+        now_s, settings, whole = time.monotonic(), self._settings, self._loaded.whole
+        link, window, hint = self._link, self._link.window, self._link.mode_hint
+        # In the order of their writing: the first has been on its way for longest.
+        oldest = next(iter(window.flying.values()), None)
+        oldest_ms = (now_s - oldest.written_s) * 1e3 if oldest is not None else 0.0
+        return Situation(
+            deadline_ms=None if settings.deadline_ms is None else settings.deadline_ms - self._slack_ms(),
+            age_ms=(now_s - picture.taken_s) * 1e3,
+            interval_ms=1e3 / settings.fps if settings.fps else None,
+            frames_unanswered=window.unanswered,
+            bytes_unanswered=window.bytes_flying,
+            silent_ms=min((now_s - link.heard_s) * 1e3, oldest_ms),
+            held_ms=(window.held_for_s(now_s) or 0.0) * 1e3,
+            connected=link.connected.is_set(),
+            max_bytes=hint.max_bytes or None if hint is not None else None,
+            max_groups=min(hint.max_groups, self._loaded.maker.groups) or None if hint is not None else None,
+            time_s=now_s,
+            oldest_ms=oldest_ms,
+            exit_available=self._loaded.maker.local_exit is not None,
+            whole_ms=whole.slow_ms if whole is not None else None,
+        )
+
+    async def _in_worker(self, work: Callable[[], T]) -> T:
+        """Run it on the worker thread, and measure how late the event loop sees that it is done."""
+
+        def timed() -> tuple[T, float]:
+            return work(), time.monotonic()
+
+        result, done_s = await asyncio.get_running_loop().run_in_executor(self._worker, timed)
+        self.slack.add(time.monotonic() - done_s)
+        return result
