@@ -1,0 +1,105 @@
+"""What device and server take when nothing is in their way: measured once, before the runs, over a link of no delay.
+
+The oracle reckons with these times, the controller that plans on means with those of encoding. They are medians, of the
+very agent, proxy and server that the runs use, one device at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING
+
+from benchmarks.deadlines.oracle import Costs, Option
+from benchmarks.deadlines.rig import Contender, Job
+from headwater.simulations.trace import LinkTrace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from benchmarks.deadlines.pictures import Pictures
+    from benchmarks.deadlines.rig import Ran, Rig
+    from headwater.compression.bundle import Bundle
+    from headwater.device.record import FrameRecord
+
+FPS = 20.0
+FAST = 1e9
+"""bit/s of the link that is in nobody's way."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Medians, in ms."""
+
+    send_ms: dict[float, float]
+    """Of the device, from a picture to its coded frame, by width."""
+    local_ms: dict[float, float]
+    """From a picture to the local exit's answer, by width; empty where there is none."""
+    whole_ms: float
+    """From a picture to the whole model's answer."""
+    head_ms: dict[float, float]
+    """Of the head alone, by width: what runs side by side are compared by."""
+    costs: Costs
+
+
+async def measure(rig: Rig, bundle: Bundle, pictures: Pictures, rounds: int) -> Times:
+    """Take every width's times in turn, `rounds` of each."""
+    modes = {mode.width: mode.index for mode in bundle.manifest.modes}  # the highest gain of each
+    actions = ["send", "local"] if pictures.has_exit else ["send"]
+    decisions = [(mode, action) for action in actions for mode in modes.values()] + [(0, "whole")]
+    contender = Contender("times", "cycle", {"decisions": decisions}, {"whole_model": True})
+    samples = [pictures.samples[at % len(pictures)] for at in range(rounds * len(decisions))]
+    (ran,) = await rig.wave([Job(contender, LinkTrace.constant("fast", FAST), samples, None, FPS)])
+    assert len(ran.records) == len(samples), "frames are lost on a link that loses none"
+    return times(ran)
+
+
+def times(ran: Ran) -> Times:
+    """Medians of a run in which every way of answering took its turn."""
+    records = list(ran.records.values())
+    sent = [record for record in records if record.action == "send"]
+    local = [record for record in records if record.action == "local"]
+    whole = [record for record in records if record.action == "whole"]
+    costs = Costs(
+        median(record.round_trip_ms for record in sent) / 1e3,
+        (ran.up_bytes - sum(record.bytes for record in sent)) / len(sent),
+        ran.down_bytes / len(sent),
+    )
+    return Times(
+        _by_width(sent, lambda record: record.latency_ms - record.round_trip_ms),
+        _by_width(local, lambda record: record.latency_ms),
+        median(record.latency_ms for record in whole),
+        _by_width(sent, lambda record: record.head_ms),
+        costs,
+    )
+
+
+def _by_width(records: Iterable[FrameRecord], value: Callable[[FrameRecord], float]) -> dict[float, float]:
+    found: dict[float, list[float]] = {}
+    for record in records:
+        found.setdefault(record.width, []).append(value(record))
+    return {width: median(values) for width, values in sorted(found.items())}
+
+
+def options(bundle: Bundle, pictures: Pictures, found: Times, *, whole: bool = False) -> list[Option]:
+    """What the oracle may do, with the accuracy of each by the bundle's table."""
+    manifest, task = bundle.manifest, pictures.task.name
+    made = [Option("send", mode.index, mode.accuracy[task], found.send_ms[mode.width] / 1e3) for mode in manifest.modes]
+    here = [Option("local", _mode_of(bundle, width), 0.0, time_ms / 1e3) for width, time_ms in found.local_ms.items()]
+    here += [Option("whole", 0, 0.0, found.whole_ms / 1e3)] if whole else []
+    return made + [replace(option, accuracy=_accuracy(bundle, pictures, option)) for option in here]
+
+
+def _accuracy(bundle: Bundle, pictures: Pictures, option: Option) -> float:
+    """Of an answer on the device: as the bundle states it, or of the pictures at hand where it does not."""
+    manifest, measured = bundle.manifest, bundle.manifest.measured
+    if option.action == "whole" and "local" in measured:
+        return float(measured["local"][pictures.task.name]["accuracy"])
+    if option.action == "local" and "local_exit" in measured:
+        width = manifest.widths.index(manifest.modes[option.mode].width)
+        return float(measured["local_exit"]["accuracy"][width])
+    return sum(pictures.right(option, number) for number in range(len(pictures))) / len(pictures)
+
+
+def _mode_of(bundle: Bundle, width: float) -> int:
+    return next(mode.index for mode in bundle.manifest.modes if mode.width == width)
