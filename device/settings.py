@@ -155,12 +155,12 @@ class DeviceSettings:
     def _weights(self) -> Mapping[str, float]:
         weights = {}
         for item in self.prefer:
-            found = re.fullmatch(r"([^=]+)=(\d+(?:\.\d*)?)", item.strip())
+            found = re.fullmatch(r"([^=\s]+)\s*=\s*(\d+(?:\.\d*)?)", item.strip())
             if found is None:
                 raise SettingsError(
                     f"prefer has {item!r}; it must be tasks with weights, such as defect=2,cell_type=1."
                 )
-            weights[found[1].strip()] = float(found[2])
+            weights[found[1]] = float(found[2])
         return weights
 
     @property

@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from headwater.compression.bundle import Bundle
-from headwater.compression.errors import BundleError, SettingsError, SourceError
+from headwater.compression.errors import BundleError, LinkError, SettingsError, SourceError
 from headwater.device.cli import app
 from headwater.device.settings import DeviceSettings
 from tests import tiny
@@ -52,6 +52,22 @@ def test_once_is_answered_here_or_says_why_it_cannot(tiny_bundle: Bundle, tmp_pa
         RUNNER.invoke(app, words, catch_exceptions=False)
 
 
+def test_once_with_a_deadline_is_answered_here_where_no_server_does(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    bundle = tiny_bundle.save(tmp_path / "tiny.zip")
+    Image.fromarray(tiny.image(1)[0]).save(tmp_path / "x.png")
+    words = ["--bundle", str(bundle), "--once", str(tmp_path / "x.png"), "--server", "127.0.0.1:1", "--tasks", "shape"]
+    with pytest.raises(LinkError):
+        RUNNER.invoke(app, words, catch_exceptions=False)
+    out = RUNNER.invoke(app, [*words, "--deadline-ms", "60000"], catch_exceptions=False).output
+    assert out.startswith("shape: middle ")
+    assert "answered on the device (no server answers at 127.0.0.1:1" in out
+    plain = json.loads(RUNNER.invoke(app, [*words, "--deadline-ms", "60000", "--json"], catch_exceptions=False).output)
+    assert (plain["source"], plain["results"]["shape"]["label"]) == ("local", "middle")
+    assert plain["detail"].startswith("no server answers at")
+    with pytest.raises(SettingsError, match="--once asks the server"):
+        RUNNER.invoke(app, [*words, "--whole-model"], catch_exceptions=False)
+
+
 @pytest.mark.parametrize(
     ("words", "error", "text"),
     [
@@ -62,6 +78,8 @@ def test_once_is_answered_here_or_says_why_it_cannot(tiny_bundle: Bundle, tmp_pa
         (["--server", "edge"], SettingsError, "must be host:port"),
         (["--window", "0"], SettingsError, "window is 0"),
         (["--max-drop", "-1"], SettingsError, "max_drop is -1"),
+        (["--prefer", "defect"], SettingsError, "such as defect=2,cell_type=1"),
+        (["--width", "1", "--max-bytes-per-s", "100"], SettingsError, "width or gain fix one"),
     ],
 )
 def test_mistakes(words: list[str], error: type[Exception], text: str) -> None:

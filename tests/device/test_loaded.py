@@ -51,6 +51,18 @@ def test_the_exit_that_the_settings_ask_for(tiny_bundle: Bundle) -> None:
         load(tiny_bundle, DeviceSettings(max_drop=1.0))
 
 
+def test_the_whole_model_that_the_settings_ask_for(tiny_bundle: Bundle) -> None:
+    assert load(tiny_bundle, DeviceSettings(whole_model=True, tasks=("shape",))).whole is not None
+    with pytest.raises(SettingsError, match="whole model of tiny answers only shape"):
+        load(tiny_bundle, DeviceSettings(whole_model=True))
+
+
+def test_preferences_are_among_what_is_asked_for(tiny_bundle: Bundle) -> None:
+    load(tiny_bundle, DeviceSettings(prefer=("shape=2", "bright=1")))
+    with pytest.raises(SettingsError, match="prefer names bright, but asked for are shape; name some of these"):
+        load(tiny_bundle, DeviceSettings(prefer=("bright=2",), tasks=("shape",)))
+
+
 def test_frames_in_parts_are_off_until_they_are_asked_for(tiny_bundle: Bundle) -> None:
     picture = Image.fromarray(tiny.image(1)[0])
     for settings, parts in (
