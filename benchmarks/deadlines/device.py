@@ -19,8 +19,10 @@ import dataclasses
 import json
 import sys
 import time
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,15 +36,16 @@ from headwater.device.controller import Decision, FixedController
 from headwater.device.feed import Picture
 from headwater.device.record import FrameRecord, RecordFile
 from headwater.device.settings import DeviceSettings
+from headwater.device.spool import KeptFrame, Spool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from PIL import Image
 
     from headwater.device.controller import Controller
 
-CONNECT_S = 30.0
+CONNECT_S, EMPTY_S = 30.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Plan:
     records: str
     """File to write; replaced if it is there."""
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Of the contender: mode, side, quality, encode_ms."""
+    """Of the contender: mode, side, quality, encode_ms. Of a run: until_told (a line ends it), kept (file for ids)."""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     """More of the agent's settings."""
 
@@ -115,25 +118,64 @@ async def run_agent(bundle: Bundle, plan: Plan) -> None:
     )
     own = plan.contender in {"ours", "local", "cycle"}
     shown = bundle if own else without_exit(bundle)
-    images = [read_image(Path(path)) for path in plan.pictures]
-    async with Agent(
-        shown, plan.server, settings, controller=controller(plan, bundle), connect_timeout_s=CONNECT_S
-    ) as agent:
+    images = opened(plan)
+    async with AsyncExitStack() as stack:
+        if "kept" in plan.options:
+            stack.enter_context(noted(Path(plan.options["kept"])))
+        made = Agent(shown, plan.server, settings, controller=controller(plan, bundle), connect_timeout_s=CONNECT_S)
+        agent = await stack.enter_async_context(made)
         begin_s = await begun()
-        await agent.run(due(plan, images, begin_s))
+        told = asyncio.create_task(asyncio.to_thread(sys.stdin.readline)) if "until_told" in plan.options else None
+        await agent.run(due(plan, images, begin_s, told))
+        if getattr(agent, "spool", None) is not None:
+            await emptied(agent.spool)
 
 
-async def due(plan: Plan, images: list[Image.Image], begin_s: float) -> AsyncIterator[Picture]:
-    """Each picture when it is due; taken then, even if it is asked for later."""
+@contextmanager
+def noted(file: Path) -> Iterator[None]:
+    """Write down the id of every frame that is put into a spool, before it is."""
+    keep = Spool.keep
+    with file.open("w", encoding="ascii") as ids:
+
+        def keep_and_note(spool: Spool, frame: KeptFrame) -> None:
+            print(frame.id.hex(), file=ids, flush=True)
+            keep(spool, frame)
+
+        Spool.keep = keep_and_note  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            Spool.keep = keep  # type: ignore[method-assign]
+
+
+async def emptied(spool: Spool) -> None:
+    """Wait until a server has stored all that was kept; gives up after a while, and what is left is then counted."""
+    end_s = time.monotonic() + EMPTY_S
+    while spool.stats.frames and time.monotonic() < end_s:  # noqa: ASYNC110 - a spool is emptied by several threads
+        await asyncio.sleep(0.05)
+
+
+async def due(
+    plan: Plan, images: list[Image.Image], begin_s: float, told: asyncio.Task[str] | None = None
+) -> AsyncIterator[Picture]:
+    """Each picture when it is due; taken then, even if it is asked for later. A line that is told ends them."""
     for number, (image, label) in enumerate(zip(images, plan.labels, strict=True)):
         due_s = begin_s + number / plan.fps
         await asyncio.sleep(max(due_s - time.monotonic(), 0))
+        if told is not None and told.done():
+            return
         yield Picture(str(number), image, {plan.task: label}, due_s)
+
+
+def opened(plan: Plan) -> list[Image.Image]:
+    """The pictures, each file decoded once."""
+    read = cache(read_image)
+    return [read(Path(path)) for path in plan.pictures]
 
 
 async def run_jpeg(bundle: Bundle, plan: Plan) -> None:
     """One run of the contender that sends pictures."""
-    images = [read_image(Path(path)) for path in plan.pictures]
+    images = opened(plan)
     client, labels = Client(), bundle.manifest.tasks[0].labels
     await client.open(plan.server)
     begin_s = await begun()

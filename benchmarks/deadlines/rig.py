@@ -10,6 +10,8 @@ first picture is due :data:`LEAD_S` later, and those of different devices are sp
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -23,7 +25,7 @@ from headwater.simulations.processes import Child
 from headwater.simulations.trace import LinkTrace, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from headwater.simulations.samples import Sample
 
@@ -121,6 +123,51 @@ class Worker:
         assert said == word, f"a device said {said!r} where {word!r} was due: {self._log.read_text()[-2000:]}"
 
 
+class Server:
+    """``headwater server`` on one port for as long as the block lasts, across kills."""
+
+    def __init__(self, bundle: Path, folder: Path, *arguments: str) -> None:
+        """``arguments`` come after those that every server of the benchmark has."""
+        self.port = 0
+        self._command = ("server", "--bundle", str(bundle), "--http", "", "--log-level", "warning", *arguments)
+        self._folder = folder
+        self._starts = 0
+        self._child: Child
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now."""
+        return self._child.pid
+
+    async def start(self) -> None:
+        """Start it, and wait until it takes work."""
+        self._starts += 1
+        log = self._folder / f"server-{self._starts}.log"
+        log.unlink(missing_ok=True)
+        self._child = Child("server", [*self._command, "--listen", self.address], log)
+        await self._child.__aenter__()
+        line = await self._child.line("headwater server ready:", READY_S)
+        self.port = int(line.split("grpc=")[1].split()[0].rsplit(":", 1)[1])
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        os.killpg(self._child.pid, signal.SIGKILL)
+        await self._child.wait()
+
+    async def __aenter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._child.stop()
+
+
 class Rig:
     """``async with Rig(bundle, folder, jobs) as rig: results = await rig.wave([Job(...), ...])``."""
 
@@ -131,14 +178,13 @@ class Rig:
         self._stack = AsyncExitStack()
         self._workers: list[Worker] = []
         self._jpeg: dict[int, str] = {}
-        self._server = ""
         self._count = 0
+        self.server: Server
 
     async def __aenter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
         async with AsyncExitStack() as stack:
-            (self._folder / "server.log").unlink(missing_ok=True)
-            self._server = await start_server(self._bundle, self._folder / "server.log", stack)
+            self.server = await stack.enter_async_context(Server(self._bundle, self._folder))
             for quality in self._qualities:
                 self._jpeg[quality] = await self._start_jpeg(quality, stack)
             self._inner = await stack.enter_async_context(AsyncExitStack())
@@ -155,8 +201,8 @@ class Rig:
             ran += await self.wave(jobs[start : start + self.jobs])
         return ran
 
-    async def wave(self, jobs: Sequence[Job]) -> list[Ran]:
-        """Do these jobs side by side."""
+    async def wave(self, jobs: Sequence[Job], on_begin: Callable[[], None] = lambda: None) -> list[Ran]:
+        """Do these jobs side by side; `on_begin` is called when the traces start."""
         workers = [await self.worker(at) for at in range(len(jobs))]
         async with AsyncExitStack() as stack:
             proxies = [await stack.enter_async_context(self._proxy(job)) for job in jobs]
@@ -168,6 +214,7 @@ class Rig:
             for worker, job, proxy in zip(workers, jobs, proxies, strict=True):
                 proxy.up.trace, proxy.down.trace = job.link.up, job.link.down
                 worker.tell(f"begin {proxy.up.origin_s + job.due_s(0)}")
+            on_begin()
             longest_s = max(job.due_s(len(job.samples)) + (job.deadline_ms or 0) / 1e3 for job in jobs)
             await asyncio.gather(*(worker.hear("done", longest_s + HANGS_S) for worker in workers))
             carried = [(proxy.up.bytes, proxy.down.bytes) for proxy in proxies]
@@ -185,7 +232,7 @@ class Rig:
 
     def _proxy(self, job: Job) -> LinkProxy:
         quality = job.contender.options.get("quality")
-        server = self._server if quality is None else self._jpeg[quality]
+        server = self.server.address if quality is None else self._jpeg[quality]
         buffer = int(min(max(job.link.up.mean_bits_per_s / 8 * BUFFER_S, LEAST_BUFFER), MOST_BUFFER))
         prelude = LinkTrace(job.link.name, PRELUDE, PRELUDE, job.link.up_delay_s, job.link.down_delay_s)
         return LinkProxy(server, prelude, buffer_bytes=buffer)
@@ -221,11 +268,3 @@ class Rig:
         assert process.stdout is not None
         async with asyncio.timeout(READY_S):
             return f"127.0.0.1:{int(await process.stdout.readline())}"
-
-
-async def start_server(bundle: Path, log: Path, stack: AsyncExitStack, *arguments: str, port: int = 0) -> str:
-    """Start a ``headwater server`` that ends with the stack; its address."""
-    command = ["server", "--bundle", str(bundle), "--listen", f"127.0.0.1:{port}", "--http", "", *arguments]
-    child = await stack.enter_async_context(Child("server", command, log))
-    line = await child.line("headwater server ready:", READY_S)
-    return line.split("grpc=")[1].split()[0]

@@ -1,0 +1,130 @@
+"""A device whose processor is suddenly wanted by others: how long until its frames are in time again.
+
+The device's process is tied to one core. On the same core, busy processes are started for a while and then ended, on a
+link that is in nobody's way. Where the machine has a second core, everything else is kept off the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from benchmarks import claims
+from benchmarks.deadlines.plan import OURS
+from benchmarks.deadlines.rig import Contender, Job
+from benchmarks.deadlines.verdicts import NAME
+from headwater.simulations.trace import LinkTrace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+
+    from benchmarks.claims import Claim
+    from benchmarks.deadlines.pictures import Pictures
+    from benchmarks.deadlines.rig import Rig
+    from headwater.device.record import FrameRecord
+
+BUSY = 4
+"""Processes on the device's core."""
+BEFORE_S, AFTER_S = 2.0, 1.0
+FPS = 10.0
+DEADLINE_MS = 100
+LINK = LinkTrace.constant("near", 1e6, delay_s=0.005)
+
+
+@dataclass(frozen=True)
+class Stressed:
+    """What became of the frames before, under and after the stress."""
+
+    before: tuple[FrameRecord | None, ...]
+    during: tuple[tuple[float, FrameRecord | None], ...]
+    """Seconds from its begin to a picture's being taken, and the record."""
+    after: tuple[FrameRecord | None, ...]
+
+    @property
+    def back_s(self) -> float:
+        """When the last missed frame's answer was due, from the stress's begin; 0 where none was missed."""
+        late = [at_s + DEADLINE_MS / 1e3 for at_s, record in self.during if record is None or not record.in_time]
+        return max(late, default=0.0)
+
+
+async def run(rig: Rig, pictures: Pictures, seconds: float) -> Stressed:
+    """Put the device under stress for so many seconds."""
+    count = round((BEFORE_S + seconds + AFTER_S) * FPS)
+    samples = [pictures.samples[at % len(pictures)] for at in range(count)]
+    job = Job(Contender(OURS, "ours"), LINK, samples, DEADLINE_MS, FPS)
+    worker, began = await rig.worker(0), asyncio.get_running_loop().create_future()
+    cores = sorted(os.sched_getaffinity(0))
+    with tied(worker.pid, cores[:1]), tied(os.getpid(), cores[1:] or cores), tied(rig.server.pid, cores[1:] or cores):
+        running = asyncio.create_task(rig.wave([job], lambda: began.set_result(time.monotonic())))
+        first_s = await began + job.due_s(0)
+        await asyncio.sleep(max(first_s + BEFORE_S - time.monotonic(), 0))
+        async with busy(cores[0]):
+            begin_s = time.monotonic()
+            await asyncio.sleep(seconds)
+            end_s = time.monotonic()
+        (ran,) = await running
+    due_s = [first_s + number / FPS for number in range(count)]
+    return Stressed(
+        tuple(ran.records.get(at) for at, due in enumerate(due_s) if due < begin_s),
+        tuple((due - begin_s, ran.records.get(at)) for at, due in enumerate(due_s) if begin_s <= due < end_s),
+        tuple(ran.records.get(at) for at, due in enumerate(due_s) if due >= end_s),
+    )
+
+
+@contextmanager
+def tied(pid: int, cores: Sequence[int]) -> Iterator[None]:
+    """Let a process, with all its threads, run on these cores only."""
+    before = os.sched_getaffinity(pid)
+    _tie(pid, cores)
+    try:
+        yield
+    finally:
+        _tie(pid, before)
+
+
+def _tie(pid: int, cores: Collection[int]) -> None:
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(int(thread.name), cores)
+
+
+@asynccontextmanager
+async def busy(core: int) -> AsyncIterator[None]:
+    """Keep a core busy with processes that want all of it."""
+    loop = ["sh", "-c", "while :; do :; done"]
+    processes = [await asyncio.create_subprocess_exec(*loop) for _ in range(BUSY)]
+    try:
+        for process in processes:
+            _tie(process.pid, [core])
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            await process.wait()
+
+
+def claim(stressed: Stressed) -> Claim:
+    """How soon its frames were in time again."""
+    alone, under = (
+        [record.head_ms for record in records if record is not None]
+        for records in (stressed.before, [record for _, record in stressed.during])
+    )
+    print(
+        f"CPU stress: head {median(alone):.1f} ms alone, {median(under):.1f} ms under it (slowest {max(under):.0f}); "
+        f"widths {_widths(stressed.before)} before, {_widths([one for _, one in stressed.during])} under it, "
+        f"{_widths(stressed.after)} after"
+    )
+    peer = f"{BUSY} busy processes on the device's core, deadline {DEADLINE_MS} ms, {len(stressed.during)} frames"
+    return claims.at_most(NAME, "CPU stress, until in time for good", stressed.back_s, unit="s", target=1, peer=peer)
+
+
+def _widths(records: Iterable[FrameRecord | None]) -> str:
+    counts = Counter(record.width for record in records if record is not None)
+    return ", ".join(f"{width:g} ({count})" for width, count in sorted(counts.items()))

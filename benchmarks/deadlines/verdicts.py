@@ -1,0 +1,83 @@
+"""The claims: what the issue promised, from what became of the frames."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks import claims
+from benchmarks.deadlines.links import DROP_EVERY_S
+from benchmarks.deadlines.plan import MEAN, OURS
+from benchmarks.deadlines.tally import row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from benchmarks.claims import Claim
+    from benchmarks.deadlines.tally import Fate, Outcome
+
+NAME = "deadline"
+
+
+def over_links(outcomes: Sequence[Outcome]) -> list[Claim]:
+    """Misses, answers and accuracy, over all links and deadlines together."""
+    ours = [one for one in outcomes if one.contender == OURS]
+    mean = [one for one in outcomes if one.contender == MEAN]
+    there = {(one.link, one.deadline_ms) for one in mean}
+    both = row(OURS, (one for one in ours if (one.link, one.deadline_ms) in there))
+    all_, other = row(OURS, ours), row(MEAN, mean)
+    links = len({one.link for one in ours})
+    where = f"{links} links, deadlines {', '.join(map(str, sorted({one.deadline_ms for one in ours})))} ms"
+    peer = f"{MEAN}, on {len({one.link for one in mean})} of the links: {other.missed:.1f} %, ours there"
+    return [
+        claims.at_most(NAME, f"misses, {where}", all_.missed, unit="%", target=1, peer=f"{peer} {both.missed:.1f} %"),
+        claims.at_least(NAME, "frames answered", 100 - all_.unanswered, unit="%", target=100, peer="none"),
+        claims.at_most(
+            NAME,
+            "right answers below the oracle's",
+            all_.oracle - _right(ours),
+            unit="points",
+            target=1,
+            peer=f"greedy oracle that knows the link: {all_.oracle:.1f} %",
+        ),
+    ]
+
+
+def _right(outcomes: Iterable[Outcome]) -> float:
+    """Of all frames, those without an answer included."""
+    every = [fate.right for outcome in outcomes for fate in outcome.fates]
+    return 100 * sum(every) / max(len(every), 1)
+
+
+def after_drops(outcomes: Iterable[Outcome], dropping: Iterable[str]) -> list[Claim]:
+    """How many frames it takes after a tenfold drop of the rate; the worst of all drops."""
+    names = set(dropping)
+    runs = [one for one in outcomes if one.contender == OURS and one.link in names]
+    drops = [after for one in runs for after in _after_each_drop(one.fates)]
+    peer = f"the worst of {len(drops)} drops" if drops else "no link with a drop was run"
+    missed = max((back_in_time(after) for after in drops), default=None)
+    adapted = max((fitting_again(after) for after in drops), default=None)
+    return [
+        claims.at_most(NAME, "frames after a tenfold drop until in time", missed, unit="frames", target=3, peer=peer),
+        claims.at_most(NAME, "frames then until the choice fits the link", adapted, unit="frames", target=3, peer=peer),
+    ]
+
+
+def _after_each_drop(fates: Sequence[Fate]) -> list[list[Fate]]:
+    """The frames of each stretch at the low rate."""
+    stretches: dict[int, list[Fate]] = {}
+    for fate in fates:
+        stretch = int(fate.due_s / DROP_EVERY_S)
+        if stretch % 2:
+            stretches.setdefault(stretch, []).append(fate)
+    return list(stretches.values())
+
+
+def back_in_time(after: Sequence[Fate]) -> int:
+    """Frames until the last one that was missed, itself included; 0 if none was."""
+    return max((at + 1 for at, fate in enumerate(after) if fate.missed), default=0)
+
+
+def fitting_again(after: Sequence[Fate]) -> int:
+    """Frames until two in a row are answered as was meant: by the server in time, or here without trying."""
+    meant = [fate.in_time and (fate.source == "edge" or fate.action != "send") for fate in after]
+    return next((at for at in range(len(meant)) if all(meant[at : at + 2])), len(meant))
