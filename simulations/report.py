@@ -104,7 +104,7 @@ def _headlines(run: Run, compared: Sequence[Comparison]) -> list[tuple[str, str]
 def _way(run: Run) -> str:
     """The steps of the frame of median latency on the slowest link, of those that were answered right."""
     tally = run.tallies[0]
-    right = sorted((one for one in tally.steady if tally.right(one)), key=lambda one: one.latency_ms)
+    right = sorted((one for one in tally.served if tally.right(one)), key=lambda one: one.latency_ms)
     if not right:
         return ""
     record = right[len(right) // 2]

@@ -86,8 +86,8 @@ class Tally:
 
     @property
     def modes(self) -> Counter[tuple[float, int]]:
-        """How often each (width, gain) was used."""
-        return Counter((record.width, record.gain) for record in self.records)
+        """How often each (width, gain) was coded, or its width used by the local exit."""
+        return Counter((record.width, record.gain) for record in self.records if record.head_ms)
 
     @property
     def sources(self) -> Counter[str]:
@@ -108,6 +108,11 @@ class Tally:
         first_s = min(_answered_s(record) for record in answered)
         return [record for record in answered if _taken_s(record) >= first_s]
 
+    @property
+    def served(self) -> list[FrameRecord]:
+        """Steady frames that the server answered: the others' time went elsewhere."""
+        return [record for record in self.steady if record.source == "edge"]
+
     def latency_ms(self, share: float) -> float:
         """Quantile of the steady frames' latency, by rank; NaN without any."""
         ordered = sorted(record.latency_ms for record in self.steady)
@@ -115,27 +120,26 @@ class Tally:
 
     @property
     def connecting_s(self) -> float:
-        """From the first picture to the first answer; NaN before it."""
-        answered = self.answered
+        """From the first picture to the first answer of the server; NaN before it."""
+        answered = [record for record in self.answered if record.source == "edge"]
         if not answered:
             return math.nan
         return min(map(_answered_s, answered)) - min(map(_taken_s, self.records))
 
     def stages_ms(self) -> dict[str, float]:
-        """Mean time of a steady frame in each of :data:`STAGES`; they sum up to the mean latency. Empty without frames.
+        """Mean time of a served frame in each of :data:`STAGES`; they sum up to its latency. Empty without frames.
 
         The downlink's share of the network's time is what the proxy saw the answer's bytes take; the uplink has the
         rest, and with it what gRPC takes at both ends.
         """
-        steady = self.steady
-        if not steady:
+        rows = [self.stages_of(record) for record in self.served]
+        if not rows:
             return {}
-        rows = [self.stages_of(record) for record in steady]
         return {stage: fmean(row[stage] for row in rows) for stage in STAGES}
 
     def stages_of(self, record: FrameRecord) -> dict[str, float]:
-        """One answered frame's ms in each stage."""
-        head = record.prepare_ms + record.head_ms
+        """One served frame's ms in each stage."""
+        head = record.prepare_ms + record.head_ms + record.exit_ms
         server = record.server
         network = max(record.round_trip_ms - server.total_ms, 0.0)
         downlink = min(self._downlink_ms(record), network)
@@ -166,13 +170,13 @@ class Tally:
 
     @property
     def added_bytes(self) -> float:
-        """What gRPC and HTTP/2 add to a frame on its way up, by the median frame; NaN without steady frames."""
+        """What gRPC and HTTP/2 add to a frame on its way up, by the median frame; NaN without served frames."""
         writes: Counter[float] = Counter()
         for passage in self.passages:
             if passage.way == "up":
                 writes[passage.arrived_s] += passage.size
         times = sorted(writes)
-        added = [writes[_nearest(times, self._written_s(record))] - record.bytes for record in self.steady if times]
+        added = [writes[_nearest(times, self._written_s(record))] - record.bytes for record in self.served if times]
         return median(added) if added else math.nan
 
     def _written_s(self, record: FrameRecord) -> float:

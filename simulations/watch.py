@@ -87,11 +87,10 @@ def cells(tally: Tally) -> list[str]:
     """Link, frames, accuracy, mean bytes, most frequent mode, p50 and p95 latency in ms, who answered."""
     if not tally.records:
         return [tally.title, "0", *["-"] * 6]
-    ((width, gain), _), *_ = tally.modes.most_common(1)
+    mode = next((f"{width:g}/{gain}" for (width, gain), _ in tally.modes.most_common(1)), "-")
     sources = ", ".join(f"{source} {count}" for source, count in tally.sources.most_common())
     accuracy = number(100 * tally.accuracy, "{:.1f}%")
     latencies = [number(tally.latency_ms(share), "{:.0f}") for share in (0.5, 0.95)]
-    mode = f"{width:g}/{gain}"
     return [
         tally.title,
         str(len(tally.records)),

@@ -72,6 +72,24 @@ def test_stages_sum_up_to_the_latency(made: list[Sample]) -> None:
     assert stages["uplink"] == pytest.approx(390 - 6 - 70, abs=0.01)
 
 
+def test_what_the_device_answered_itself_has_no_share_in_the_link_s_and_the_server_s_time(made: list[Sample]) -> None:
+    tally = runs.tally(made)
+    tally.add(runs.record(0, taken_s=-1.0, latency_ms=10.0, source="local", action="local", bytes=0))
+    for index in range(1, 5):
+        _crossing(tally, index, index * 0.5)
+    alone, added, connecting_s = tally.stages_ms(), tally.added_bytes, tally.connecting_s
+    instead = {"source": "local", "detail": "no answer before the deadline", "round_trip_ms": 0.0}
+    tally.add(runs.record(5, taken_s=4.0, latency_ms=900.0, **instead))
+    whole = {"action": "whole", "head_ms": 0.0, "bytes": 0, "width": 1.0}
+    tally.add(runs.record(6, taken_s=4.5, latency_ms=50.0, source="local", **whole))
+    assert (tally.stages_ms(), tally.added_bytes, tally.connecting_s) == (alone, added, connecting_s)
+    assert connecting_s == pytest.approx(1.5 + 0.4)
+    assert tally.sources == {"edge": 4, "local": 3}
+    assert tally.modes == {(0.25, 0): 6}
+    assert tally.latency_ms(1.0) == 900.0
+    assert (len(tally.served), len(tally.steady)) == (4, 6)
+
+
 def test_the_wire_counts_everything_and_a_frame_its_own_write(made: list[Sample]) -> None:
     tally = runs.tally(made)
     tally.passages.append(Passage("up", 600, -1.0, -0.5))  # the greeting
