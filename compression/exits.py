@@ -139,6 +139,10 @@ class ExitTables(ArrayFile):
         at = self._first_within(mode, max_drop, score)
         return 0.0 if at is None else float(self.share[SCORES.index(score), self.width_of[mode], at])
 
+    def behind(self, mode: int) -> float:
+        """Points that the exit alone is behind always sending in this mode: what the lowest threshold loses."""
+        return float(self.drop[SCORES.index("softmax"), mode, 0])
+
     def _first_within(self, mode: int, max_drop: float, score: ExitScore) -> int | None:
         allowed = np.flatnonzero(self.bound(mode, score) <= max_drop)
         return int(allowed[0]) if allowed.size else None

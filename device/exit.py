@@ -17,6 +17,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,6 +75,8 @@ class LocalExit:
             for mode in manifest.modes
         ]
         """By mode; infinite where no threshold keeps the promise and every frame is sent."""
+        self.accuracy = _accuracy(bundle)
+        """Share of right answers by width, on the bundle's held-out images, if it answers every one of them."""
         self._score = score
         self._width_of = tables.width_of.tolist()
         self._latent = np.zeros(
@@ -145,3 +148,15 @@ class LocalExit:
                     f"exit.onnx gives logits of shape {logits.shape}; want {K} finite numbers, one a label of "
                     f"{self.task.name}; build the bundle again"
                 )
+
+
+def _accuracy(bundle: Bundle) -> dict[float, float]:
+    """From what the exit is behind each mode of a width: they all say the same but for rounding."""
+    manifest, found = bundle.manifest, {}
+    assert manifest.exit is not None
+    for width in manifest.widths:
+        modes = [mode for mode in manifest.modes if mode.width == width]
+        found[width] = fmean(
+            mode.accuracy[manifest.exit.task] - bundle.exits.behind(mode.index) / 100 for mode in modes
+        )
+    return found

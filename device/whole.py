@@ -23,6 +23,7 @@ from headwater.device.tasks import asked
 
 if TYPE_CHECKING:
     from headwater.compression.bundle import Bundle
+    from headwater.compression.manifest import Manifest
     from headwater.device.record import Result
     from headwater.device.settings import DeviceSettings
 
@@ -51,6 +52,8 @@ class WholeModel:
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
         """Load it and measure it; raises :class:`BundleError`, also where the bundle has none."""
         self.task = bundle.manifest.tasks[0]
+        self.accuracy = _accuracy(bundle.manifest, self.task.name)
+        """Share of right answers on the bundle's held-out images."""
         self._input = bundle.manifest.input
         self._session = session(bundle.read(WHOLE), threads)
         self._times_ms: deque[float] = deque(maxlen=MEMORY)
@@ -102,3 +105,9 @@ class WholeModel:
         end = time.perf_counter()
         self._times_ms.append((end - begin) * 1e3)
         return Answered(results, (prepared - begin) * 1e3, (end - prepared) * 1e3)
+
+
+def _accuracy(manifest: Manifest, task: str) -> float:
+    """As it was measured; where the manifest does not say, that of the best mode, which it is split from."""
+    measured: float | None = manifest.measured.get("local", {}).get(task, {}).get("accuracy")
+    return max(mode.accuracy[task] for mode in manifest.modes) if measured is None else measured

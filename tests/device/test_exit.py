@@ -14,6 +14,7 @@ from headwater.compression.exits import ExitScore, score_of
 from headwater.device.exit import LocalExit
 from headwater.device.head import FrameMaker, Head
 from headwater.device.settings import DeviceSettings
+from headwater.simulations.demo import shipped_bundle
 from tests import tiny
 
 
@@ -121,3 +122,16 @@ def test_weights_that_are_not_finite_or_labels_too_many_are_refused(tiny_bundle:
     graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 2
     with pytest.raises(BundleError, match=r"logits of shape \(2,\); want 3"):
         LocalExit(tiny_bundle.with_file("exit.onnx", graph.SerializeToString()), 1.0)
+
+
+def test_its_accuracy_is_that_of_answering_everything(tiny_bundle: Bundle) -> None:
+    accuracy = LocalExit(tiny_bundle).accuracy
+    assert list(accuracy) == [0.25, 0.5, 0.75, 1.0]
+    for mode in tiny_bundle.manifest.modes:  # the losses of the small bundle are 4 points and a quarter a mode
+        assert mode.accuracy["shape"] - (4 + mode.index / 4) / 100 == pytest.approx(accuracy[mode.width], abs=0.01)
+
+
+def test_its_accuracy_in_a_bundle_that_was_trained() -> None:
+    bundle = Bundle.load(shipped_bundle())
+    measured = bundle.manifest.measured["local_exit"]["accuracy"]
+    assert list(LocalExit(bundle).accuracy.values()) == pytest.approx(measured, abs=1e-4)

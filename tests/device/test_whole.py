@@ -1,5 +1,7 @@
 """The whole model on the device, against onnxruntime alone."""
 
+import dataclasses
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -73,3 +75,10 @@ def test_a_graph_that_does_not_fit_is_refused_on_loading(tiny_bundle: Bundle) ->
     tail.CopyFrom(onnx.numpy_helper.from_array(np.full_like(values, np.nan), "tail"))
     with pytest.raises(BundleError, match="gives scores that are no numbers"):
         WholeModel(tiny_bundle.with_file(WHOLE, graph.SerializeToString()))
+
+
+def test_its_accuracy_is_the_measured_one_or_that_of_the_best_mode(tiny_bundle: Bundle) -> None:
+    assert WholeModel(tiny_bundle).accuracy == tiny_bundle.manifest.modes[-1].accuracy["shape"]
+    measured = dataclasses.replace(tiny_bundle.manifest, measured={"local": {"shape": {"accuracy": 0.5}}})
+    files = {name: tiny_bundle.read(name) for name in tiny_bundle.manifest.files}
+    assert WholeModel(Bundle.build(measured, files)).accuracy == 0.5
