@@ -26,6 +26,7 @@ from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError, SettingsError
 from headwater.protos import edge_pb2 as pb
 from headwater.protos import edge_pb2_grpc
+from headwater.server.archive import Archive
 from headwater.server.batch_queue import BatchQueue, Limits
 from headwater.server.batcher import Batcher
 from headwater.server.engine import Engine, Work
@@ -76,7 +77,8 @@ class EdgeServer:
         self.batcher: Batcher[Work, pb.ServerMessage] = Batcher(
             BatchQueue(limits), Engine(self.metrics.observe), self._batch_failed
         )
-        self.service = EdgeService(registry, self.batcher, self.metrics, settings)
+        archive = None if settings.archive is None else Archive(settings.archive)
+        self.service = EdgeService(registry, self.batcher, self.metrics, settings, archive)
         self.ready = False
         self._health = health.aio.HealthServicer()
         self._http = HttpServer(self.metrics, lambda: self.ready)
@@ -94,6 +96,8 @@ class EdgeServer:
         except RuntimeError as error:
             raise SettingsError(f"listen is {self.settings.listen}, which cannot be bound: {error}") from error
         http = await self._start_http()
+        if self.service.keeper is not None:
+            await self.service.keeper.start()
         await self._server.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._watch = asyncio.create_task(self.service.watch_for_silence())
@@ -105,7 +109,7 @@ class EdgeServer:
         grace_s = self.settings.grace_s if grace_s is None else grace_s
         self.ready = False
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self.service.drain(grace_s)
+        self.service.drain(grace_s, self.settings.peers)
         try:
             async with asyncio.timeout(grace_s):
                 await self.service.drained()
@@ -117,6 +121,8 @@ class EdgeServer:
         self.service.hang_up("the server has stopped")
         await self._server.stop(_CLOSING_S)
         await self._http.stop()
+        if self.service.keeper is not None:
+            await self.service.keeper.stop()
         if self._watch is not None:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -133,6 +139,8 @@ class EdgeServer:
                 continue
             for served in retired:
                 self.batcher.queue.forget(served.id)
+        if self.service.keeper is not None:
+            await self.service.keeper.bundles_changed()
         _log.info("bundles were read again", extra={"served": self.registry.listing()})
 
     def _load(self, path: Path) -> tuple[Served, ...]:

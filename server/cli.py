@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from headwater.compression.cli import ConfigOption
+from headwater.server.archive_cli import archive_app
 
 if TYPE_CHECKING:
     from headwater.server.app import Addresses
     from headwater.server.registry import Registry
 
 app = typer.Typer()
+app.add_typer(archive_app, name="archive")
 
 
 @app.callback(invoke_without_command=True)
@@ -46,6 +48,13 @@ def server(
         int | None,
         typer.Option(help="Answer a frame in parts without a deadline so long after its first part; else when whole."),
     ] = None,
+    archive: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Store the frames that devices kept; none are taken otherwise.")
+    ] = None,
+    peers: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT,...", help="Servers that devices are sent to when this one stops."),
+    ] = None,
     heartbeat_ms: Annotated[int | None, typer.Option(help="How often a silent device has to be heard.")] = None,
     grace_s: Annotated[float | None, typer.Option(help="After SIGTERM, time for what is in flight.")] = None,
     log_level: Annotated[
@@ -62,7 +71,7 @@ def server(
     """
     if context.invoked_subcommand is not None:
         return
-    given = dict(locals())
+    given = {**locals(), "peers": tuple(map(str.strip, peers.split(","))) if peers else None}
     import asyncio
 
     from headwater.compression.settings import resolve

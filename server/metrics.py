@@ -6,6 +6,7 @@ A frame adds one to an integer; everything that costs more is observed once a ba
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -84,6 +85,20 @@ class Metrics:
             "Parts whose frame had been answered, refused or withdrawn; they are ignored.",
             registry=self.registry,
         )
+        self._kept = Counter(
+            "headwater_kept_frames",
+            "Kept frames that devices delivered: stored, stored before already, or refused.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._kept_answers = Counter(
+            "headwater_kept_answers",
+            "Frames of the archive that were run, by outcome.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        for outcome in ("stored", "repeated", "refused"):
+            self._kept.labels(outcome)
         self._failed = Counter("headwater_batches_failed", "Batches that raised an error.", registry=self.registry)
 
     def count(self, call: str, status: pb.Status) -> None:
@@ -101,6 +116,14 @@ class Metrics:
     def count_late_part(self) -> None:
         """Count a part that came too late."""
         self._late_parts.inc()
+
+    def count_kept(self, outcome: Literal["stored", "repeated", "refused"], frames: int) -> None:
+        """Count kept frames that were delivered."""
+        self._kept.labels(outcome).inc(frames)
+
+    def count_kept_answer(self, status: pb.Status) -> None:
+        """Count a frame of the archive that has its answer."""
+        self._kept_answers.labels(_OUTCOMES[status]).inc()
 
     def count_failure(self) -> None:
         """Count a batch that raised."""

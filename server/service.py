@@ -17,8 +17,10 @@ import grpc
 from headwater.protos import edge_pb2 as pb
 from headwater.protos import edge_pb2_grpc
 from headwater.server.admission import Admission, Refusal, Wish
+from headwater.server.archive import Archive
 from headwater.server.batcher import Batcher
 from headwater.server.engine import InferenceTicket, Work, refusal
+from headwater.server.keeper import Keeper
 from headwater.server.metrics import Metrics
 from headwater.server.registry import Registry, Served
 from headwater.server.session import Outbox, Session, Sessions, settled_answer
@@ -83,11 +85,13 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         batcher: Batcher[Work, pb.ServerMessage],
         metrics: Metrics,
         settings: ServerSettings,
+        archive: Archive | None = None,
     ) -> None:
         self.registry = registry
         self.batcher = batcher
         self._loop = asyncio.get_running_loop()
         self.admission = Admission(registry, batcher, settings.max_frame_bytes, self._loop.time)
+        self.keeper = None if archive is None else Keeper(archive, self.admission, metrics)
         self._metrics = metrics
         self._settings = settings
         self._sessions = Sessions(self._new_session, 2 * settings.max_streams)
@@ -258,6 +262,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
                 heartbeat_ms=self._settings.heartbeat_ms,
                 max_in_flight=self._settings.max_in_flight,
                 server_version=self._version,
+                keeps=self.keeper is not None,
             )
         )
 
@@ -285,28 +290,38 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         outbox, session, served = conversation.outbox, conversation.session, conversation.served
         while (message := await context.read()) is not grpc.aio.EOF:
             conversation.heard = self._loop.time()
-            match message.WhichOneof("kind"):
-                case "frame" if session.outbox is outbox:  # else a newer stream of the session has taken over
-                    session.frame(served, message.frame)
-                    if outbox.full:
-                        await outbox.room()
-                case "cancel":
-                    session.cancel(message.cancel.sequence)
-                case "heartbeat":
-                    outbox.put(pb.ServerMessage(heartbeat=message.heartbeat))
-                    if outbox.full:
-                        await outbox.room()
-                case "report":
-                    session.report = message.report
-                case "goodbye":
-                    break
-                case "hello":
-                    raise Hangup(grpc.StatusCode.INVALID_ARGUMENT, "a second hello; open another stream for it")
-                case _:  # of a newer agent, or about an offer that this server never made
-                    continue
+            kind = message.WhichOneof("kind")
+            if kind == "goodbye":
+                break
+            if kind != "frame":
+                self._take(conversation, kind, message)
+            elif session.outbox is outbox:  # else a newer stream of the session has taken over
+                session.frame(served, message.frame)
+            if outbox.full:
+                await outbox.room()
         session.end_of_input(outbox)
         await session.quiet()
         outbox.close()
+
+    def _take(self, conversation: Conversation, kind: str | None, message: pb.DeviceMessage) -> None:
+        """Take a message that is no frame; raises Hangup."""
+        session = conversation.session
+        match kind:
+            case "cancel":
+                session.cancel(message.cancel.sequence)
+            case "heartbeat":
+                conversation.outbox.put(pb.ServerMessage(heartbeat=message.heartbeat))
+            case "kept" if self.keeper is not None:
+                try:
+                    self.keeper.take(session.device, message.kept, conversation.outbox)
+                except Refusal as why:
+                    raise Hangup(_CODES[why.status], why.detail) from None
+            case "report":
+                session.report = message.report
+            case "hello":
+                raise Hangup(grpc.StatusCode.INVALID_ARGUMENT, "a second hello; open another stream for it")
+            case _:  # of a newer agent, or about an offer that this server never made
+                pass
 
     def _new_session(self, device: str) -> Session:
         after_ms = self._settings.answer_partial_after_ms

@@ -43,6 +43,10 @@ class ServerSettings:
     answer_partial_after_ms: int | None = None
     """A frame in parts that has no deadline is answered so long after its first part from what is there; empty for not
     before its last part has come."""
+    archive: Path | None = None
+    """File that stores the frames that devices kept; empty for taking none."""
+    peers: tuple[str, ...] = ()
+    """Servers, host:port, that devices are sent to when this one stops."""
     heartbeat_ms: int = 15000
     """A device that was silent for three times as long is taken for gone."""
     grace_s: float = 10.0
@@ -69,6 +73,8 @@ class ServerSettings:
         for key, address in (("listen", self.listen), ("http", self.http)):
             if address is not None:
                 split_address(key, address)
+        for peer in self.peers:
+            split_address("peers", peer)
         host, _ = split_address("listen", self.listen)
         if not (self.insecure or is_loopback(host)):
             raise SettingsError(
