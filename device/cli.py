@@ -123,6 +123,9 @@ def device(
         Literal["debug", "info", "warning", "error"] | None, typer.Option(help="Least level that is logged.")
     ] = None,
     as_json: JsonOption = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="At a terminal, draw bytes, latency, width and source of the last frames.")
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Run the device agent: take pictures, send them as feature frames, print the answers.
@@ -141,7 +144,7 @@ def device(
 
     from headwater.device.running import run
 
-    sys.exit(asyncio.run(run(settings, as_json=as_json)))
+    sys.exit(asyncio.run(run(settings, as_json=as_json, watch=watch)))
 
 
 @app.command()

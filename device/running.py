@@ -12,6 +12,7 @@ from headwater.device.agent import Agent
 from headwater.device.feed import Feed
 from headwater.device.screen import Screen, State
 from headwater.device.sources import open_source
+from headwater.device.watch import Watch
 
 if TYPE_CHECKING:
     from headwater.device.record import FrameRecord
@@ -22,14 +23,14 @@ GRACE_S = 3.0
 REFRESH_S = 0.5
 
 
-async def run(settings: DeviceSettings, *, as_json: bool = False) -> int:
+async def run(settings: DeviceSettings, *, as_json: bool = False, watch: bool = False) -> int:
     """Run the agent until its source ends, ``count`` is reached or a signal comes; the exit status.
 
-    0: every frame was answered. 1: some were given up.
+    0: every frame was answered. 1: some were given up. ``watch`` draws the last frames, at a terminal.
     """
     agent = Agent(settings.bundle_path, settings=settings, connect_timeout_s=None)
     feed = Feed(open_source(settings.source), settings.fps, repeat=settings.repeat)
-    screen = Screen(Console(), as_json=as_json)
+    screen = Screen(Console(), as_json=as_json, watch=Watch() if watch else None)
     work = asyncio.create_task(_work(agent, feed, screen))
     _stop_on_signals(feed, work)
     try:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from headwater.device.profile import Profile
     from headwater.device.record import FrameRecord
+    from headwater.device.watch import View, Watch
 
 RECENT = 2048
 """Frames that the summary's quantiles are of."""
@@ -104,11 +105,12 @@ class State:
 class Screen:
     """``with Screen(...) as screen: screen.show(record, state)``."""
 
-    def __init__(self, console: Console, *, as_json: bool = False) -> None:
-        """``as_json`` prints the record of each frame, one a line, and nothing else."""
+    def __init__(self, console: Console, *, as_json: bool = False, watch: Watch | None = None) -> None:
+        """``as_json`` prints the record of each frame, one a line, and nothing else; ``watch`` draws the last ones."""
         self.totals = Totals()
         self._console = console
         self._as_json = as_json
+        self._watch = watch
         self._latest = ""
         self._live = Live(console=console, refresh_per_second=8) if console.is_terminal and not as_json else None
 
@@ -124,6 +126,8 @@ class Screen:
     def show(self, record: FrameRecord, state: State) -> None:
         """Count and show a frame."""
         self.totals.add(record)
+        if self._watch is not None:
+            self._watch.add(record)
         if self._as_json:
             self._print(record.to_json())
         elif self._live is None:
@@ -145,7 +149,9 @@ class Screen:
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def _status(self, latest: str, state: State) -> Text:
+    def _status(self, latest: str, state: State) -> Text | View:
+        if self._watch is not None:
+            return self._watch.view(latest, self.totals, state)
         link = Text("connected", "green") if state.connected else Text(state.why_not or "connecting", "yellow")
         totals = self.totals
         local = f" ({totals.local} here)" if totals.local else ""
