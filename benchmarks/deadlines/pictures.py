@@ -48,10 +48,7 @@ class Pictures:
             {width: head.latent(image, width) for width in bundle.manifest.widths} for image in self._images
         ]
         self._payloads = [
-            [
-                coder.encode(head.quantise(latents[mode.width].copy(), mode.index), mode.index).payload
-                for mode in head.modes
-            ]
+            [coder.encode(head.quantise(latents[mode.width], mode.index), mode.index).payload for mode in head.modes]
             for latents in self._latents
         ]
         codec = bundle.frames()

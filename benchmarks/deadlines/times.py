@@ -6,12 +6,14 @@ very agent, proxy and server that the runs use, one device at a time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.deadlines.oracle import Costs, Option
 from benchmarks.deadlines.rig import Contender, Job
+from headwater.device.exit import LocalExit
+from headwater.device.whole import WholeModel
 from headwater.simulations.trace import LinkTrace
 
 if TYPE_CHECKING:
@@ -82,24 +84,10 @@ def _by_width(records: Iterable[FrameRecord], value: Callable[[FrameRecord], flo
 
 
 def options(bundle: Bundle, pictures: Pictures, found: Times, *, whole: bool = False) -> list[Option]:
-    """What the oracle may do, with the accuracy of each by the bundle's table."""
-    manifest, task = bundle.manifest, pictures.task.name
-    made = [Option("send", mode.index, mode.accuracy[task], found.send_ms[mode.width] / 1e3) for mode in manifest.modes]
-    here = [Option("local", _mode_of(bundle, width), 0.0, time_ms / 1e3) for width, time_ms in found.local_ms.items()]
-    here += [Option("whole", 0, 0.0, found.whole_ms / 1e3)] if whole else []
-    return made + [replace(option, accuracy=_accuracy(bundle, pictures, option)) for option in here]
-
-
-def _accuracy(bundle: Bundle, pictures: Pictures, option: Option) -> float:
-    """Of an answer on the device: as the bundle states it, or of the pictures at hand where it does not."""
-    manifest, measured = bundle.manifest, bundle.manifest.measured
-    if option.action == "whole" and "local" in measured:
-        return float(measured["local"][pictures.task.name]["accuracy"])
-    if option.action == "local" and "local_exit" in measured:
-        width = manifest.widths.index(manifest.modes[option.mode].width)
-        return float(measured["local_exit"]["accuracy"][width])
-    return sum(pictures.right(option, number) for number in range(len(pictures))) / len(pictures)
-
-
-def _mode_of(bundle: Bundle, width: float) -> int:
-    return next(mode.index for mode in bundle.manifest.modes if mode.width == width)
+    """What the oracle may do, each with the accuracy that our controller reckons with too."""
+    modes, task = bundle.manifest.modes, pictures.task.name
+    made = [Option("send", mode.index, mode.accuracy[task], found.send_ms[mode.width] / 1e3) for mode in modes]
+    for width, accuracy in LocalExit(bundle).accuracy.items() if pictures.has_exit else ():
+        mode = next(mode.index for mode in modes if mode.width == width)
+        made.append(Option("local", mode, accuracy, found.local_ms[width] / 1e3))
+    return [*made, Option("whole", 0, WholeModel(bundle).accuracy, found.whole_ms / 1e3)] if whole else made
