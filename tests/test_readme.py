@@ -4,7 +4,9 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -12,6 +14,9 @@ from typer.main import get_command
 
 from headwater.compression import cli, settings
 from headwater.compression.bundle import Bundle
+from headwater.device.controller import Situation
+from headwater.device.record import RecordFile
+from tests.device.test_record import RECORD
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -44,6 +49,28 @@ def test_the_python_of_the_readme_runs(tiny_bundle: Bundle, tmp_path: Path) -> N
     assert re.fullmatch(r"\d+ bytes, head \d+\.\d\d ms\n", outputs[0])
     for task in tiny_bundle.manifest.tasks:
         assert task.name in outputs[1]
+
+
+def test_the_python_of_the_page_on_adaptation_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with RecordFile(tmp_path / "frames.jsonl") as file:
+        for record in (RECORD, replace(RECORD, source="local", deadline_ms=1.0)):
+            file.write(record)
+    count, controller = blocks(ROOT / "docs" / "adaptation.md", "python")
+    exec(count, {})  # noqa: S102 - it is our own page
+    assert capsys.readouterr().out.splitlines() == [
+        "Counter({('edge', 'send'): 1, ('local', 'send'): 1})",
+        "1 times in the server's place",
+        "1 late or unanswered",
+    ]
+    made: dict[str, Any] = {"__name__": "page"}
+    exec(controller, made)  # noqa: S102
+    choose = made["Thrifty"]().choose
+    assert choose(Situation(connected=False, exit_available=True)).action == "local"
+    assert choose(Situation(connected=True, exit_available=True)).action == "send"
+    assert made["agent"].controller.__class__ is made["Thrifty"]
 
 
 def test_the_pages_show_commands() -> None:
