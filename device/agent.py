@@ -6,8 +6,9 @@
 
 Here is what surrounds the frames: opening and closing, feeds, records and reports; `answering.py` has one picture's
 way. Pictures are coded one after the other, each in the mode that the controller picks at that moment, and up to a
-window of them are unanswered at a time. With a deadline and a bundle whose local exit answers what is asked for, each
-has its answer by then, the server's or the device's own, whether there is a server or not.
+window of them are unanswered at a time; none is taken from a feed before the head is free, for it would grow old.
+With a deadline and a bundle whose local exit answers what is asked for, each has its answer by then, the server's or
+the device's own, whether there is a server or not.
 """
 
 from __future__ import annotations
@@ -210,21 +211,27 @@ class Agent:
             picture = await anext(iterator, None)
             if picture is None:
                 return
-            group.create_task(self._answer_and_tell(picture, on_answer, slots))
+            made = asyncio.Event()
+            group.create_task(self._answer_and_tell(picture, on_answer, slots, made))
             taken += 1
+            await made.wait()  # one that waits for the head here would be old when its turn comes
 
     # ------------------------------------------------------------ one frame
 
     async def _answer_and_tell(
-        self, picture: Picture, on_answer: Callable[[FrameRecord], None], slots: asyncio.Semaphore
+        self,
+        picture: Picture,
+        on_answer: Callable[[FrameRecord], None],
+        slots: asyncio.Semaphore,
+        made: asyncio.Event,
     ) -> None:
         try:
-            on_answer(await self._answer(picture))
+            on_answer(await self._answer(picture, made.set))
         finally:
             slots.release()
 
-    async def _answer(self, picture: Picture) -> FrameRecord:
-        record, reply, _ = await self._answering.answer(picture)
+    async def _answer(self, picture: Picture, on_made: Callable[[], None] = lambda: None) -> FrameRecord:
+        record, reply, _ = await self._answering.answer(picture, on_made)
         if reply is not None and record.source == "edge":
             record = await self._with_images(record, reply)
         if self._records is not None:

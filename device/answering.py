@@ -96,15 +96,21 @@ class Answering:
         self._turn = asyncio.Lock()
         self._given_up: dict[int, Coded] = {}
 
-    async def answer(self, picture: Picture) -> tuple[FrameRecord, Reply | None, Made]:
+    async def answer(
+        self, picture: Picture, on_made: Callable[[], None] = lambda: None
+    ) -> tuple[FrameRecord, Reply | None, Made]:
         """Take a picture to its record; the reply is None where the link had none.
 
-        Raises what :meth:`Link.send` raises, unless the local exit steps in.
+        ``on_made`` is called when head and coder are done with it, or have failed. Raises what :meth:`Link.send`
+        raises, unless the local exit steps in.
         """
         self.pending += 1
         try:
-            async with self._turn:
-                made = await self._make(picture)
+            try:
+                async with self._turn:
+                    made = await self._make(picture)
+            finally:
+                on_made()
             record, reply = await self._send(made) if made.coded is not None else (self._here(made), None)
         finally:
             self.pending -= 1

@@ -6,6 +6,7 @@ be. Only where nothing but a local answer can come is a deadline short.
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -336,6 +337,37 @@ async def test_the_whole_model_answers_here_and_its_time_is_told() -> None:
     assert whole_ms is not None
     assert whole_ms > 0
     assert edge.frames == []
+
+
+async def test_no_picture_is_taken_while_the_head_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, begun, go_on = Head.latent, threading.Semaphore(0), threading.Semaphore(0)
+
+    def latent(self: Head, image: NDArray[np.uint8], width: float) -> NDArray[np.float32]:
+        begun.release()
+        assert go_on.acquire(timeout=30)
+        return plain(self, image, width)
+
+    taken, records = 0, list[FrameRecord]()
+
+    async def pictures() -> AsyncIterator[Picture]:
+        nonlocal taken
+        for seed in range(4):
+            taken += 1
+            yield Picture(str(seed), Image.fromarray(tiny.image(seed)[0]), {}, time.monotonic())
+
+    edge, scripted = FakeEdge(answer=silent), Scripted()
+    async with agent_at(edge, scripted) as agent:
+        monkeypatch.setattr(Head, "latent", latent)
+        work = asyncio.create_task(agent.run(pictures(), records.append))
+        for count in range(1, 5):
+            assert await asyncio.to_thread(begun.acquire, timeout=30)
+            assert taken == count
+            go_on.release()
+        await edge.until(lambda: len(edge.frames) == 4)
+        for frame in edge.frames:
+            await edge.send(pb.ServerMessage(answer=ok(frame)))
+        await work
+    assert [record.name for record in records] == ["0", "1", "2", "3"]
 
 
 # ---------------------------------------------------------------- what is measured
