@@ -1,0 +1,355 @@
+"""The rule that keeps the deadline: what to do with a picture, by what the last ones took.
+
+A picture can be answered by the local exit at one of the widths, by the whole model on the device, or by the server
+from a frame in one of the options of :mod:`headwater.device.options`. For each of these *ways* the estimates give the
+chance that the answer is there by the deadline:
+
+    age ── prepare, head, exit ── code ── hold, queue ── network ── server ──> deadline
+           └── slow end: DeviceEstimate ──┘              └ LinkEstimate: the chance that it takes no longer than is left
+
+A frame that is sent where a local exit can step in is worth ``chance * its accuracy + (1 - chance) * the exit's``, and
+the most of that is the best. Where there is no exit, the chance has to reach the policy's level, and of the ways that
+do the most accurate is taken; if none does, the likeliest. The policy may ask for the fewest bytes or the least energy
+instead, within some points of the best, and for a budget of bytes a second: a frame that can only be sent now and then
+counts for that share.
+
+Nobody knows what a link would carry on which nothing is sent. So where nothing is worth sending by what is known, now
+and then a frame is sent nevertheless; and where a larger one would likely be in time, but not surely, one is tried
+after a while (:mod:`headwater.device.pacing`). Both are live frames with their fallback.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from headwater.device.controller import OVERHEAD_BYTES, Action, Decision
+from headwater.device.estimates import DeviceEstimate, RoundTrip, Sent
+from headwater.device.options import Option, table
+from headwater.device.pacing import Budget, Climber, Doubt, Explorer
+from headwater.device.policy import Policy
+from headwater.device.ways import HOPELESS, Room, Way, likeliest, sends, worthiest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from headwater.compression.manifest import Mode
+    from headwater.device.controller import Observation, Situation
+
+NOISE = 0.002
+"""An accuracy that is better by less is no reason to change the way."""
+STEADY = 0.5
+"""Chance from which on a frame's way may be kept for being nearly as good."""
+LIKELY, LIKELIER = 0.5, 0.8
+"""Chance from which on a larger frame may be tried: with a fallback, and without one."""
+LINK_SHARE = 0.9
+"""The most of the time between two pictures that a frame may occupy the link."""
+EXPLORING, TRYING = "exploring the link", "trying a larger frame"
+
+
+class Link(NamedTuple):
+    """What the link is to a frame that would be written now."""
+
+    left_ms: float
+    """Until the deadline, less what coding, a hold and the queue take."""
+    base_ms: float
+    byte_ms: float
+    most_ms: float
+
+    def room(self, device_ms: float, local: float | None) -> Room:
+        """For a frame that the device is yet to work on for so long."""
+        return Room(self.left_ms - device_ms, self.base_ms, self.byte_ms, self.most_ms, local)
+
+
+class DeadlineController:
+    """Chooses by the chance to be in time; see the module's text."""
+
+    def __init__(
+        self,
+        modes: Sequence[Mode],
+        policy: Policy | None = None,
+        *,
+        exit_accuracy: Mapping[float, float] | None = None,
+        whole_accuracy: float | None = None,
+        tasks: Collection[str] = (),
+    ) -> None:
+        """Begin without knowing anything.
+
+        Args:
+            modes: of the manifest.
+            policy: what the user wants; None for the most right answers.
+            exit_accuracy: of the local exit by width, 0 to 1; None where there is none.
+            whole_accuracy: of the whole model; None where the device does not have it.
+            tasks: that are asked for; empty for all.
+        """
+        self.policy = policy or Policy()
+        self.link = RoundTrip(self.policy.level)
+        self.device = DeviceEstimate({mode.width: mode.head_macs for mode in modes}, self.policy.level)
+        self._modes = modes
+        self._tasks = tasks
+        self._exit = exit_accuracy or {}
+        self._whole = whole_accuracy
+        self._wish: tuple[int | None, int | None] = (None, None)
+        self._table = table(modes, self._accuracy)
+        self._budget = self._new_budget()
+        self._explorer = Explorer()
+        self._climber = Climber()
+        self._doubt = Doubt()
+        self._kept: tuple[Action, int, int | None] | None = None
+        self._connected = True
+        self._foretold: dict[int, float] = {}
+        """Bytes on the wire that were last reckoned with, by mode."""
+
+    def _accuracy(self, of_tasks: Mapping[str, float]) -> float:
+        asked = {task: accuracy for task, accuracy in of_tasks.items() if not self._tasks or task in self._tasks}
+        return self.policy.accuracy(asked)
+
+    def _new_budget(self) -> Budget:
+        rate = self.policy.max_bytes_per_s
+        if rate is None:
+            return Budget()
+        smallest = min(options[0].slow_bytes for options in self._table.values())
+        return Budget(rate, max(rate * self.policy.burst_s, smallest))
+
+    # ------------------------------------------------------------ before a frame
+
+    def choose(self, situation: Situation) -> Decision:
+        """Say what to do with the next picture; there is always something."""
+        self._heed(situation)
+        ways = self._ways(situation)
+        best = self._best(ways)
+        if best is None or best.action != "send":
+            return self._explore(best, situation) or self._done(best or self._last_resort(situation))
+        larger = self._larger(best, ways, situation) if self._climber.due else None
+        if larger is not None:
+            self._climber.tried()
+            return self._decision(larger, TRYING)
+        return self._done(best)
+
+    def _heed(self, situation: Situation) -> None:
+        """Take note of the time, of the server's wishes and of a connection that is back."""
+        wish = situation.max_groups, situation.max_bytes
+        if wish != self._wish:
+            self._wish = wish
+            self._table = table(self._modes, self._accuracy, *wish)
+        if situation.connected and not self._connected:
+            self._explorer.back(situation.time_s)
+        self._connected = situation.connected
+        self._budget.picture(situation.time_s)
+
+    def _ways(self, situation: Situation) -> list[Way]:
+        """Every way that the device has the time for, narrowest first."""
+        left_ms, interval_ms = _left_ms(situation), situation.interval_ms or math.inf
+        slow, link = math.exp(self.device.margin.upper), self._link_now(situation)
+        ways: list[Way] = []
+        for width, options in self._table.items():
+            device_ms = self.device.expected_ms(width)
+            if device_ms * slow > left_ms or (ways and device_ms > interval_ms):
+                break
+            local = self._local(width, situation)
+            if local is not None:
+                ways.append(Way("local", options[0], local, 1.0, sure=True, compute_ms=device_ms))
+            if link is not None:
+                room = link.room(device_ms, local)
+                ways += sends(options, room, self.link.margin, self._budget, device_ms)
+            if not self.device.known:
+                break
+        whole = self._whole_way(situation, slow)
+        return ways if whole is None else [*ways, whole]
+
+    def _local(self, width: float, situation: Situation) -> float | None:
+        return self._exit.get(width) if situation.exit_available else None
+
+    def _link_now(self, situation: Situation) -> Link | None:
+        """The link as it is now; None where it is not known or not there."""
+        if not (situation.connected and self.link.known):
+            return None
+        frames, oldest_ms = situation.frames_unanswered, situation.oldest_ms
+        wire_bytes = situation.bytes_unanswered + frames * OVERHEAD_BYTES
+        slowed = self.link.slowed(frames, wire_bytes, oldest_ms)
+        queue_ms = self.link.queue_ms(wire_bytes, oldest_ms, slowed) if frames else 0.0
+        left_ms = _left_ms(situation) - self.device.code_ms - situation.held_ms - queue_ms
+        most_ms = LINK_SHARE * (situation.interval_ms or math.inf)
+        return Link(left_ms, *self.link.line(slowed), most_ms)
+
+    def _whole_way(self, situation: Situation, slow: float) -> Way | None:
+        if situation.whole_ms is None or self._whole is None:
+            return None
+        time_ms = self.device.whole_ms(situation.whole_ms)
+        if time_ms * slow > _left_ms(situation) or time_ms > (situation.interval_ms or math.inf):
+            return None
+        widest = next(reversed(self._table.values()))[0]
+        return Way("whole", widest, self._whole, 1.0, sure=True, compute_ms=time_ms)
+
+    # ------------------------------------------------------------ which of them
+
+    def _best(self, ways: Sequence[Way]) -> Way | None:
+        """What the policy wants most; None where there is nothing but the hopeless."""
+        sure = [way for way in ways if way.sure]
+        if not sure:
+            return max((way for way in ways if way.chance >= HOPELESS), key=likeliest, default=None)
+        best = max(sure, key=worthiest)
+        if self.policy.objective != "accuracy":
+            enough = [way for way in sure if way.worth >= best.worth - self.policy.slack / 100]
+            return min(enough, key=self._cost)
+        for way in sure:
+            if way.key == self._kept and way.worth >= best.worth - NOISE and way.chance >= STEADY:
+                return way
+        return best
+
+    def _cost(self, way: Way) -> tuple[float, float]:
+        """What the policy wants little of; of equals the more accurate."""
+        if self.policy.objective == "bytes":
+            return way.wire_bytes, -way.worth
+        return self.policy.prices.joule(way.compute_ms, way.wire_bytes, way.sending_ms), -way.worth
+
+    def _larger(self, best: Way, ways: Sequence[Way], situation: Situation) -> Way | None:
+        """The next larger frame that would be better, and likely in time."""
+        if self.policy.objective != "accuracy":
+            return None
+        likely = LIKELY if situation.exit_available else LIKELIER
+        better = [
+            way
+            for way in ways
+            if way.wire_bytes > best.wire_bytes and way.chance >= likely and way.option.accuracy > best.worth + NOISE
+        ]
+        return min(better, key=lambda way: way.wire_bytes, default=None)
+
+    def _explore(self, best: Way | None, situation: Situation) -> Decision | None:
+        """A frame that shows what the link carries, where that could be of use and it is time for one."""
+        if not situation.connected or situation.held_ms > 0:
+            return None
+        # Where nothing can step in, the first frames are all that there is to do.
+        alone = best is None and not self.link.known
+        if not alone and not self._explorer.due(situation.time_s, situation.frames_unanswered):
+            return None
+        option = self._cheapest_better(best, situation)
+        if option is None:
+            return None
+        self._explorer.sent(situation.time_s)
+        return self._decision(Way("send", option, 0.0, 0.0, sure=False), EXPLORING)
+
+    def _cheapest_better(self, best: Way | None, situation: Situation) -> Option | None:
+        """The smallest frame whose answer would be worth more than what there is; at the same width if it can be."""
+        left_ms = _left_ms(situation)
+        widths = [width for width in self._table if self.device.expected_ms(width) <= left_ms]
+        widths = widths if self.device.known else widths[:1]
+        options = [
+            option for width in widths for option in self._table[width] if option.mean_bytes <= self._budget.left
+        ]
+        if best is not None:
+            least = best.worth + (NOISE if self.policy.objective == "accuracy" else self.policy.slack / 100)
+            options = [option for option in options if option.accuracy > least]
+            options = [option for option in options if option.width == best.option.width] or options
+        return min(options, key=lambda option: option.mean_bytes, default=None)
+
+    def _last_resort(self, situation: Situation) -> Way:
+        """What is done where no way is known to be in time: the quickest, if it can be at all."""
+        width, options = next(iter(self._table.items()))
+        left_ms = _left_ms(situation)
+        quick_ms = self.device.expected_ms(width) * math.exp(self.device.margin.quantile(0.05))
+        device = left_ms > 0 and (quick_ms <= left_ms or not self.device.fresh(situation.time_s))
+        if device and situation.exit_available and width in self._exit:
+            return Way("local", options[0], self._exit[width], 0.0, sure=False)
+        offline = device and not situation.connected and options[0].mean_bytes <= self._budget.left
+        return Way("send" if offline else "skip", options[0], 0.0, 0.0, sure=False)
+
+    def _done(self, way: Way) -> Decision:
+        if way.key == self._kept:
+            self._climber.same()
+        else:
+            self._kept = way.key
+            self._climber.moved()
+        return self._decision(way)
+
+    # ------------------------------------------------------------ after the head
+
+    def refine(self, decision: Decision, situation: Situation, confidence: float | None) -> Decision:
+        """Choose the gain again with the time that is left, and what the local exit thinks of its own answer."""
+        if decision.action != "send":
+            return decision
+        width = self._modes[decision.mode].width
+        local, link = self._local(width, situation), self._link_now(situation)
+        if link is None or decision.reason in {EXPLORING, TRYING}:
+            gone = local is not None and not situation.connected
+            return replace(decision, action="local", reason="no connection") if gone else decision
+        doubt = 1.0 if self.policy.objective == "accuracy" else self._doubt.factor(confidence)
+        options, margin = self._table.get(width, ()), self.link.margin
+        ways = list(sends(options, link.room(0.0, local), margin, self._budget, doubt=doubt))
+        if local is not None:
+            ways.append(Way("local", options[0], local, 1.0, sure=True))
+        best = self._best(ways)
+        return decision if best is None else self._decision(best)
+
+    def _decision(self, way: Way, reason: str = "") -> Decision:
+        if way.action == "send":
+            self._foretold[way.option.mode] = way.option.mean_bytes
+        else:
+            return Decision(way.option.mode, None, way.action, None, reason or _REASONS[way.action])
+        return Decision(way.option.mode, way.option.groups, "send", self._most_bytes(way), reason or _chance(way))
+
+    def _most_bytes(self, way: Way) -> int | None:
+        """The longest frame; None where a shorter one is of no use, as the exit does better, or length is no matter."""
+        room, option = way.room, way.option
+        if room is None or not any(
+            other.accuracy > (room.local or 0.0)
+            for other in self._table[option.width]
+            if other.mean_bytes < option.mean_bytes
+        ):
+            return None
+        most = room.most_bytes(option.mean_bytes, self.link.margin) - OVERHEAD_BYTES
+        return None if most == math.inf else max(int(most), 1)
+
+    # ------------------------------------------------------------ after an answer
+
+    def observe(self, observation: Observation) -> None:
+        """Learn from a frame that is done with."""
+        self._learn_device(observation)
+        if observation.confidence is not None and observation.outcome != "late":
+            self._doubt.add(observation.confidence)
+        flew = observation.outcome in {"answered", "failed", "expired"} or observation.sent
+        if flew:
+            self._budget.spend((observation.sent_bytes + OVERHEAD_BYTES) * observation.attempts)
+        if observation.round_trip_ms is not None and observation.outcome in {"answered", "late"}:
+            self._learn_link(observation, observation.round_trip_ms)
+        elif observation.waited_ms:
+            size = observation.sent_bytes + observation.bytes_ahead + OVERHEAD_BYTES
+            self.link.waited(size, observation.waited_ms)
+
+    def _learn_device(self, observation: Observation) -> None:
+        if observation.outcome == "whole":
+            self.device.ran_whole(observation.prepare_ms + observation.head_ms, observation.time_s)
+        elif observation.head_ms > 0 and observation.outcome not in {"late", "skipped"}:
+            width = self._modes[observation.mode].width
+            head_ms = observation.head_ms + observation.exit_ms
+            self.device.ran(width, observation.prepare_ms, head_ms, observation.time_s)
+            if observation.code_ms > 0:
+                self.device.coded(observation.code_ms)
+
+    def _learn_link(self, observation: Observation, round_trip_ms: float) -> None:
+        wire_bytes, server_ms = observation.sent_bytes + OVERHEAD_BYTES, min(observation.server_ms, round_trip_ms)
+        foretold = self._foretold.get(observation.mode, self._modes[observation.mode].mean_bytes + OVERHEAD_BYTES)
+        sent = Sent(wire_bytes, foretold, queued=observation.bytes_ahead > 0)
+        self.link.answered(sent, round_trip_ms - server_ms, server_ms, observation.time_s)
+        if observation.outcome == "answered":
+            self._explorer.answered()
+        else:
+            self._explorer.late(observation.time_s, round_trip_ms)
+
+
+_REASONS = {
+    "local": "the local exit does best",
+    "whole": "the whole model fits",
+    "skip": "nothing can be in time",
+    "send": "no connection",
+}
+
+
+def _left_ms(situation: Situation) -> float:
+    return math.inf if situation.deadline_ms is None else situation.deadline_ms - situation.age_ms
+
+
+def _chance(way: Way) -> str:
+    no_matter = way.room is None or way.room.left_ms == math.inf
+    return "no deadline" if no_matter else f"in time: {way.chance:.0%}"

@@ -1,0 +1,331 @@
+"""What a frame will take, learnt from what the last ones took: on the device, and to the server and back.
+
+Each estimate has two parts. A *centre* foretells the next time from the recent ones and follows a change at once. A
+:class:`Margin` keeps how far off the centre was, as the logarithm of time over forecast, and turns it into chances: the
+share of the recent errors below a bound is the chance to keep it, and a high quantile of them is corrected by the
+misses seen. Nothing is assumed of the errors' distribution. The correction is that of adaptive conformal inference
+(Gibbs and Candès, "Adaptive Conformal Inference Under Distribution Shift", NeurIPS 2021), on the bound itself in place
+of its level (Angelopoulos, Candès, Tibshirani, "Conformal PID Control for Time Series Prediction", NeurIPS 2023): a
+miss moves the bound up by a step times the level, a hit down by the step times what the level lacks to one, so that in
+the long run the share of misses is what the level allows, whatever the link does.
+
+No clock: times come with the measurements. Times in ms, sizes in bytes on the wire, that is with OVERHEAD_BYTES.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right, insort
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LEAST_MS = 1e-3
+NEAR, FAR = math.log(1.25), math.log(4.0)
+"""An error up to the one is no change, however small the usual ones are; one beyond the other is a change at once, and
+so are two in a row that the margin does not hold."""
+
+# ------------------------------------------------------------ errors of a forecast
+
+MEMORY = 64
+"""Errors that a margin looks back on."""
+BODY = 0.9
+"""The quantile that so few errors can tell; what lies beyond it is the correction's."""
+STEP = 0.2
+"""How far a miss moves the bound: by a fifth of the forecast."""
+FIRST_CORRECTION, LEAST_CORRECTION, MOST_CORRECTION = 0.3, 0.02, 2.0
+
+
+class Margin:
+    """Errors of a forecast, log(time / forecast), as chances and an upper bound."""
+
+    __slots__ = ("_correction", "_level", "_order", "_sorted", "upper")
+
+    def __init__(self, level: float, memory: int = MEMORY) -> None:
+        """Bound errors with the probability `level`."""
+        self._level = level
+        self._order: deque[float] = deque(maxlen=memory)
+        self._sorted: list[float] = []
+        self._correction = FIRST_CORRECTION
+        self.upper = FIRST_CORRECTION
+        """What an error is at most, with the probability of the level."""
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def add(self, error: float) -> None:
+        """Learn the error of a forecast that was made before its outcome was known."""
+        missed = error > self.upper
+        self._correction += STEP * (self._level if missed else self._level - 1)
+        self._correction = min(max(self._correction, LEAST_CORRECTION), MOST_CORRECTION)
+        if len(self._order) == self._order.maxlen:
+            self._sorted.pop(bisect_right(self._sorted, self._order[0]) - 1)
+        self._order.append(error)
+        insort(self._sorted, error)
+        count = len(self._sorted)
+        self.upper = self._sorted[min(math.ceil(BODY * (count + 1)), count) - 1] + self._correction
+
+    def chance(self, error: float) -> float:
+        """Probability that an error is at most this large; a factor of four either way counts as one more error."""
+        guess = min(max(0.5 + error / (2 * FAR), 0.0), 1.0)
+        return (bisect_right(self._sorted, error) + guess) / (len(self._sorted) + 1)
+
+    @property
+    def noise(self) -> float:
+        """Half of the width of the errors' middle."""
+        return (self.quantile(0.8) - self.quantile(0.2)) / 2
+
+    def quantile(self, share: float) -> float:
+        """The error that this share of the recent ones does not exceed; 0 where there is none."""
+        return self._sorted[int(share * len(self._sorted))] if self._sorted else 0.0
+
+
+# ------------------------------------------------------------ to the server and back
+
+FORGET = 0.97
+"""Share of its weight that a frame keeps, in the line through sizes and times, with each one that follows."""
+AFTER_CHANGE = 0.1
+"""Share that is left when the link has changed."""
+GUESS, GUESS_OFF = 0.3, 0.3
+"""Share of a frame's time that its bytes have no part in, before frames of several sizes tell, and how far off that may
+be. The noisier the times, the more this guess counts."""
+LEAST_NOISE = 0.01
+
+
+class Line:
+    """Time over size as a straight line: least squares of the relative errors, the recent ones weighing more.
+
+    Relative, because a fading link spreads its times in proportion: the quick frames tell what is there always.
+    """
+
+    __slots__ = ("_n", "_s", "_ss", "_st", "_t", "base_ms", "byte_ms")
+
+    def __init__(self) -> None:
+        self._n = self._s = self._ss = self._t = self._st = 0.0
+        self.base_ms = self.byte_ms = 0.0
+        """Time of a frame beside that of its bytes, and of a byte; neither is below 0."""
+
+    def forget(self, share: float) -> None:
+        """Keep this share of what was learnt."""
+        self._n *= share
+        self._s *= share
+        self._ss *= share
+        self._t *= share
+        self._st *= share
+
+    def add(self, size: float, time_ms: float, noise: float) -> None:
+        """Learn a frame of a link whose times scatter by this share."""
+        weight = 1 / (time_ms * time_ms)
+        self.forget(FORGET)
+        self._n += weight
+        self._s += weight * size
+        self._ss += weight * size * size
+        self._t += weight * time_ms
+        self._st += weight * size * time_ms
+        mean_ms = self._t / self._n
+        anchor = (max(noise, LEAST_NOISE) / GUESS_OFF) ** 2 / (mean_ms * mean_ms)
+        count, times = self._n + anchor, self._t + anchor * GUESS * mean_ms
+        base_ms = (times * self._ss - self._s * self._st) / (count * self._ss - self._s * self._s)
+        self.base_ms = min(max(base_ms, 0.0), mean_ms)
+        self.byte_ms = (mean_ms - self.base_ms) * self._n / self._s
+
+    def at(self, size: float) -> float:
+        """Time of a frame of this size."""
+        return self.base_ms + self.byte_ms * size
+
+
+FOLLOW, FOLLOW_SERVER = 0.35, 0.2
+"""Share of the newest frame in the scale, and in the server's time."""
+
+
+class Sent(NamedTuple):
+    """Of a frame that was sent, sizes on the wire."""
+
+    wire_bytes: float
+    foretold_bytes: float
+    """That were reckoned with before it was coded."""
+    queued: bool
+    """Others were unanswered when it was written."""
+
+
+class RoundTrip:
+    """Time from writing a frame to its answer: the network's, a line over the size times a scale, and the server's.
+
+    The scale follows the last frames. A frame that was written behind others waited for them: a link is a queue, so its
+    own time begins when the one before it was through. That is known from the answers' times, and no guess at what was
+    still ahead is needed. The margin's errors are those of what was foretold before the frame was coded, so that they
+    hold what its size differed from the mode's mean, and the server's whims, too.
+    """
+
+    def __init__(self, level: float) -> None:
+        self.margin = Margin(level)
+        self.scale = 1.0
+        self.server_ms = 0.0
+        """From queue to answer, which the server's load and batches shape: a mean of the last answers."""
+        self.known = False
+        """A frame has been answered."""
+        self._line = Line()
+        self._through_s = -math.inf
+        self._off = 0
+        """Frames in a row whose error was no usual one: above 0 slower, below 0 quicker."""
+
+    def answered(self, sent: Sent, network_ms: float, server_ms: float, time_s: float) -> None:
+        """Learn a frame that was answered at a time, what it took on the network, and what at the server."""
+        through_s, own_ms = time_s - server_ms / 1e3, network_ms
+        if sent.queued:
+            own_ms = min(own_ms, (through_s - self._through_s) * 1e3 + self.scale * self._line.base_ms)
+        self._through_s = through_s
+        own_ms = max(own_ms, LEAST_MS)
+        changed = True
+        if self.known:
+            foretold_ms = self.expected_ms(sent.foretold_bytes) + self.server_ms
+            self.margin.add(math.log((own_ms + server_ms) / foretold_ms))
+            changed = self._judge(math.log(own_ms / self.expected_ms(sent.wire_bytes)))
+        self._follow(sent.wire_bytes, own_ms, changed=changed)
+        self.server_ms += (FOLLOW_SERVER if self.known else 1.0) * (server_ms - self.server_ms)
+        self.known = True
+
+    def waited(self, size: float, waited_ms: float) -> None:
+        """Learn that a frame of this size has had no answer for so long."""
+        if self.known:
+            self.scale = max(self.scale, (waited_ms - self.server_ms) / self._line.at(size))
+
+    def _judge(self, error: float) -> bool:
+        """Whether a frame's error says that the link is not what it was."""
+        usual, low = max(self.margin.upper, NEAR), min(self.margin.quantile(0.05), -NEAR)
+        direction = (error > usual) - (error < low)
+        self._off = self._off + direction if direction * self._off > 0 else direction
+        return abs(self._off) >= 2 or (direction != 0 and abs(error) > FAR)
+
+    def _follow(self, size: float, own_ms: float, *, changed: bool) -> None:
+        """Mend the line, keep what it now says of this size, and move the scale towards the newest frame."""
+        before_ms = self.expected_ms(size)
+        if changed:
+            self._line.forget(AFTER_CHANGE)
+        self._line.add(size, own_ms, self.margin.noise)
+        now_ms = own_ms if changed else before_ms + FOLLOW * (own_ms - before_ms)
+        self.scale = now_ms / self._line.at(size)
+
+    def line(self, slowed: float = 1.0) -> tuple[float, float]:
+        """Middling time of a frame with nothing ahead of it: beside its bytes, and of a byte."""
+        scale = self.scale * slowed
+        return scale * self._line.base_ms + self.server_ms, scale * self._line.byte_ms
+
+    def expected_ms(self, size: float) -> float:
+        """Middling time on the network of a frame of this size with nothing ahead of it."""
+        return self.scale * self._line.at(size)
+
+    def queue_ms(self, wire_bytes: float, oldest_ms: float, slowed: float = 1.0) -> float:
+        """How long the frames on their way keep a new one waiting.
+
+        One that is overdue is reckoned to be so for as long again: what stopped it has no known end, and the longer it
+        has lasted, the longer it is likely to last.
+        """
+        waiting_ms = wire_bytes * self.line(slowed)[1] - oldest_ms
+        return max(waiting_ms, oldest_ms if slowed > 1 else 0.0)
+
+    def slowed(self, frames: int, wire_bytes: float, oldest_ms: float) -> float:
+        """How many times slower than believed the link is at the least, by the oldest of the frames on their way."""
+        if not frames or not self.known:
+            return 1.0
+        late = oldest_ms / (self.expected_ms(wire_bytes / frames) + self.server_ms)
+        return late if late > math.exp(max(self.margin.upper, NEAR)) else 1.0
+
+
+# ------------------------------------------------------------ the device
+
+RECENT, RECENT_S = 8, 1.0
+"""Frames, and seconds, that say how busy the processor is at present."""
+RISE, FALL = 1.005, 0.8
+"""How far one frame moves a pace: it is that of an idle processor, so down quickly and up slowly."""
+
+
+class Pace:
+    """What a piece of work takes while nothing else runs."""
+
+    __slots__ = ("ms",)
+
+    def __init__(self, first_ms: float) -> None:
+        self.ms = max(first_ms, LEAST_MS)
+
+    def add(self, time_ms: float) -> None:
+        """Learn what it took."""
+        self.ms = max(min(self.ms * RISE, time_ms), self.ms * FALL, LEAST_MS)
+
+
+class DeviceEstimate:
+    """Time of head and exit by width: each width's own pace, and a common factor for what else the processor does.
+
+    The factor is the largest of the last second, so that a second process is believed at once and forgotten as soon,
+    at whatever width. A width that has not run yet is reckoned by its multiply-adds from the nearest one that has.
+    """
+
+    def __init__(self, macs: Mapping[float, int], level: float) -> None:
+        self.margin = Margin(level)
+        self.factor = 1.0
+        self.code_ms = 0.0
+        """Slow end of coding."""
+        self._macs = macs
+        self._prepare: Pace | None = None
+        self._heads: dict[float, Pace] = {}
+        self._whole: Pace | None = None
+        self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
+
+    @property
+    def known(self) -> bool:
+        """A head has run."""
+        return bool(self._heads)
+
+    def ran(self, width: float, prepare_ms: float, head_ms: float, time_s: float) -> None:
+        """Learn what a picture took: preparing it, and head and exit of a width."""
+        if self._prepare is None:
+            self._prepare = Pace(prepare_ms)
+        new = width not in self._heads
+        if new:
+            self._heads[width] = Pace(head_ms / self.factor)
+        pace_ms = self._prepare.ms + self._heads[width].ms
+        self._learn(prepare_ms + head_ms, pace_ms, time_s, new=new)
+        self._prepare.add(prepare_ms)
+        self._heads[width].add(head_ms)
+
+    def ran_whole(self, time_ms: float, time_s: float) -> None:
+        """Learn what the whole model took, with preparing the picture."""
+        new = self._whole is None
+        self._whole = self._whole or Pace(time_ms / self.factor)
+        self._learn(time_ms, self._whole.ms, time_s, new=new)
+        self._whole.add(time_ms)
+
+    def coded(self, time_ms: float) -> None:
+        """Learn what coding took."""
+        self.code_ms = max(time_ms, 0.9 * self.code_ms)
+
+    def _learn(self, time_ms: float, pace_ms: float, time_s: float, *, new: bool) -> None:
+        ratio = max(time_ms, LEAST_MS) / pace_ms
+        if not new:
+            self.margin.add(math.log(ratio / self.factor))
+        self._recent.append((time_s, ratio))
+        while self._recent[0][0] < time_s - RECENT_S:
+            self._recent.popleft()
+        self.factor = max(ratio for _, ratio in self._recent)
+
+    def expected_ms(self, width: float) -> float:
+        """What the next picture takes at a width, at the present factor; 0 where nothing is known."""
+        if self._prepare is None or not self._heads:
+            return 0.0
+        pace = self._heads.get(width)
+        if pace is None:
+            near = min(self._heads, key=lambda known: abs(known - width))
+            head_ms = self._heads[near].ms * self._macs[width] / max(self._macs[near], 1)
+        else:
+            head_ms = pace.ms
+        return (self._prepare.ms + head_ms) * self.factor
+
+    def fresh(self, time_s: float) -> bool:
+        """Whether the factor is of the last second."""
+        return bool(self._recent) and self._recent[-1][0] >= time_s - RECENT_S
+
+    def whole_ms(self, alone_ms: float) -> float:
+        """What the whole model takes at the present factor; ``alone_ms`` until it has run."""
+        return (alone_ms if self._whole is None else self._whole.ms) * self.factor
