@@ -4,8 +4,11 @@ A frame keeps its number for life (window.py has the numbers). When the connecti
 again on the next one under the same number and session; the server answers a frame that it has run already from
 memory, so none is lost and none is run twice.
 
-Pauses between attempts to connect double up to a limit and are jittered, so that a fleet does not come back in one
-moment. They start small again only after an answer: a server that greets and falls over is not hammered.
+With several servers, route.py says which one is tried next, and what flew moves there. Pauses between attempts double
+up to a limit and are jittered, so that a fleet does not come back in one moment. They start small again only after an
+answer: a server that greets and falls over is not hammered.
+
+With a spool, kept frames are delivered when nothing else is to be written (delivery.py).
 
 Used on one event loop only, which does nothing here but move bytes.
 """
@@ -24,6 +27,8 @@ import grpc.aio
 
 from headwater.compression.errors import HeadwaterError, LinkError
 from headwater.device.channel import FINAL, open_channel, to_error
+from headwater.device.delivery import Delivery
+from headwater.device.route import Route
 from headwater.device.window import Outgoing, Reply, Window
 from headwater.protos import edge_pb2 as pb
 from headwater.protos.edge_pb2_grpc import EdgeStub
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from headwater.compression.parts import Part
+    from headwater.device.spool import Spool
 
     Call: TypeAlias = grpc.aio.StreamStreamCall[pb.DeviceMessage, pb.ServerMessage]
 
@@ -65,9 +71,10 @@ class Link:
 
     def __init__(
         self,
-        server: str,
+        servers: str | Sequence[str],
         options: LinkOptions,
         *,
+        spool: Spool | None = None,
         channel: Callable[[str], grpc.aio.Channel] = open_channel,
         rng: random.Random | None = None,
         on_late: Callable[[Reply], None] = lambda _: None,
@@ -75,14 +82,15 @@ class Link:
         """Prepare a link; entering it connects.
 
         Args:
-            server: host:port.
+            servers: host:port, one or several.
             options: see :class:`LinkOptions`.
+            spool: frames to deliver to a server that keeps them.
             channel: opens a channel to an address, encrypted if need be.
             rng: makes jitter and the session's number.
             on_late: gets the server's answer to a frame that was given up, see :class:`Window`.
         """
         self._rng = rng or random.SystemRandom()
-        self.server = server
+        self._route = Route([servers] if isinstance(servers, str) else servers, options.device)
         self.options = options
         self.window = Window(options.window, self._rng, on_late)
         self.connections = 0
@@ -97,15 +105,27 @@ class Link:
         self.heard_s = time.monotonic()
         """When the server was last heard of."""
         self._channel = channel
-        self._session = self._rng.getrandbits(63) + 1  # 0 would mean no session
+        self.session = self._rng.getrandbits(63) + 1  # 0 would mean no session
+        """Random; with it a frame's number is unique."""
         self._control: deque[pb.DeviceMessage] = deque()
         self._wake = asyncio.Event()
+        self._delivery = None if spool is None else Delivery(spool, self._rng, self._wake.set)
+        self._refusing: set[str] = set()
+        self._worked = False
         self._pause_s = options.first_pause_s
         self._closing = False
         self._runner: asyncio.Task[None] | None = None
+        self._spooler: asyncio.Task[None] | None = None
+
+    @property
+    def server(self) -> str:
+        """The server at hand: connected, or being tried."""
+        return self._route.current
 
     async def __aenter__(self) -> Self:
         self._runner = asyncio.create_task(self._run(), name="headwater-link")
+        if self._delivery is not None:
+            self._spooler = asyncio.create_task(self._delivery.run(), name="headwater-spool")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -114,8 +134,10 @@ class Link:
         self._closing = True
         self._wake.set()
         await asyncio.wait([self._runner], timeout=GOODBYE_S if self.connected.is_set() else 0)
-        self._runner.cancel()
-        await asyncio.gather(self._runner, return_exceptions=True)
+        for task in (self._runner, self._spooler):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         self.window.fail_all(LinkError("the link was closed before the answer came"))
 
     async def wait_connected(self, timeout_s: float | None = None) -> None:
@@ -125,7 +147,8 @@ class Link:
         await asyncio.wait([waiter, self._runner], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         waiter.cancel()
         if not self.connected.is_set():
-            raise self.last_error or LinkError(f"no server answers at {self.server} within {timeout_s:g} s")
+            where = " or ".join(self._route.known)
+            raise self.last_error or LinkError(f"no server answers at {where} within {timeout_s:g} s")
 
     async def send(
         self,
@@ -178,22 +201,32 @@ class Link:
 
     async def _run(self) -> None:
         while not self._closing:
+            self._route.next()
+            self._worked = False
             try:
                 await self._converse()
             except grpc.aio.AioRpcError as error:
                 self._lost(to_error(error, self.server))
-                if error.code() in FINAL:
-                    _log.error("%s", self.last_error)
-                    assert self.last_error is not None
-                    self.window.fail_all(self.last_error)
+                if error.code() in FINAL and self._refused_by_all():
                     return
             except TimeoutError:
                 limit_s = self.options.connect_timeout_s
                 self._lost(LinkError(f"the server {self.server} did not greet within {limit_s:g} s"))
             else:
                 self._lost(LinkError(f"the server {self.server} ended the stream"))
-            if not self._closing:
+            self._route.ended(worked=self._worked)
+            if not self._closing and self._route.pauses:
                 await asyncio.sleep(self._next_pause_s())
+
+    def _refused_by_all(self) -> bool:
+        """Whether the server at hand was the last one that had not refused this device for good; ends all frames."""
+        self._refusing.add(self.server)
+        if not self._refusing.issuperset(self._route.known):
+            return False
+        _log.error("%s", self.last_error)
+        assert self.last_error is not None
+        self.window.fail_all(self.last_error)
+        return True
 
     async def _converse(self) -> None:
         """One connection, from hello to its end. Returns when the server ended it in order."""
@@ -216,18 +249,22 @@ class Link:
         try:
             while isinstance(message := await call.read(), pb.ServerMessage):
                 self._take(message)
-                if self.window.draining and not self.window.flying:
+                if self.window.draining and not self.window.flying and not self._kept_flying:
                     return
         finally:
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
+
+    @property
+    def _kept_flying(self) -> bool:
+        return self._delivery is not None and bool(self._delivery.flying)
 
     def _hello(self) -> pb.Hello:
         return pb.Hello(
             device=self.options.device,
             bundle_id=self.options.bundle_id,
             agent_version=self.options.version,
-            session=self._session,
+            session=self.session,
             resume_from=self.window.resume_from,
         )
 
@@ -236,6 +273,9 @@ class Link:
         self.heard_s = time.monotonic()
         self.connections += 1
         self.window.greeted(welcome.max_in_flight, greeting_s)
+        if self._delivery is not None:
+            self._delivery.greeted(keeps=welcome.keeps)
+        self._refusing.discard(self.server)
         self._control.clear()
         self.connected.set()
         _log.info("connected to %s", self.server)
@@ -245,6 +285,8 @@ class Link:
             _log.warning("%s; trying again", error)
         self.last_error = error
         self.window.lost()
+        if self._delivery is not None:
+            self._delivery.lost()
 
     def _next_pause_s(self) -> float:
         pause_s = self._pause_s * self._rng.uniform(0.5, 1.0)
@@ -261,8 +303,7 @@ class Link:
             now_s = time.monotonic()
             message = self._next_message(now_s)
             if message is None and now_s < due_s:
-                held_s = self.window.held_for_s(now_s)
-                await _wait(self._wake, min(due_s - now_s, held_s or heartbeat_s))
+                await _wait(self._wake, min(due_s - now_s, self._held_for_s(now_s) or heartbeat_s))
                 continue
             await _write(call, message or _heartbeat())
             due_s = time.monotonic() + heartbeat_s
@@ -272,26 +313,50 @@ class Link:
     def _next_message(self, now_s: float) -> pb.DeviceMessage | None:
         if self._control:
             return self._control.popleft()
+        if (frame := self._next_frame(now_s)) is not None:
+            if self._delivery is not None:
+                self._delivery.live_written(len(frame.data))
+            return pb.DeviceMessage(frame=frame)
+        kept = None if self._delivery is None else self._delivery.next(self.window, now_s)
+        return None if kept is None else pb.DeviceMessage(kept=kept)
+
+    def _next_frame(self, now_s: float) -> pb.FeatureFrame | None:
         if (part := self.window.next_part()) is not None:
-            return pb.DeviceMessage(frame=part)
+            return part
         outgoing = self.window.next(now_s)
-        return None if outgoing is None else pb.DeviceMessage(frame=outgoing.frame)
+        return None if outgoing is None else outgoing.frame
+
+    def _held_for_s(self, now_s: float) -> float | None:
+        """How long something that is to be written is held."""
+        frames_s = self.window.held_for_s(now_s)
+        kept_s = None if self._delivery is None else self._delivery.held_for_s(self.window, now_s)
+        return min((held_s for held_s in (frames_s, kept_s) if held_s is not None), default=None)
 
     def _take(self, message: pb.ServerMessage) -> None:
         self.heard_s = time.monotonic()
         match message.WhichOneof("kind"):
             case "answer":
                 if self.window.answered(message.answer, self.heard_s):
-                    self._pause_s = self.options.first_pause_s
+                    self._works()
+            case "kept_ack" if self._delivery is not None:
+                self._delivery.acknowledged(message.kept_ack, self.heard_s)
+                self._works()
+            case "heartbeat":
+                self._worked = True
             case "mode_hint":
                 self.mode_hint = message.mode_hint
             case "drain":
                 _log.info("the server %s is stopping", self.server)
                 self.window.draining = True
+                self._route.stopping(message.drain.servers)
             case "offer":
                 reply = pb.OfferReply(offer=message.offer.offer, reason="this agent takes no offers")
                 self.control(pb.DeviceMessage(offer_reply=reply))
         self._wake.set()
+
+    def _works(self) -> None:
+        self._worked = True
+        self._pause_s = self.options.first_pause_s
 
 
 async def _write(call: Call, message: pb.DeviceMessage) -> None:

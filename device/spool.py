@@ -138,7 +138,7 @@ class Spool:
             StorageError: the file is damaged, is no spool, is in use, or cannot be made.
         """
         self.path = path
-        self.on_kept: Callable[[], None] = lambda: None
+        self.on_kept: Callable[[], object] = lambda: None
         """Called after each frame that was kept, in the thread that kept it."""
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
@@ -293,7 +293,9 @@ class Spool:
                 numbers = [number for number in map(self._taken.get, ids) if number is not None]
                 after.add(delivered=self._erase(numbers, after))
         except sqlite3.Error as error:
-            self._lost(0, f"the spool {self.path} did not delete what was delivered, it is delivered again: {error}")
+            # Not released: this process is not to deliver it again and again.
+            self._lost(0, f"the spool {self.path} does not delete what was delivered: {error}")
+            return
         self.release(ids)
 
     def _erase(self, numbers: list[int], after: _Changes) -> int:

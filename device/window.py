@@ -114,13 +114,14 @@ class Window:
         self.flying: dict[int, Outgoing] = {}
         self.draining = False
         """The server is stopping: nothing more is written on this connection."""
+        self.hold_until_s = 0.0
+        """The server was full: nothing is written before this moment."""
         self._size = self._allowed = size
         self._rng = rng
         self._on_late = on_late
         self._sequence = 0
         self._waiting: list[Outgoing] = []
         self._limit = float(size)
-        self._hold_until_s = 0.0
         self._busy_in_a_row = 0
         self._begun: deque[Outgoing] = deque()
         self._ways_s: deque[float] = deque(maxlen=WAYS)
@@ -135,6 +136,11 @@ class Window:
     def unanswered(self) -> int:
         """Frames that wait or fly."""
         return len(self.flying) + sum(not outgoing.future.done() for outgoing in self._waiting)
+
+    def quiet(self, now_s: float) -> bool:
+        """Whether no frame waits and writing is not held, so that something else may be written."""
+        held = self.draining or now_s < self.hold_until_s
+        return not held and all(outgoing.future.done() for outgoing in self._waiting)
 
     @property
     def bytes_flying(self) -> int:
@@ -165,7 +171,7 @@ class Window:
 
     def next(self, now_s: float) -> Outgoing | None:
         """Take the next frame to write; None while none waits, the window is full or writing is held."""
-        if self.draining or now_s < self._hold_until_s:
+        if self.draining or now_s < self.hold_until_s:
             return None
         while self._waiting and len(self.flying) < int(self._limit):
             outgoing = heapq.heappop(self._waiting)
@@ -206,7 +212,7 @@ class Window:
 
     def held_for_s(self, now_s: float) -> float | None:
         """How long a waiting frame is held because the server was full; None if none is."""
-        return self._hold_until_s - now_s if self._waiting and self._hold_until_s > now_s else None
+        return self.hold_until_s - now_s if self._waiting and self.hold_until_s > now_s else None
 
     def greeted(self, max_in_flight: int, greeting_s: float = 0.0) -> None:
         """Begin a connection whose server allows so many frames to fly (0: it does not say).
@@ -288,12 +294,12 @@ class Window:
         return True
 
     def _slow_down(self, retry_after_s: float, now_s: float) -> None:
-        if now_s < self._hold_until_s:
+        if now_s < self.hold_until_s:
             return  # the rest of a window that met the same full queue
         self._limit = max(self._limit / 2, 1.0)
         hold_s = max(retry_after_s, LEAST_HOLD_S) * 2**self._busy_in_a_row * self._rng.uniform(1.0, 1.5)
         self._busy_in_a_row = min(self._busy_in_a_row + 1, LONGEST_DOUBLING)
-        self._hold_until_s = now_s + min(hold_s, max(LONGEST_HOLD_S, retry_after_s))
+        self.hold_until_s = now_s + min(hold_s, max(LONGEST_HOLD_S, retry_after_s))
 
 
 def _reply(outgoing: Outgoing, answer: pb.Answer, written_s: float, round_trip_s: float | None) -> Reply:
