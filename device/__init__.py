@@ -19,10 +19,11 @@ if TYPE_CHECKING:
         Decision,
         FixedController,
         Observation,
-        RateController,
         Situation,
     )
+    from headwater.device.deadline import DeadlineController
     from headwater.device.feed import Feed, Picture
+    from headwater.device.policy import Policy
     from headwater.device.record import FrameRecord, read_records
     from headwater.device.settings import DeviceSettings
     from headwater.device.sources import Source, open_source
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Agent": "agent",
     "Controller": "controller",
+    "DeadlineController": "deadline",
     "Decision": "controller",
     "DeviceSettings": "settings",
     "Feed": "feed",
@@ -37,7 +39,7 @@ _MODULES = {
     "FrameRecord": "record",
     "Observation": "controller",
     "Picture": "feed",
-    "RateController": "controller",
+    "Policy": "policy",
     "Situation": "controller",
     "Source": "sources",
     "open_source": "sources",
@@ -47,6 +49,7 @@ _MODULES = {
 __all__ = [
     "Agent",
     "Controller",
+    "DeadlineController",
     "Decision",
     "DeviceSettings",
     "Feed",
@@ -54,7 +57,7 @@ __all__ = [
     "FrameRecord",
     "Observation",
     "Picture",
-    "RateController",
+    "Policy",
     "Situation",
     "Source",
     "open_source",

@@ -308,7 +308,7 @@ class DeadlineController:
         self._learn_device(observation)
         if observation.confidence is not None and observation.outcome != "late":
             self._doubt.add(observation.confidence)
-        flew = observation.outcome in {"answered", "failed", "expired"} or observation.sent
+        flew = observation.outcome in {"answered", "failed", "expired", "local"} and observation.attempts > 0
         if flew:
             self._budget.spend((observation.sent_bytes + OVERHEAD_BYTES) * observation.attempts)
         if observation.round_trip_ms is not None and observation.outcome in {"answered", "late"}:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import SettingsError
-from headwater.device.controller import Controller, FixedController, RateController
+from headwater.device.controller import Controller, FixedController
+from headwater.device.deadline import DeadlineController
 from headwater.device.exit import LocalExit
 from headwater.device.head import FrameMaker
 from headwater.device.tasks import asked, check, lacking
@@ -43,11 +44,14 @@ def load(bundle: Bundle | Path | str, settings: DeviceSettings) -> Loaded:
         check(settings, bundle.manifest, ())
     parts_above = settings.progressive_bytes if settings.progressive else None
     maker = FrameMaker(bundle, settings.threads, LocalExit.of(bundle, settings), parts_above)
-    controller = controller_for(bundle, settings)
-    return Loaded(maker, bundle.manifest, bundle.id, controller, WholeModel.of(bundle, settings))
+    whole = WholeModel.of(bundle, settings)
+    controller = controller_for(bundle, settings, maker.local_exit, whole)
+    return Loaded(maker, bundle.manifest, bundle.id, controller, whole)
 
 
-def controller_for(bundle: Bundle, settings: DeviceSettings) -> Controller:
+def controller_for(
+    bundle: Bundle, settings: DeviceSettings, local_exit: LocalExit | None = None, whole: WholeModel | None = None
+) -> Controller:
     """A fixed mode where the settings name width or gain, else the rule.
 
     Raises :class:`BundleError`, and :class:`SettingsError` for a preference among tasks that are not asked for.
@@ -58,4 +62,11 @@ def controller_for(bundle: Bundle, settings: DeviceSettings) -> Controller:
     for task in settings.policy.prefer:
         if task not in tasks:
             raise SettingsError(f"prefer names {task}, but asked for are {', '.join(tasks)}; name some of these.")
-    return RateController(bundle.manifest.modes)
+    own = {task.name for task in bundle.manifest.tasks}
+    return DeadlineController(
+        bundle.manifest.modes,
+        settings.policy,
+        exit_accuracy=local_exit.accuracy if local_exit is not None else None,
+        whole_accuracy=whole.accuracy if whole is not None else None,
+        tasks=[task for task in tasks if task in own],  # of what only a server has no accuracy is known
+    )

@@ -21,7 +21,8 @@ from headwater.compression.errors import (
 )
 from headwater.compression.exits import ExitScore, score_of
 from headwater.device.agent import Agent
-from headwater.device.controller import Decision, FixedController, Observation, RateController, Situation
+from headwater.device.controller import Decision, FixedController, Observation, Situation
+from headwater.device.deadline import DeadlineController
 from headwater.device.feed import Picture
 from headwater.device.record import FrameRecord, read_records
 from headwater.device.settings import DeviceSettings
@@ -270,7 +271,7 @@ async def test_a_picture_that_cannot_be_read(tiny_bundle: Bundle, tmp_path: Path
         assert (await agent.infer(tiny.image(0)[0])).sequence == 1
 
 
-@pytest.mark.parametrize(("settings", "kind"), [({}, RateController), ({"gain": 0}, FixedController)])
+@pytest.mark.parametrize(("settings", "kind"), [({}, DeadlineController), ({"gain": 0}, FixedController)])
 async def test_which_controller(tiny_bundle: Bundle, settings: dict[str, int], kind: type) -> None:
     edge = FakeEdge(answer=answer)
     async with serving(edge), Agent(tiny_bundle, address(edge), DeviceSettings(**settings)) as agent:  # type: ignore[arg-type]

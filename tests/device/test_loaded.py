@@ -7,7 +7,8 @@ from PIL import Image
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError, SettingsError
-from headwater.device.controller import FixedController, RateController
+from headwater.device.controller import FixedController
+from headwater.device.deadline import DeadlineController
 from headwater.device.loaded import controller_for, load
 from headwater.device.settings import DeviceSettings
 from tests import tiny
@@ -22,7 +23,7 @@ def test_a_bundle_or_its_path(tiny_bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_width_or_gain_fix_the_mode(tiny_bundle: Bundle) -> None:
-    assert isinstance(controller_for(tiny_bundle, DeviceSettings()), RateController)
+    assert isinstance(controller_for(tiny_bundle, DeviceSettings()), DeadlineController)
     fixed = controller_for(tiny_bundle, DeviceSettings(width=0.5, gain=2))
     assert isinstance(fixed, FixedController)
     assert fixed.mode == 6
