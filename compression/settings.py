@@ -33,9 +33,10 @@ default        the dataclass
 =============  =====================================================================================
 
 A key can be a ``bool``, ``int``, ``float``, ``str``, ``Path``, a ``Literal`` of texts, a tuple of one of these
-(``tuple[float, ...]``), or one of them ``| None``, which an empty text sets to ``None``. Unknown sections and keys are
-errors that name the nearest known one. Sections register in the entry-point group ``headwater.settings``
-(``device = "headwater.device.settings:DeviceSettings"``), so that this module names neither end.
+(``tuple[float, ...]``; written as a list, or as one text with commas), or one of them ``| None``, which an empty text
+sets to ``None``. Unknown sections and keys are errors that name the nearest known one. Sections register in the
+entry-point group ``headwater.settings`` (``device = "headwater.device.settings:DeviceSettings"``), so that this module
+names neither end.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
@@ -297,6 +298,8 @@ def _checked(kind: Any, value: object, where: str) -> object:  # noqa: ANN401 - 
     inner = _optional(kind)
     if inner is not None:
         return None if value is None or value == "" else _checked(inner, value, where)
+    if typing.get_origin(kind) is tuple and isinstance(value, str):
+        value = _from_text(kind, value)
     if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
         return tuple(_checked(typing.get_args(kind)[0], item, where) for item in value)
     if typing.get_origin(kind) is Literal and value in typing.get_args(kind):

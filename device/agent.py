@@ -49,7 +49,7 @@ from headwater.device.tasks import check, known, lacking
 from headwater.protos import edge_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Mapping
+    from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 
     import grpc.aio
     from numpy.typing import NDArray
@@ -77,7 +77,7 @@ class Agent:
     def __init__(
         self,
         bundle: Bundle | Path | str,
-        server: str | None = None,
+        server: str | Sequence[str] | None = None,
         settings: DeviceSettings | None = None,
         *,
         controller: Controller | None = None,
@@ -88,7 +88,7 @@ class Agent:
 
         Args:
             bundle: a loaded bundle, or the path of one.
-            server: host:port; None for the settings' own.
+            server: host:port, one or several; None for the settings' own.
             settings: threads, window, tasks, width, gain, deadline and so on; None for the defaults.
             controller: picks modes; None for a fixed one where the settings name width or gain, else the rule.
             connect_timeout_s: how long entering waits for the server; None does not wait at all, so that a device with
@@ -96,7 +96,7 @@ class Agent:
             channel: opens a gRPC channel to an address.
         """
         self.settings = settings or DeviceSettings()
-        self.server = server or self.settings.server
+        self.servers = ((server,) if isinstance(server, str) else tuple(server or ())) or self.settings.server
         self.controller = controller
         self._bundle = bundle
         self._connect_timeout_s = connect_timeout_s
@@ -119,7 +119,7 @@ class Agent:
             folder = self.settings.save_images
             self._images = None if folder is None else await self._in_worker(partial(ImageFolder, folder))
             options = self._link_options()
-            link = Link(self.server, options, channel=self._channel, on_late=self._late)
+            link = Link(self.servers, options, channel=self._channel, on_late=self._late)
             self._answering = Answering(self._loaded, self.controller, link, self._worker, self.settings)
             self.link = await stack.enter_async_context(link)
             if self._connect_timeout_s is not None:
@@ -259,7 +259,7 @@ class Agent:
         """See to it that somebody has what is asked for; what the bundle lacks, a server may have."""
         if lacking(self.manifest, self.settings.tasks):
             await self.link.wait_connected()
-            check(replace(self.settings, server=self.server), self.manifest, self.link.welcome.tasks)
+            check(replace(self.settings, server=self.servers), self.manifest, self.link.welcome.tasks)
 
     def _link_options(self) -> LinkOptions:
         return LinkOptions(

@@ -5,8 +5,8 @@ This is the one place where gRPC's errors become headwater's.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 import grpc.aio
@@ -16,10 +16,12 @@ from headwater.protos import edge_pb2 as pb
 from headwater.protos.edge_pb2_grpc import EdgeStub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from headwater.compression.errors import HeadwaterError
     from headwater.protos.edge_pb2_grpc import EdgeAsyncStub
+
+T = TypeVar("T")
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     # Every attempt to connect gets a channel of its own, and this pool with it: gRPC's global one would remember a
@@ -79,21 +81,47 @@ def to_error(error: grpc.aio.AioRpcError, server: str) -> HeadwaterError:
     return _ERRORS[code](f"the server {server} refused: {detail or code.name}")
 
 
-async def infer_once(server: str, frame: bytes, *, tasks: Sequence[str] = (), timeout_s: float = 10.0) -> pb.Answer:
-    """Send one self-contained frame by the unary call; raises a :class:`LinkError` or :class:`FrameError`."""
-    async with _calling(server, timeout_s) as stub:
-        answer: pb.Answer = await stub.Infer(
-            pb.InferRequest(frame=frame, tasks=tasks), timeout=timeout_s, wait_for_ready=False
-        )
-    return answer
+async def infer_once(
+    servers: Sequence[str], frame: bytes, *, tasks: Sequence[str] = (), timeout_s: float = 10.0
+) -> pb.Answer:
+    """Send one self-contained frame by the unary call; raises a :class:`LinkError` or :class:`FrameError`.
+
+    One server is asked after the other, until one answers; the error is that of the last.
+    """
+
+    async def ask(server: str) -> pb.Answer:
+        async with _calling(server, timeout_s) as stub:
+            answer: pb.Answer = await stub.Infer(
+                pb.InferRequest(frame=frame, tasks=tasks), timeout=timeout_s, wait_for_ready=False
+            )
+        return answer
+
+    return await _first(servers, ask)
 
 
-async def describe(server: str, bundle_id: bytes, *, timeout_s: float = 10.0) -> Sequence[pb.TaskSpec]:
-    """The tasks that a server has for frames of a bundle, none if it does not serve it; raises a :class:`LinkError`."""
-    async with _calling(server, timeout_s) as stub:
-        description: pb.Description = await stub.Describe(pb.DescribeRequest(), timeout=timeout_s, wait_for_ready=False)
-    served = (one for one in description.bundles if bundle_id in {one.id, *one.answers_for})
-    return next((one.tasks for one in served), ())
+async def describe(servers: Sequence[str], bundle_id: bytes, *, timeout_s: float = 10.0) -> Sequence[pb.TaskSpec]:
+    """The tasks that the first server to answer has for frames of a bundle, none if it does not serve it.
+
+    Raises a :class:`LinkError`, that of the last.
+    """
+
+    async def ask(server: str) -> Sequence[pb.TaskSpec]:
+        async with _calling(server, timeout_s) as stub:
+            description: pb.Description = await stub.Describe(
+                pb.DescribeRequest(), timeout=timeout_s, wait_for_ready=False
+            )
+        served = (one for one in description.bundles if bundle_id in {one.id, *one.answers_for})
+        return next((one.tasks for one in served), ())
+
+    return await _first(servers, ask)
+
+
+async def _first(servers: Sequence[str], ask: Callable[[str], Awaitable[T]]) -> T:
+    *others, last = servers
+    for server in others:
+        with suppress(LinkError):
+            return await ask(server)
+    return await ask(last)
 
 
 @asynccontextmanager

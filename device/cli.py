@@ -27,7 +27,10 @@ def device(
     context: typer.Context,
     *,
     bundle: BundleOption = None,
-    server: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Address of the edge server.")] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT,...", help="Addresses of the edge server; of several, one after the other."),
+    ] = None,
     source: Annotated[
         str | None,
         typer.Option(
@@ -135,7 +138,7 @@ def device(
     """
     if context.invoked_subcommand is not None:
         return
-    given: dict[str, Any] = {**locals(), "tasks": _listed(tasks), "prefer": _listed(prefer)}
+    given: dict[str, Any] = {**locals(), "server": _listed(server), "tasks": _listed(tasks), "prefer": _listed(prefer)}
     settings = _settings(given, config)
     if once is not None:
         _once(settings, once, as_json=as_json)

@@ -15,6 +15,7 @@ from headwater.device.controller import FixedController
 from headwater.device.exit import LocalExit
 from headwater.device.head import FrameMaker
 from headwater.device.images import ImageFolder
+from headwater.device.route import ranked
 from headwater.device.tasks import asked, check, known, lacking
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ async def ask_once(settings: DeviceSettings, image: Path) -> Once:
     maker = FrameMaker(bundle, settings.threads, LocalExit.of(bundle, settings))
     timeout_s = settings.deadline_ms / 1e3 if settings.deadline_ms is not None else TIMEOUT_S
     unsure = lacking(manifest, settings.tasks)
-    specs = await describe(settings.server, bundle.id, timeout_s=timeout_s) if unsure else ()
+    servers = ranked(settings.server, settings.device_name)
+    specs = await describe(servers, bundle.id, timeout_s=timeout_s) if unsure else ()
     check(settings, manifest, specs)
     folder = ImageFolder(settings.save_images) if settings.save_images is not None else None
     picture = read_image(image)
@@ -69,7 +71,7 @@ async def ask_once(settings: DeviceSettings, image: Path) -> Once:
     data = maker.self_contained(maker.code(seen, mode))
     try:
         # By name: a server with a later bundle has more, whose labels are not known here.
-        answer = await infer_once(settings.server, data, tasks=asked(manifest, settings.tasks), timeout_s=timeout_s)
+        answer = await infer_once(servers, data, tasks=asked(manifest, settings.tasks), timeout_s=timeout_s)
     except LinkError as error:
         if judged is None or settings.deadline_ms is None:
             raise

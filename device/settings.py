@@ -11,6 +11,7 @@ from headwater.compression.errors import SettingsError
 from headwater.compression.exits import ExitScore
 from headwater.compression.settings import between
 from headwater.device.policy import PRICES, Objective, Policy, Prices
+from headwater.device.route import ADDRESS
 
 Radio = Literal["wifi", "lte", "3g", "none"]
 
@@ -23,8 +24,8 @@ class DeviceSettings:
 
     bundle: Path | None = None
     """The model bundle, a directory or a zip; the server has to serve the same one."""
-    server: str = "127.0.0.1:50051"
-    """Address of the edge server, host:port."""
+    server: tuple[str, ...] = ("127.0.0.1:50051",)
+    """Addresses of the edge server, host:port; of several, the device picks one, and goes to the next when it fails."""
     name: str = ""
     """The device's name; empty for the machine's own."""
     source: str = "camera"
@@ -112,8 +113,9 @@ class DeviceSettings:
                 between(key, value, least, most)
         self._check_together()
         _ = self.policy
-        if not re.fullmatch(r"(unix:.+|.+:\d{1,5})", self.server):
-            raise SettingsError(f"server is {self.server!r}; it must be host:port, such as edge.local:50051.")
+        if not self.server or not all(map(ADDRESS.fullmatch, self.server)):
+            given = ",".join(self.server)
+            raise SettingsError(f"server is {given!r}; each must be host:port, such as edge.local:50051.")
 
     def _check_together(self) -> None:
         """Refuse settings of which one leaves the other nothing to say."""

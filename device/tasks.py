@@ -47,8 +47,9 @@ def check(settings: DeviceSettings, manifest: Manifest, specs: Sequence[pb.TaskS
     for name in settings.tasks:
         if name not in tasks:
             own, others = (", ".join(task.name for task in each) or "none" for each in (manifest.tasks, offered(specs)))
+            server = ",".join(settings.server)
             raise SettingsError(
-                f"there is no task {name!r}: the bundle {manifest.name} has {own}; the server {settings.server} has "
+                f"there is no task {name!r}: the bundle {manifest.name} has {own}; the server {server} has "
                 f"{others}; ask for some of these with --tasks."
             )
         if tasks[name].kind == "image" and settings.save_images is None:

@@ -32,4 +32,4 @@ def test_some_meanings() -> None:
 
 async def test_nobody_there() -> None:
     with pytest.raises(LinkError, match=r"no server answers at 127.0.0.1:1 .*is it running"):
-        await infer_once("127.0.0.1:1", b"frame")
+        await infer_once(["127.0.0.1:1"], b"frame")

@@ -36,15 +36,22 @@ def test_out_of_range(key: str, value: object) -> None:
         resolve(DeviceSettings, {key: value}, environment={})
 
 
-@pytest.mark.parametrize("server", ["edge", "edge:", "edge:port", ""])
+@pytest.mark.parametrize("server", ["edge", "edge:", "edge:port", "", "edge:1,edge"])
 def test_a_server_has_a_port(server: str) -> None:
     with pytest.raises(SettingsError, match="must be host:port"):
-        DeviceSettings(server=server)
+        resolve(DeviceSettings, environment={"HEADWATER_DEVICE_SERVER": server})
 
 
 @pytest.mark.parametrize("server", ["edge:1", "10.0.0.1:50051", "[::1]:50051", "unix:/run/edge.sock"])
 def test_addresses(server: str) -> None:
-    assert DeviceSettings(server=server).server == server
+    assert DeviceSettings(server=(server,)).server == (server,)
+
+
+@pytest.mark.parametrize("written", ['"a:1, b:2"', '["a:1", "b:2"]'])
+def test_several_addresses(written: str, tmp_path: Path) -> None:
+    file = tmp_path / "headwater.toml"
+    file.write_text(f"[device]\nserver = {written}\n")
+    assert resolve(DeviceSettings, file=file, environment={}).value.server == ("a:1", "b:2")
 
 
 def test_the_bundle_has_no_default() -> None:
