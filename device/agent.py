@@ -40,11 +40,13 @@ from headwater.device.answers import images
 from headwater.device.channel import open_channel
 from headwater.device.feed import Picture
 from headwater.device.images import ImageFolder
+from headwater.device.keeping import Keeping
 from headwater.device.link import Link, LinkOptions
 from headwater.device.loaded import load
 from headwater.device.record import FrameRecord, RecordFile
 from headwater.device.report import PERIOD_S, Reporter
 from headwater.device.settings import DeviceSettings
+from headwater.device.spool import Spool
 from headwater.device.tasks import check, known, lacking
 from headwater.protos import edge_pb2 as pb
 
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from headwater.compression.bundle import Bundle
     from headwater.compression.manifest import Manifest
     from headwater.device.controller import Controller
+    from headwater.device.outcome import Made
     from headwater.device.window import Reply
 
 T = TypeVar("T")
@@ -101,6 +104,9 @@ class Agent:
         self._bundle = bundle
         self._connect_timeout_s = connect_timeout_s
         self._channel = channel
+        self.spool: Spool | None = None
+        """Frames that are kept until a server stores them, where the settings name a file for them."""
+        self._keeping: Keeping | None = None
         self._stack = AsyncExitStack()
         self._reporter = Reporter()
 
@@ -118,10 +124,17 @@ class Agent:
             self._records = stack.enter_context(RecordFile(records)) if records is not None else None
             folder = self.settings.save_images
             self._images = None if folder is None else await self._in_worker(partial(ImageFolder, folder))
+            self.spool = await self._in_worker(partial(Spool.open, self.settings))
+            if self.spool is not None:
+                stack.enter_context(self.spool)
             options = self._link_options()
-            link = Link(self.servers, options, channel=self._channel, on_late=self._late)
+            link = Link(self.servers, options, channel=self._channel, spool=self.spool, on_late=self._late)
             self._answering = Answering(self._loaded, self.controller, link, self._worker, self.settings)
             self.link = await stack.enter_async_context(link)
+            if self.spool is not None and self.settings.keep != "none":
+                everything, session = self.settings.keep == "all", self.link.session
+                keeping = Keeping(self.spool, self._loaded, session, self._worker, answered=everything)
+                self._keeping = await stack.enter_async_context(keeping)
             if self._connect_timeout_s is not None:
                 await self.link.wait_connected(self._connect_timeout_s)
                 await self._agree_on_tasks()
@@ -166,7 +179,9 @@ class Agent:
         await self._agree_on_tasks()
         taken_s = time.monotonic()
         picture, found = await self._in_worker(partial(decode, image))
-        record = await self._answer(Picture(name or found, picture, truth or {}, taken_s))
+        record, made = await self._answer(Picture(name or found, picture, truth or {}, taken_s))
+        if self._keeping is not None:
+            self._keeping.keep_later(made, record)
         if record.status != "ok":
             raise _ERRORS.get(record.status, LinkError)(f"no answer ({record.status}): {record.detail}")
         return record
@@ -226,18 +241,21 @@ class Agent:
         made: asyncio.Event,
     ) -> None:
         try:
-            on_answer(await self._answer(picture, made.set))
+            record, done = await self._answer(picture, made.set)
+            on_answer(record)
+            if self._keeping is not None:
+                await self._keeping.keep(done, record)  # a disk that is too slow holds up new pictures, and no answer
         finally:
             slots.release()
 
-    async def _answer(self, picture: Picture, on_made: Callable[[], None] = lambda: None) -> FrameRecord:
-        record, reply, _ = await self._answering.answer(picture, on_made)
+    async def _answer(self, picture: Picture, on_made: Callable[[], None] = lambda: None) -> tuple[FrameRecord, Made]:
+        record, reply, made = await self._answering.answer(picture, on_made)
         if reply is not None and record.source == "edge":
             record = await self._with_images(record, reply)
         if self._records is not None:
             self._records.write(record)
         self._reporter.add(record)
-        return record
+        return record, made
 
     def _late(self, reply: Reply) -> None:
         self._answering.late(reply)

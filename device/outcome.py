@@ -50,6 +50,11 @@ class Made:
         """The local exit's answer; empty where there is none."""
         return self.seen.judged.results if self.seen is not None and self.seen.judged is not None else {}
 
+    @property
+    def own_results(self) -> Mapping[str, Result]:
+        """What the device says by itself: the whole model, or the local exit; empty where there is neither."""
+        return self.exit_results if self.whole is None else self.whole.results
+
 
 def answered(made: Made, tasks: Iterable[Task], reply: Reply) -> FrameRecord:
     """The record of a frame that was sent, or given up; an answer that does not fit the tasks is "internal"."""
@@ -90,8 +95,7 @@ def unsent(made: Made, sequence: int, detail: str) -> FrameRecord:
 
 def answered_here(made: Made, sequence: int) -> FrameRecord:
     """The record of a picture that the local exit or the whole model answered: nothing was sent, so nothing waited."""
-    found = made.exit_results if made.whole is None else made.whole.results
-    return replace(_unanswered(made, sequence), source="local", status="ok", results=found)
+    return replace(_unanswered(made, sequence), source="local", status="ok", results=made.own_results)
 
 
 def skipped(made: Made, sequence: int) -> FrameRecord:

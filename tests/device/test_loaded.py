@@ -1,5 +1,6 @@
 """What an agent makes of a bundle before its first picture."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from PIL import Image
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError, SettingsError
-from headwater.device.controller import FixedController
+from headwater.device.controller import FixedController, Situation
 from headwater.device.deadline import DeadlineController
 from headwater.device.loaded import controller_for, load
 from headwater.device.settings import DeviceSettings
@@ -56,6 +57,19 @@ def test_the_whole_model_that_the_settings_ask_for(tiny_bundle: Bundle) -> None:
     assert load(tiny_bundle, DeviceSettings(whole_model=True, tasks=("shape",))).whole is not None
     with pytest.raises(SettingsError, match="whole model of tiny answers only shape"):
         load(tiny_bundle, DeviceSettings(whole_model=True))
+
+
+def test_the_rule_knows_what_the_user_wants_and_what_the_device_has(tiny_bundle: Bundle) -> None:
+    asked = DeviceSettings(tasks=("shape",), whole_model=True, deadline_ms=300, objective="bytes", slack=2)
+    loaded = load(tiny_bundle, asked)
+    rule = loaded.controller
+    assert isinstance(rule, DeadlineController)
+    assert rule.policy == asked.policy
+    alone = Situation(deadline_ms=300, connected=False, exit_available=True)
+    assert rule.choose(alone).action == "local"
+    assert rule.choose(replace(alone, whole_ms=1.0)).action == "whole", "the exit is worse by more than the slack"
+    only_elsewhere = load(tiny_bundle, DeviceSettings(tasks=("column",))).controller
+    assert only_elsewhere.choose(Situation()).action == "send"
 
 
 def test_preferences_are_among_what_is_asked_for(tiny_bundle: Bundle) -> None:
