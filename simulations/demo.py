@@ -29,7 +29,7 @@ from headwater.simulations.link import LinkProxy
 from headwater.simulations.processes import Child, ChildError
 from headwater.simulations.samples import Sample, take_samples
 from headwater.simulations.tally import Tally
-from headwater.simulations.trace import LinkTrace
+from headwater.simulations.trace import LinkTrace, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,12 +48,15 @@ class Station:
     title: str
     link: LinkTrace
     fps: float
+    deadline_ms: int | None = None
+    """By which the device answers by itself what the server has not, where the bundle's local exit can."""
 
 
+_GAP = Trace.steps([(16, 300_000), (4, 0), (3600, 300_000)])
 STATIONS = (
     Station("LoRa-like, 5 kbit/s", LinkTrace.constant("lora", 5_000, delay_s=0.1), 3),
     Station("NB-IoT-like, 30 kbit/s", LinkTrace.constant("nb-iot", 30_000, delay_s=0.2), 6),
-    Station("LTE-M-like, 300 kbit/s", LinkTrace.constant("lte-m", 300_000, delay_s=0.05), 10),
+    Station("LTE-M-like, 300 kbit/s, gone for 4 s", LinkTrace("lte-m", _GAP, _GAP, 0.05, 0.05), 10, deadline_ms=600),
     Station("Wi-Fi, 20 Mbit/s", LinkTrace.constant("wifi", 20_000_000, delay_s=0.002), 15),
 )
 
@@ -201,9 +204,17 @@ async def _start(station: Station, tally: Tally, server: str, run: Run, stack: A
         "name": name,
         "config": options.out / "no-settings.toml",
     }
+    if station.deadline_ms is not None and _answers_itself(run.bundle):
+        arguments["deadline-ms"] = station.deadline_ms
     child = Child(f"device on {station.title}", ["device", *_flags(arguments)], _fresh(options.out, f"{name}.log"))
     await stack.enter_async_context(child)
     return _Device(tally, child, RecordFollower(records), expected)
+
+
+def _answers_itself(bundle: Bundle) -> bool:
+    """Whether the local exit can answer all that the devices ask for."""
+    manifest = bundle.manifest
+    return manifest.exit is not None and [manifest.exit.task] == [task.name for task in manifest.tasks if task.labels]
 
 
 async def _clip(devices: Sequence[_Device]) -> None:

@@ -191,8 +191,8 @@ def _setting(run: Run) -> tuple[str, ...]:
     delays = ", ".join(f"{tally.title.split(',')[0]} {duration(tally.link.up_delay_s)}" for tally in run.tallies)
     machine = f"Machine: {_machine()}, for all processes; the devices' own times are not those of a Raspberry Pi."
     links = (
-        f"The links are proxies on real TCP sockets, with a fixed rate and delay each way ({delays}) and bounded "
-        "buffers. TCP's and IP's own headers and lost packets are not modelled."
+        "The links are proxies on real TCP sockets, with the rates and gaps that their names say, a fixed delay each "
+        f"way ({delays}) and bounded buffers. TCP's and IP's own headers and lost packets are not modelled."
     )
     return f"{command}. The devices ran for {run.seconds:.0f} s.", machine, links
 
