@@ -181,7 +181,7 @@ class Agent:
         picture, found = await self._in_worker(partial(decode, image))
         record, made = await self._answer(Picture(name or found, picture, truth or {}, taken_s))
         if self._keeping is not None:
-            self._keeping.keep_later(made, record)
+            self._keeping.keep(made, record)
         if record.status != "ok":
             raise _ERRORS.get(record.status, LinkError)(f"no answer ({record.status}): {record.detail}")
         return record
@@ -244,7 +244,8 @@ class Agent:
             record, done = await self._answer(picture, made.set)
             on_answer(record)
             if self._keeping is not None:
-                await self._keeping.keep(done, record)  # a disk that is too slow holds up new pictures, and no answer
+                # A disk that is too slow holds up new pictures, and no answer; who stops here loses nothing.
+                await asyncio.shield(self._keeping.keep(done, record))
         finally:
             slots.release()
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Keeping:
-    """Keeps frames in a spool; ``async with Keeping(...) as keeping: await keeping.keep(made, record)``."""
+    """Keeps frames in a spool; ``async with Keeping(...) as keeping: keeping.keep(made, record)``."""
 
     def __init__(self, spool: Spool, loaded: Loaded, session: int, worker: Executor, *, answered: bool) -> None:
         """Prepare to keep frames.
@@ -42,24 +42,27 @@ class Keeping:
         self._worker = worker
         self._answered = answered
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="headwater-disk")
-        self._later: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Wait until all is on disk."""
-        await asyncio.gather(*self._later)
+        await asyncio.gather(*self._tasks)
         self._disk.shutdown()
 
-    def keep_later(self, made: Made, record: FrameRecord) -> None:
-        """The same as :meth:`keep`, for a caller who does not wait; leaving the block does."""
-        task = asyncio.create_task(self.keep(made, record), name="headwater-keep")
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)
+    def keep(self, made: Made, record: FrameRecord) -> asyncio.Task[None]:
+        """Keep a frame that is done with, if it is one of those that are kept and the device looked at it at all.
 
-    async def keep(self, made: Made, record: FrameRecord) -> None:
-        """Keep a frame that is done with, if it is one of those that are kept and the device looked at it at all."""
+        That goes on to its end whether the task is waited for or not; leaving the block waits for all.
+        """
+        task = asyncio.create_task(self._keep(made, record), name="headwater-keep")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _keep(self, made: Made, record: FrameRecord) -> None:
         if record.source == "edge" and not self._answered:
             return
         if made.seen is None and made.whole is None:

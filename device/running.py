@@ -46,7 +46,8 @@ async def _work(agent: Agent, feed: Feed, screen: Screen) -> None:
         def state() -> State:
             link = agent.link
             connected, why_not = link.connected.is_set(), str(link.last_error or "")
-            return State(connected, why_not, agent.pending, feed.dropped, feed.skipped)
+            kept = agent.spool.stats if agent.spool is not None else None
+            return State(connected, why_not, agent.pending, feed.dropped, feed.skipped, kept)
 
         def show(record: FrameRecord) -> None:
             screen.show(record, state())

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from headwater.device.profile import Profile
     from headwater.device.record import FrameRecord
+    from headwater.device.spool import SpoolStats
     from headwater.device.watch import View, Watch
 
 RECENT = 2048
@@ -100,6 +101,8 @@ class State:
     """Pictures that were taken and wait for an answer."""
     dropped: int
     skipped: int
+    spool: SpoolStats | None = None
+    """Of the frames that are kept, where there is a file for them."""
 
 
 class Screen:
@@ -175,7 +178,16 @@ def summary(totals: Totals, state: State) -> str:
         parts.append(f"latency p50 {totals.latency_ms(0.5):.1f} ms, p95 {totals.latency_ms(0.95):.1f} ms")
     if accuracy := _percent(totals.accuracy):
         parts.append(f"right: {accuracy}")
+    if state.spool is not None:
+        parts.append(_spool(state.spool))
     return "; ".join(parts)
+
+
+def _spool(stats: SpoolStats) -> str:
+    """Counts are of the file's life, for what is in it may be of an earlier run."""
+    counts = {"delivered": stats.delivered, "dropped": stats.dropped_full + stats.dropped_old, "lost": stats.failed}
+    told = [f"{count} {what}" for what, count in counts.items() if count]
+    return f"spool: {', '.join([f'{stats.frames} frames wait', *told])}"
 
 
 def _percent(accuracy: dict[str, float]) -> str:

@@ -100,6 +100,30 @@ async def test_nothing_is_kept_unless_it_is_asked_for(tmp_path: Path) -> None:
     assert kept(tmp_path / "spool") == []
 
 
+async def test_who_stops_in_the_middle_loses_no_frame_that_was_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, slow = Spool.keep, threading.Event()
+
+    def keep(self: Spool, frame: object) -> None:
+        assert slow.wait(30)
+        plain(self, frame)  # type: ignore[arg-type]
+
+    async def pictures() -> AsyncIterator[Picture]:
+        for seed in range(3):
+            yield Picture(str(seed), Image.fromarray(tiny.image(seed)[0]), {}, asyncio.get_running_loop().time())
+
+    monkeypatch.setattr(Spool, "keep", keep)
+    records = list[FrameRecord]()
+    async with keeping(FakeEdge(answer=refuse), Scripted(), tmp_path / "spool") as agent:
+        work = asyncio.create_task(agent.run(pictures(), records.append))
+        await until(lambda: len(records) == 3)
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        slow.set()
+    assert sorted(frame.name for frame in kept(tmp_path / "spool")) == ["0", "1", "2"]
+
+
 async def test_the_record_does_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, slow, at_disk = Spool.keep, threading.Event(), threading.Semaphore(0)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from headwater.device.screen import Screen, State, Totals, line, summary
+from headwater.device.spool import SpoolStats
 from tests.device.test_record import RECORD
 
 STATE = State(connected=True, why_not="", unanswered=0, dropped=0, skipped=0)
@@ -92,3 +93,11 @@ def test_what_the_device_answered_in_the_server_s_place_and_what_was_late() -> N
     assert text.startswith(
         "3 of 3 frames answered; 2 of them on the device (1 in the server's place); 1 late; 31 bytes"
     )
+
+
+def test_the_summary_says_what_became_of_kept_frames() -> None:
+    for stats, text in (
+        (SpoolStats(frames=3), "spool: 3 frames wait"),
+        (SpoolStats(0, 0, 9, 4, 2, 3, 1), "spool: 0 frames wait, 4 delivered, 5 dropped, 1 lost"),
+    ):
+        assert summary(Totals(), replace(STATE, spool=stats)) == f"0 of 0 frames answered; {text}"
