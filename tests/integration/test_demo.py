@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from headwater.device.record import read_records
+from headwater.simulations.demo import STATIONS
 from tests import tiny
 
 if TYPE_CHECKING:
