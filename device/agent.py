@@ -280,6 +280,11 @@ class Agent:
             await self.link.wait_connected()
             check(replace(self.settings, server=self.servers), self.manifest, self.link.welcome.tasks)
 
+    @property
+    def _answering_itself(self) -> bool:
+        """Whether every picture has an answer with no server at all."""
+        return self.settings.deadline_ms is not None and self._loaded.maker.local_exit is not None
+
     def _link_options(self) -> LinkOptions:
         return LinkOptions(
             self.settings.device_name,
@@ -287,6 +292,7 @@ class Agent:
             metadata.version("headwater"),
             window=self.settings.window,
             longest_pause_s=self.settings.retry_s,
+            persistent=self._answering_itself,
         )
 
     async def _report_now_and_then(self) -> None:

@@ -64,6 +64,8 @@ class LinkOptions:
     longest_pause_s: float = 10.0
     connect_timeout_s: float = 20.0
     """From opening a connection to the server's welcome; a link of 5 kbit/s needs two seconds of it."""
+    persistent: bool = False
+    """Go on trying though every server refuses this device for good: it answers by itself until somebody mends that."""
 
 
 class Link:
@@ -111,6 +113,7 @@ class Link:
         self._wake = asyncio.Event()
         self._delivery = None if spool is None else Delivery(spool, self._rng, self._wake.set)
         self._refusing: set[str] = set()
+        self._complained = ""
         self._worked = False
         self._pause_s = options.first_pause_s
         self._closing = False
@@ -165,7 +168,7 @@ class Link:
 
         Cancelling the caller withdraws the frame. ``give_up_s``, by ``time.monotonic()``, ends the waiting with
         STATUS_EXPIRED. Raises :class:`LinkError` when the link is closed, and what the server said when it refuses
-        this device for good.
+        this device for good; a persistent link goes on trying for later frames.
         """
         if self._closing or self._runner is None:
             raise LinkError("the link is closed; open a new one")
@@ -207,7 +210,7 @@ class Link:
                 await self._converse()
             except grpc.aio.AioRpcError as error:
                 self._lost(to_error(error, self.server))
-                if error.code() in FINAL and self._refused_by_all():
+                if error.code() in FINAL and self._refused_by_all() and not self.options.persistent:
                     return
             except TimeoutError:
                 limit_s = self.options.connect_timeout_s
@@ -223,8 +226,10 @@ class Link:
         self._refusing.add(self.server)
         if not self._refusing.issuperset(self._route.known):
             return False
-        _log.error("%s", self.last_error)
         assert self.last_error is not None
+        if str(self.last_error) != self._complained:
+            self._complained = str(self.last_error)
+            _log.error("%s", self._complained)
         self.window.fail_all(self.last_error)
         return True
 

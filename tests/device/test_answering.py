@@ -222,19 +222,27 @@ async def test_a_server_that_is_full_leaves_the_answer_to_the_exit() -> None:
     assert scripted.outcomes == ["local"] * 4
 
 
-async def test_a_server_that_will_never_have_this_device_is_done_without() -> None:
-    edge, scripted = FakeEdge(refuse=(grpc.StatusCode.FAILED_PRECONDITION, "served are: other")), Scripted()
-    settings = DeviceSettings(tasks=("shape",), deadline_ms=NEVER_MS)
+async def test_a_server_that_will_not_have_this_device_is_done_without_until_it_will(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    edge, scripted = FakeEdge(answer=ok, refuse=(grpc.StatusCode.FAILED_PRECONDITION, "served are: other")), Scripted()
+    settings = DeviceSettings(tasks=("shape",), deadline_ms=NEVER_MS, retry_s=0.1)
     async with (
         serving(edge),
         Agent(tiny.bundle(), f"127.0.0.1:{edge.port}", settings, controller=scripted, connect_timeout_s=None) as agent,
     ):
         records = [await infer(agent, seed) for seed in range(3)]
+        while len(edge.hellos) < 4:  # noqa: ASYNC110 - the fake refuses before it notifies
+            await asyncio.sleep(0.001)
+        edge.refuse = None
+        await agent.link.wait_connected()
+        assert (await infer(agent, 3)).source == "edge"
+    assert len([one for one in caplog.records if one.levelname == "ERROR"]) == 1, "said once, not at each attempt"
     for seed, record in enumerate(records):
         assert_of_exit(record, seed)
         assert "served are: other" in record.detail
     assert [record.sequence for record in records] == sorted({record.sequence for record in records})
-    assert scripted.outcomes == ["local"] * 3
+    assert scripted.outcomes == ["local"] * 3 + ["answered"]
 
 
 async def test_with_no_server_at_all_every_picture_has_its_answer() -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +221,29 @@ async def test_a_server_that_is_killed_and_comes_back(tiny_bundle: Bundle, tmp_p
             await device.agent.link.wait_connected()
             assert sources(await device.take(4)) == {"edge"}
             device.check()
+
+
+async def test_what_was_answered_here_reaches_the_archive_later_and_once(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    kept = {"spool": tmp_path / "spool.db", "keep": "unanswered", "window": 16}
+    async with (
+        edge(archive=tmp_path / "archive.db") as server,
+        LinkProxy(server.addresses.grpc, LINK) as proxy,
+        device_at(proxy.address, tiny_bundle, tmp_path, **kept) as device,
+    ):
+        await device.take(3)
+        proxy.black_out()
+        instead = await device.take(9, left_s=LEFT_S)
+        spool = device.agent.spool
+        assert spool is not None
+        await until(lambda: spool.stats.kept == 9)
+        proxy.restore()
+        await until(lambda: spool.stats.delivered == 9)
+        await device.take(3)
+        device.check()
+        assert (spool.stats.frames, spool.stats.kept) == (0, 9)
+    with closing(sqlite3.connect(tmp_path / "archive.db")) as archive:
+        sequences = [sequence for (sequence,) in archive.execute("SELECT sequence FROM frames ORDER BY sequence")]
+    assert sequences == sorted(record.sequence for record in instead)
 
 
 # ---------------------------------------------------------------- the command, with the rule
