@@ -126,9 +126,10 @@ async def run_agent(bundle: Bundle, plan: Plan) -> None:
         agent = await stack.enter_async_context(made)
         begin_s = await begun()
         told = asyncio.create_task(asyncio.to_thread(sys.stdin.readline)) if "until_told" in plan.options else None
-        await agent.run(due(plan, images, begin_s, told))
-        if getattr(agent, "spool", None) is not None:
-            await emptied(agent.spool)
+        done: list[FrameRecord] = []
+        await agent.run(due(plan, images, begin_s, told), done.append)
+        if agent.spool is not None:
+            await emptied(agent.spool, sum(record.status != "skipped" for record in done))
 
 
 @contextmanager
@@ -148,10 +149,10 @@ def noted(file: Path) -> Iterator[None]:
             Spool.keep = keep  # type: ignore[method-assign]
 
 
-async def emptied(spool: Spool) -> None:
-    """Wait until a server has stored all that was kept; gives up after a while, and what is left is then counted."""
+async def emptied(spool: Spool, count: int) -> None:
+    """Wait until so many frames were kept and a server has stored them all; gives up after a while."""
     end_s = time.monotonic() + EMPTY_S
-    while spool.stats.frames and time.monotonic() < end_s:  # noqa: ASYNC110 - a spool is emptied by several threads
+    while (spool.stats.frames or spool.stats.kept < count) and time.monotonic() < end_s:  # noqa: ASYNC110 - a spool is emptied by several threads
         await asyncio.sleep(0.05)
 
 

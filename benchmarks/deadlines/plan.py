@@ -46,7 +46,7 @@ class Size:
     """Only these; empty for all."""
     kills: int = 20
     """Of servers."""
-    pairs: int = 4
+    pairs: int = 2
     """Servers with a device each that the kills are spread over."""
     stress_s: float = 3.0
     """How long the device's processor is kept busy."""
