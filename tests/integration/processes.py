@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -18,8 +18,10 @@ END_TIMEOUT_S = 60
 class ServerProcess:
     """``headwater server`` on one port for its whole life, across kills."""
 
-    def __init__(self, *bundles: Path) -> None:
+    def __init__(self, *bundles: Path, more: Sequence[str] = ()) -> None:
         self.bundles = bundles
+        self.more = more
+        """Further arguments."""
         self.port = 0
         self._process: subprocess.Popen[str] | None = None
 
@@ -30,7 +32,7 @@ class ServerProcess:
     def start(self) -> None:
         """Start it, and wait until it takes work."""
         bundles = [word for bundle in self.bundles for word in ("--bundle", str(bundle))]
-        listen = ("--listen", self.address, "--http", "", "--log-level", "warning")
+        listen = ("--listen", self.address, "--http", "", "--log-level", "warning", *self.more)
         self._process = subprocess.Popen([*HEADWATER, "server", *bundles, *listen], stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -43,6 +45,11 @@ class ServerProcess:
         assert self._process is not None
         self._process.send_signal(number)
         self._process.communicate(timeout=END_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """Kill it, and wait for nothing."""
+        assert self._process is not None
+        self._process.kill()
 
     def __enter__(self) -> Self:
         self.start()

@@ -77,9 +77,7 @@ async def test_without_parts_the_same_frame_expires(tiny_bundle: Bundle) -> None
     async with (
         edge() as server,
         LinkProxy(server.addresses.grpc, SLOW) as proxy,
-        Agent(
-            tiny_bundle, proxy.address, settings(deadline_ms=1000, progressive=False), connect_timeout_s=30
-        ) as agent,
+        Agent(tiny_bundle, proxy.address, settings(deadline_ms=1000, progressive=False), connect_timeout_s=30) as agent,
     ):
         with pytest.raises(DeadlineError, match="no answer before the deadline"):
             await agent.infer(Image.fromarray(NOISE[0]))
