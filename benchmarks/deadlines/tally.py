@@ -107,6 +107,10 @@ class Row:
     """Answered by the server."""
     local: float
     """Answered on the device."""
+    vain: float
+    """Sent, and not answered by the server in time."""
+    oracle_edge: float
+    """What the oracle has the server answer."""
     right: float
     """Of the answered frames."""
     useful: float
@@ -132,6 +136,8 @@ def row(name: str, outcomes: Iterable[Outcome]) -> Row:
         _share([not fate.answered for fate in every]),
         _share([fate.source == "edge" for fate in every]),
         _share([fate.source == "local" for fate in every]),
+        _share([fate.size > 0 and not (fate.source == "edge" and fate.in_time) for fate in every]),
+        _share([fate.oracle_action == "send" for fate in every]),
         _share([fate.right for fate in answered]),
         _share([fate.right and fate.in_time for fate in every]),
         _share([fate.oracle_right for fate in every]),
@@ -157,7 +163,20 @@ def grouped(outcomes: Iterable[Outcome], *keys: str) -> dict[tuple[Any, ...], li
     return groups
 
 
-COLUMNS = ("missed", "late", "none", "edge", "local", "right", "in time", "oracle", "bytes", "switches")
+COLUMNS = (
+    "missed",
+    "late",
+    "none",
+    "edge",
+    "oracle's",
+    "local",
+    "vain",
+    "right",
+    "in time",
+    "oracle's",
+    "bytes",
+    "switches",
+)
 
 
 def table(title: str, rows: Iterable[Row]) -> Table:
@@ -173,5 +192,8 @@ def table(title: str, rows: Iterable[Row]) -> Table:
 
 def cells(one: Row) -> tuple[str, ...]:
     """The row's figures as text, one for each of :data:`COLUMNS`."""
-    shares = (one.missed, one.late, one.unanswered, one.edge, one.local, one.right, one.useful, one.oracle)
+    shares = (
+        *(one.missed, one.late, one.unanswered, one.edge, one.oracle_edge, one.local, one.vain),
+        *(one.right, one.useful, one.oracle),
+    )
     return (*(f"{share:.1f}" for share in shares), f"{one.size:.0f}", f"{one.switches:.0f}")

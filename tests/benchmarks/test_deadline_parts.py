@@ -62,6 +62,7 @@ def test_a_row_counts_misses_where_the_oracle_has_an_answer() -> None:
     assert row.missed == pytest.approx(100 * 2 / 7)
     assert (row.late, row.unanswered) == (12.5, 25.0)
     assert (row.edge, row.local) == (37.5, 37.5)
+    assert (row.vain, row.oracle_edge) == (50.0, 87.5)
     assert row.right == pytest.approx(100 * 4 / 6)
     assert row.useful == pytest.approx(100 * 3 / 8)
     assert row.oracle == pytest.approx(100 * 7 / 8)
