@@ -2,7 +2,7 @@
 
 An SVG file a link and deadline, in the reader's light or dark theme. Three panels over the same time:
 
-    rate     what the way up carries, kbit/s, logarithmic
+    rate     what the way up carries, kbit/s, means of 0.1 s, logarithmic
     bytes    of each frame, logarithmic, ours as a mark whose shape and colour say how it was answered, the oracle's as
              a short line; what was answered on the device has none and stands below
     latency  from the picture to its answer, with the deadline
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import html
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from benchmarks.deadlines.plan import OURS
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
     from headwater.simulations.trace import Trace
 
 WIDTH, LEFT, RIGHT = 960, 66, 14
-TOPS = {"rate": (34, 120), "bytes": (172, 330), "latency": (360, 470)}
+TOPS = {"rate": (46, 126), "bytes": (172, 330), "latency": (360, 470)}
 """Of each panel, top and bottom."""
 HEIGHT = 536
 LEAST_KBIT = 1.0
+LEAST_MEAN_S = 0.1
 _STYLE = """
 text { font: 12px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1c2330 } .soft { fill: #5b6575 }
 .title { font-weight: 650; font-size: 14px } .grid { stroke: #d9dee6 } .paper { fill: #f6f8fa }
@@ -93,13 +95,16 @@ def kind(fate: Fate) -> str:
 
 
 def _rate(trace: Trace, end_s: float) -> Iterator[str]:
-    steps = 600
-    rates = [trace.bits_per_s(end_s * at / steps) / 1e3 for at in range(steps + 1)]
+    """Means of a moment each: a recorded rate is none at all between two packets."""
+    steps = max(min(round(end_s / LEAST_MEAN_S), 300), 1)
+    carried = [trace.capacity(end_s * at / steps) for at in range(steps + 1)]
+    rates = [(after - before) * 8e-3 * steps / end_s for before, after in pairwise(carried)]
     most = max(*rates, 10 * LEAST_KBIT)
     yield from _log_ticks("rate", LEAST_KBIT, most, "kbit/s up")
     spots = [
-        f"{_x(end_s * at / steps, end_s):.1f},{_log_y('rate', max(rate, LEAST_KBIT), LEAST_KBIT, most):.1f}"
+        f"{_x(end_s * edge / steps, end_s):.1f},{_log_y('rate', max(rate, LEAST_KBIT), LEAST_KBIT, most):.1f}"
         for at, rate in enumerate(rates)
+        for edge in (at, at + 1)
     ]
     bottom = TOPS["rate"][1]
     yield f'<polygon class="rate" points="{LEFT},{bottom} {" ".join(spots)} {WIDTH - RIGHT},{bottom}"/>'
