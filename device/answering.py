@@ -95,6 +95,8 @@ class Answering:
         self._settings = settings
         self._turn = asyncio.Lock()
         self._given_up: dict[int, Coded] = {}
+        self._just_late: Reply | None = None
+        """Came between a frame's being given up and its sender's hearing of that."""
 
     async def answer(
         self, picture: Picture, on_made: Callable[[], None] = lambda: None
@@ -119,7 +121,9 @@ class Answering:
     def late(self, reply: Reply) -> None:
         """Take the server's answer to a frame that was given up: its time is as good a measurement as any."""
         coded = self._given_up.pop(reply.answer.sequence, None)
-        if coded is not None and reply.answer.status == pb.STATUS_OK:
+        if coded is None:
+            self._just_late = reply
+        elif reply.answer.status == pb.STATUS_OK:
             self._controller.observe(late(coded.mode, len(coded.data), reply))
 
     # ------------------------------------------------------------ before anything is sent
@@ -187,6 +191,8 @@ class Answering:
         if record.status != "ok" and steps_in:
             record = stepped_in(made, record)
         self._controller.observe(observation(record, reply, self._flew_ms(coded, reply, sent_s)))
+        if (came := self._just_late) is not None and came.answer.sequence == reply.answer.sequence:
+            self.late(came)
         return record, reply
 
     def _flew_ms(self, coded: Coded, reply: Reply, sent_s: float) -> float:
@@ -195,9 +201,10 @@ class Answering:
             return 0.0
         if reply.round_trip_s is not None:  # the server's word: it came too late to be run
             return reply.round_trip_s * 1e3
-        if reply.answer.sequence not in self._link.window.flying:
+        sequence, came = reply.answer.sequence, self._just_late
+        if sequence not in self._link.window.flying and (came is None or came.answer.sequence != sequence):
             return 0.0
-        self._given_up[reply.answer.sequence] = coded
+        self._given_up[sequence] = coded
         # No more than a window of them can be flying, and the oldest are those of connections that are gone.
         if len(self._given_up) > self._settings.window:
             del self._given_up[next(iter(self._given_up))]

@@ -1,285 +1,41 @@
-"""One picture's way: what is decided when, and that the local exit steps in wherever the server's answer is missing.
-
-Nothing here races a clock: deadlines are hours away, and a test lets one pass by hand once the frame is where it is to
-be. Only where nothing but a local answer can come is a deadline short.
-"""
+"""One picture's way: what is decided when, what is measured, and by which clock."""
 
 import asyncio
 import random
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, tzinfo
 from typing import Self
 
-import grpc
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from headwater.compression.bundle import Bundle
 from headwater.compression.errors import LinkError
 from headwater.device import answering
-from headwater.device.agent import Agent
 from headwater.device.answering import Slack
-from headwater.device.controller import Decision, Observation, Situation
+from headwater.device.controller import Decision
 from headwater.device.feed import Picture
 from headwater.device.head import Head
 from headwater.device.record import FrameRecord
-from headwater.device.settings import DeviceSettings
 from headwater.protos import edge_pb2 as pb
 from tests import tiny
-from tests.device.fake_edge import FakeEdge, serving
-from tests.server.edges import until
-
-SOON_MS = 100
-"""A deadline that is to pass."""
-NEVER_MS = 600_000
-"""One that is not."""
-MODE = 11
-
-
-class Scripted:
-    """A controller that does as the test says, and keeps what it is told."""
-
-    def __init__(self, decision: Decision | None = None, refined: Decision | None = None) -> None:
-        self.decision = decision or Decision(MODE)
-        self.refined = refined
-        self.situations: list[Situation] = []
-        self.refinements: list[tuple[Situation, float | None]] = []
-        self.observations: list[Observation] = []
-
-    def choose(self, situation: Situation) -> Decision:
-        self.situations.append(situation)
-        return self.decision
-
-    def refine(self, decision: Decision, situation: Situation, confidence: float | None) -> Decision:
-        self.refinements.append((situation, confidence))
-        return self.refined or decision
-
-    def observe(self, observation: Observation) -> None:
-        self.observations.append(observation)
-
-    @property
-    def outcomes(self) -> list[str]:
-        return [observation.outcome for observation in self.observations]
-
-
-def silent(_: pb.FeatureFrame) -> None:
-    """No answer."""
-
-
-def ok(frame: pb.FeatureFrame) -> pb.Answer:
-    shape = pb.TaskResult(task="shape", scores=[0.25, 0.5, 0.25])
-    timing = pb.ServerTiming(queue_us=100, decode_us=200, run_us=700, batch=2)
-    return pb.Answer(sequence=frame.sequence, status=pb.STATUS_OK, results=[shape], timing=timing)
-
-
-@asynccontextmanager
-async def agent_at(
-    edge: FakeEdge | None, scripted: Scripted, bundle: Bundle | None = None, **settings: object
-) -> AsyncIterator[Agent]:
-    """An agent that asks for the task of the exit; without an edge there is no server."""
-    chosen = DeviceSettings(**{"tasks": ("shape",), "retry_s": 0.1, **settings})  # type: ignore[arg-type]
-    if edge is None:
-        async with Agent(
-            bundle or tiny.bundle(), "127.0.0.1:1", chosen, controller=scripted, connect_timeout_s=None
-        ) as agent:
-            yield agent
-        return
-    async with (
-        serving(edge),
-        Agent(bundle or tiny.bundle(), f"127.0.0.1:{edge.port}", chosen, controller=scripted) as agent,
-    ):
-        yield agent
-
-
-async def let_the_deadline_pass(agent: Agent, count: int = 1) -> None:
-    """Wait until so many frames are on their way, or wait for it, and do what the timers would."""
-    window = agent.link.window
-    await until(lambda: window.unanswered >= count)
-    for outgoing in [*window._waiting, *window.flying.values()]:
-        window.give_up(outgoing, time.monotonic())
-
-
-async def infer(agent: Agent, seed: int) -> FrameRecord:
-    return await agent.infer(Image.fromarray(tiny.image(seed)[0]), name=str(seed))
-
-
-def assert_of_exit(record: FrameRecord, seed: int, mode: int = MODE) -> None:
-    """The answer is the local exit's to this picture."""
-    logits = tiny.exit_logits(tiny.bundle(), seed, mode).astype(float)
-    wanted = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-    np.testing.assert_allclose(list(record["shape"].scores.values()), wanted, atol=1e-5)
-    assert (record.source, record.status) == ("local", "ok")
-    assert record.confidence == pytest.approx(wanted.max(), abs=1e-5)
-
-
-# ---------------------------------------------------------------- the exit steps in
-
-
-async def test_a_silent_server_is_answered_for_and_its_late_answer_still_teaches() -> None:
-    edge, scripted = FakeEdge(answer=silent), Scripted()
-    async with agent_at(edge, scripted, deadline_ms=NEVER_MS) as agent:
-        asked = asyncio.create_task(infer(agent, 1))
-        await edge.until(lambda: len(edge.frames) == 1)
-        await let_the_deadline_pass(agent)
-        record = await asked
-        assert_of_exit(record, 1)
-        (frame,) = edge.frames
-        assert (record.detail, record.action, record.stepped_in) == ("no answer before the deadline", "send", True)
-        assert (record.bytes, record.attempts, record.round_trip_ms) == (len(frame.data), 1, 0.0)
-        await edge.send(pb.ServerMessage(answer=ok(frame)))
-        await until(lambda: len(scripted.observations) == 2)
-    local, late = scripted.observations
-    assert (local.outcome, local.sent, local.round_trip_ms, local.confidence) == (
-        "local",
-        True,
-        None,
-        record.confidence,
-    )
-    assert 0 < local.waited_ms <= record.latency_ms
-    assert min(local.prepare_ms, local.head_ms, local.exit_ms, local.code_ms) > 0
-    assert (late.outcome, late.mode, late.sent_bytes, late.server_ms, late.batch) == (
-        "late",
-        MODE,
-        record.bytes,
-        1.0,
-        2,
-    )
-    assert late.round_trip_ms is not None
-    assert late.round_trip_ms > local.waited_ms
-    assert late.time_s > local.time_s > 0
-    assert (late.prepare_ms, late.head_ms, late.exit_ms, late.code_ms) == (0.0, 0.0, 0.0, 0.0)
-
-
-async def test_a_deadline_passes_by_itself() -> None:
-    edge, scripted = FakeEdge(answer=silent), Scripted()
-    async with agent_at(edge, scripted, deadline_ms=SOON_MS) as agent:
-        for seed in range(3):
-            assert_of_exit(await infer(agent, seed), seed)
-    assert scripted.outcomes == ["local"] * 3
-
-
-async def test_frames_that_were_given_up_are_not_remembered_for_ever() -> None:
-    edge, scripted = FakeEdge(answer=silent), Scripted()
-    async with agent_at(edge, scripted, deadline_ms=NEVER_MS, window=2) as agent:
-        for seed in range(6):
-            asked = asyncio.create_task(infer(agent, seed))
-            await edge.until(lambda seed=seed: len(edge.frames) == seed + 1)
-            await let_the_deadline_pass(agent)
-            assert_of_exit(await asked, seed)
-            edge.break_streams()
-            await until(lambda: not agent.link.connected.is_set())
-            await agent.link.wait_connected()
-        assert len(agent._answering._given_up) == 2
-        assert agent.pending == 0
-
-
-@pytest.mark.parametrize(
-    ("status", "detail"), [(pb.STATUS_UNKNOWN_TASK, "unknown_task: because"), (pb.STATUS_EXPIRED, "because")]
+from tests.device.fake_edge import FakeEdge
+from tests.device.scripted import (
+    MODE,
+    NEVER_MS,
+    SOON_MS,
+    Scripted,
+    agent_at,
+    assert_of_exit,
+    infer,
+    let_the_deadline_pass,
+    ok,
+    silent,
 )
-async def test_a_refused_frame_is_answered_for_at_once(status: pb.Status, detail: str) -> None:
-    def refuse(frame: pb.FeatureFrame) -> pb.Answer:
-        return pb.Answer(sequence=frame.sequence, status=status, detail="because")
-
-    edge, scripted = FakeEdge(answer=refuse), Scripted()
-    async with agent_at(edge, scripted, deadline_ms=NEVER_MS) as agent:
-        record = await infer(agent, 2)
-    assert_of_exit(record, 2)
-    assert record.detail == detail
-    assert scripted.outcomes == ["local" if status == pb.STATUS_EXPIRED else "failed"]
-
-
-async def test_an_answer_that_does_not_fit_is_answered_for() -> None:
-    def strange(frame: pb.FeatureFrame) -> pb.Answer:
-        wrong = pb.TaskResult(task="shape", scores=[1.0])
-        return pb.Answer(sequence=frame.sequence, status=pb.STATUS_OK, results=[wrong])
-
-    scripted = Scripted()
-    async with agent_at(FakeEdge(answer=strange), scripted, deadline_ms=NEVER_MS) as agent:
-        record = await infer(agent, 3)
-    assert_of_exit(record, 3)
-    assert record.detail.startswith("internal: the server sent 1 scores")
-
-
-async def test_a_server_that_is_full_leaves_the_answer_to_the_exit() -> None:
-    def busy(frame: pb.FeatureFrame) -> pb.Answer:
-        timing = pb.ServerTiming(retry_after_ms=50)
-        return pb.Answer(sequence=frame.sequence, status=pb.STATUS_BUSY, timing=timing)
-
-    edge, scripted = FakeEdge(answer=busy), Scripted()
-    async with agent_at(edge, scripted, deadline_ms=NEVER_MS) as agent:
-        asked = [asyncio.create_task(infer(agent, seed)) for seed in range(4)]
-        await until(lambda: agent.link.window.counts.busy > 0)
-        await let_the_deadline_pass(agent, 4)
-        records = await asyncio.gather(*asked)
-    for seed, record in enumerate(records):
-        assert_of_exit(record, seed)
-    assert scripted.outcomes == ["local"] * 4
-
-
-async def test_a_server_that_will_not_have_this_device_is_done_without_until_it_will(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    edge, scripted = FakeEdge(answer=ok, refuse=(grpc.StatusCode.FAILED_PRECONDITION, "served are: other")), Scripted()
-    settings = DeviceSettings(tasks=("shape",), deadline_ms=NEVER_MS, retry_s=0.1)
-    async with (
-        serving(edge),
-        Agent(tiny.bundle(), f"127.0.0.1:{edge.port}", settings, controller=scripted, connect_timeout_s=None) as agent,
-    ):
-        records = [await infer(agent, seed) for seed in range(3)]
-        while len(edge.hellos) < 4:  # noqa: ASYNC110 - the fake refuses before it notifies
-            await asyncio.sleep(0.001)
-        edge.refuse = None
-        await agent.link.wait_connected()
-        assert (await infer(agent, 3)).source == "edge"
-    assert len([one for one in caplog.records if one.levelname == "ERROR"]) == 1, "said once, not at each attempt"
-    for seed, record in enumerate(records):
-        assert_of_exit(record, seed)
-        assert "served are: other" in record.detail
-    assert [record.sequence for record in records] == sorted({record.sequence for record in records})
-    assert scripted.outcomes == ["local"] * 3 + ["answered"]
-
-
-async def test_with_no_server_at_all_every_picture_has_its_answer() -> None:
-    scripted = Scripted()
-    async with agent_at(None, scripted, deadline_ms=NEVER_MS) as agent:
-        asked = asyncio.create_task(infer(agent, 1))
-        await let_the_deadline_pass(agent)
-        sent = await asked
-        scripted.decision = Decision(MODE, action="local", reason="no connection")
-        at_once = await infer(agent, 2)
-    assert_of_exit(sent, 1)
-    assert (sent.bytes, sent.attempts, sent.detail) == (0, 0, "not sent before the deadline")
-    assert_of_exit(at_once, 2)
-    assert (at_once.action, at_once.reason, at_once.code_ms) == ("local", "no connection", 0.0)
-    assert [(one.outcome, one.sent, one.waited_ms) for one in scripted.observations] == [("local", False, 0.0)] * 2
-    assert not any(situation.connected for situation in scripted.situations)
-
-
-async def test_without_a_deadline_the_server_has_the_last_word() -> None:
-    def refuse(frame: pb.FeatureFrame) -> pb.Answer:
-        return pb.Answer(sequence=frame.sequence, status=pb.STATUS_INTERNAL, detail="because")
-
-    async with agent_at(FakeEdge(answer=refuse), Scripted()) as agent:
-        with pytest.raises(LinkError, match=r"no answer \(internal\): because"):
-            await infer(agent, 1)
-
-
-async def test_a_picture_that_waited_too_long_is_not_sent_any_more() -> None:
-    edge, scripted = FakeEdge(answer=ok), Scripted()
-    image = Image.fromarray(tiny.image(4)[0])
-    async with agent_at(edge, scripted, deadline_ms=1000) as agent:
-        record, _, _ = await agent._answering.answer(Picture("old", image, {}, time.monotonic() - 10))
-    assert_of_exit(record, 4)
-    assert (record.action, record.reason, record.in_time) == ("local", "no time left to send", False)
-    assert edge.frames == []
-    assert scripted.situations[0].age_ms > 10_000
-
 
 # ---------------------------------------------------------------- what the controller may say
 

@@ -22,7 +22,7 @@ from headwater.device.spool import Spool
 from headwater.protos import edge_pb2 as pb
 from tests import tiny
 from tests.device.fake_edge import FakeEdge, serving
-from tests.device.test_answering import MODE, NEVER_MS, Scripted, infer, ok
+from tests.device.scripted import MODE, NEVER_MS, Scripted, infer, ok
 from tests.server.edges import until
 
 
