@@ -22,14 +22,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from headwater.device.controller import OVERHEAD_BYTES, Action, Decision
-from headwater.device.estimates import DeviceEstimate, RoundTrip, Sent
+from headwater.device.estimates import DeviceEstimate, Level, RoundTrip, Sent
 from headwater.device.options import Option, table
 from headwater.device.pacing import Budget, Climber, Doubt, Explorer
 from headwater.device.policy import Policy
-from headwater.device.ways import HOPELESS, Room, Way, likeliest, sends, worthiest
+from headwater.device.ways import HOPELESS, Room, Way, promising, sends, worthiest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -46,20 +46,6 @@ LIKELY, LIKELIER = 0.5, 0.8
 LINK_SHARE = 0.9
 """The most of the time between two pictures that a frame may occupy the link."""
 EXPLORING, TRYING = "exploring the link", "trying a larger frame"
-
-
-class Link(NamedTuple):
-    """What the link is to a frame that would be written now."""
-
-    left_ms: float
-    """Until the deadline, less what coding, a hold and the queue take."""
-    base_ms: float
-    byte_ms: float
-    most_ms: float
-
-    def room(self, device_ms: float, local: float | None) -> Room:
-        """For a frame that the device is yet to work on for so long."""
-        return Room(self.left_ms - device_ms, self.base_ms, self.byte_ms, self.most_ms, local)
 
 
 class DeadlineController:
@@ -91,6 +77,7 @@ class DeadlineController:
         self._exit = exit_accuracy or {}
         self._whole = whole_accuracy
         self._wish: tuple[int | None, int | None] = (None, None)
+        self._level = Level(self.policy.level)
         self._table = table(modes, self._accuracy)
         self._budget = self._new_budget()
         self._explorer = Explorer()
@@ -98,6 +85,8 @@ class DeadlineController:
         self._doubt = Doubt()
         self._kept: tuple[Action, int, int | None] | None = None
         self._connected = True
+        self._silence: tuple[float, float] | None = None
+        """Bytes on the wire, and ms, of a frame that had no answer; while it flies, the situation says so too."""
         self._foretold: dict[int, float] = {}
         """Bytes on the wire that were last reckoned with, by mode."""
 
@@ -135,13 +124,16 @@ class DeadlineController:
             self._table = table(self._modes, self._accuracy, *wish)
         if situation.connected and not self._connected:
             self._explorer.back(situation.time_s)
+            self._silence = None
+        if self._silence is not None and not situation.frames_unanswered:
+            self.link.waited(*self._silence)
         self._connected = situation.connected
         self._budget.picture(situation.time_s)
 
     def _ways(self, situation: Situation) -> list[Way]:
         """Every way that the device has the time for, narrowest first."""
         left_ms, interval_ms = _left_ms(situation), situation.interval_ms or math.inf
-        slow, link = math.exp(self.device.margin.upper), self._link_now(situation)
+        slow, now = math.exp(self.device.margin.upper), self._room(situation)
         ways: list[Way] = []
         for width, options in self._table.items():
             device_ms = self.device.expected_ms(width)
@@ -150,28 +142,36 @@ class DeadlineController:
             local = self._local(width, situation)
             if local is not None:
                 ways.append(Way("local", options[0], local, 1.0, sure=True, compute_ms=device_ms))
-            if link is not None:
-                room = link.room(device_ms, local)
-                ways += sends(options, room, self.link.margin, self._budget, device_ms)
+            if now is not None:
+                room = now.after(device_ms, local)
+                ways += self._sends(options, room, device_ms)
             if not self.device.known:
                 break
         whole = self._whole_way(situation, slow)
         return ways if whole is None else [*ways, whole]
 
+    def _sends(self, options: Sequence[Option], room: Room, device_ms: float = 0.0, doubt: float = 1.0) -> list[Way]:
+        margin, level = self.link.margin, self._level.asked
+        return list(sends(options, room, margin, self._budget, level=level, compute_ms=device_ms, doubt=doubt))
+
     def _local(self, width: float, situation: Situation) -> float | None:
         return self._exit.get(width) if situation.exit_available else None
 
-    def _link_now(self, situation: Situation) -> Link | None:
-        """The link as it is now; None where it is not known or not there."""
+    def _room(self, situation: Situation) -> Room | None:
+        """What there is for a frame that is written now; None where the link is not known or not there."""
         if not (situation.connected and self.link.known):
             return None
         frames, oldest_ms = situation.frames_unanswered, situation.oldest_ms
-        wire_bytes = situation.bytes_unanswered + frames * OVERHEAD_BYTES
-        slowed = self.link.slowed(frames, wire_bytes, oldest_ms)
-        queue_ms = self.link.queue_ms(wire_bytes, oldest_ms, slowed) if frames else 0.0
-        left_ms = _left_ms(situation) - self.device.code_ms - situation.held_ms - queue_ms
-        most_ms = LINK_SHARE * (situation.interval_ms or math.inf)
-        return Link(left_ms, *self.link.line(slowed), most_ms)
+        ahead_bytes = situation.bytes_unanswered + frames * OVERHEAD_BYTES
+        return Room(
+            _left_ms(situation) - self.device.code_ms - situation.held_ms,
+            *self.link.line,
+            LINK_SHARE * (situation.interval_ms or math.inf),
+            local=None,
+            ahead_bytes=ahead_bytes,
+            oldest_ms=oldest_ms,
+            beyond=self.link.overdue(ahead_bytes / frames, oldest_ms) if frames else -math.inf,
+        )
 
     def _whole_way(self, situation: Situation, slow: float) -> Way | None:
         if situation.whole_ms is None or self._whole is None:
@@ -188,7 +188,7 @@ class DeadlineController:
         """What the policy wants most; None where there is nothing but the hopeless."""
         sure = [way for way in ways if way.sure]
         if not sure:
-            return max((way for way in ways if way.chance >= HOPELESS), key=likeliest, default=None)
+            return self._likely(ways)
         best = max(sure, key=worthiest)
         if self.policy.objective != "accuracy":
             enough = [way for way in sure if way.worth >= best.worth - self.policy.slack / 100]
@@ -197,6 +197,13 @@ class DeadlineController:
             if way.key == self._kept and way.worth >= best.worth - NOISE and way.chance >= STEADY:
                 return way
         return best
+
+    def _likely(self, ways: Sequence[Way]) -> Way | None:
+        """Where the level cannot be had: the most accurate of those that are nearly as likely as the likeliest."""
+        chance = max((way.chance for way in ways), default=0.0)
+        if chance < HOPELESS:
+            return None
+        return max((way for way in ways if way.chance >= chance - 2 * (1 - self.policy.level)), key=promising)
 
     def _cost(self, way: Way) -> tuple[float, float]:
         """What the policy wants little of; of equals the more accurate."""
@@ -270,13 +277,13 @@ class DeadlineController:
         if decision.action != "send":
             return decision
         width = self._modes[decision.mode].width
-        local, link = self._local(width, situation), self._link_now(situation)
-        if link is None or decision.reason in {EXPLORING, TRYING}:
+        local, now = self._local(width, situation), self._room(situation)
+        if now is None or decision.reason in {EXPLORING, TRYING}:
             gone = local is not None and not situation.connected
             return replace(decision, action="local", reason="no connection") if gone else decision
         doubt = 1.0 if self.policy.objective == "accuracy" else self._doubt.factor(confidence)
-        options, margin = self._table.get(width, ()), self.link.margin
-        ways = list(sends(options, link.room(0.0, local), margin, self._budget, doubt=doubt))
+        options = self._table.get(width, ())
+        ways = self._sends(options, now.after(0.0, local), doubt=doubt)
         if local is not None:
             ways.append(Way("local", options[0], local, 1.0, sure=True))
         best = self._best(ways)
@@ -311,11 +318,13 @@ class DeadlineController:
         flew = observation.outcome in {"answered", "failed", "expired", "local"} and observation.attempts > 0
         if flew:
             self._budget.spend((observation.sent_bytes + OVERHEAD_BYTES) * observation.attempts)
+        if flew:
+            self._level.add(in_time=observation.outcome == "answered")
         if observation.round_trip_ms is not None and observation.outcome in {"answered", "late"}:
             self._learn_link(observation, observation.round_trip_ms)
         elif observation.waited_ms:
             size = observation.sent_bytes + observation.bytes_ahead + OVERHEAD_BYTES
-            self.link.waited(size, observation.waited_ms)
+            self._silence = size, observation.waited_ms
 
     def _learn_device(self, observation: Observation) -> None:
         if observation.outcome == "whole":
@@ -332,6 +341,7 @@ class DeadlineController:
         foretold = self._foretold.get(observation.mode, self._modes[observation.mode].mean_bytes + OVERHEAD_BYTES)
         sent = Sent(wire_bytes, foretold, queued=observation.bytes_ahead > 0)
         self.link.answered(sent, round_trip_ms - server_ms, server_ms, observation.time_s)
+        self._silence = None
         if observation.outcome == "answered":
             self._explorer.answered()
         else:

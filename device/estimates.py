@@ -67,10 +67,17 @@ class Margin:
         count = len(self._sorted)
         self.upper = self._sorted[min(math.ceil(BODY * (count + 1)), count) - 1] + self._correction
 
-    def chance(self, error: float) -> float:
-        """Probability that an error is at most this large; a factor of four either way counts as one more error."""
-        guess = min(max(0.5 + error / (2 * FAR), 0.0), 1.0)
-        return (bisect_right(self._sorted, error) + guess) / (len(self._sorted) + 1)
+    def chance(self, error: float, beyond: float = -math.inf) -> float:
+        """Probability that an error is at most this large, if it is known to be `beyond` another one.
+
+        One more error is reckoned with than was seen, so that little is sure while little is known: it is as likely
+        positive as negative, and one that has grown to k times is as likely to grow to m times that with chance 1 / m.
+        """
+        if error <= beyond:
+            return 0.0
+        passed, guess_passed = bisect_right(self._sorted, beyond), _guess(beyond)
+        below = bisect_right(self._sorted, error) - passed + _guess(error) - guess_passed
+        return below / (len(self._sorted) - passed + 1 - guess_passed)
 
     @property
     def noise(self) -> float:
@@ -82,15 +89,36 @@ class Margin:
         return self._sorted[int(share * len(self._sorted))] if self._sorted else 0.0
 
 
+def _guess(error: float) -> float:
+    return 1 - math.exp(-error) / 2 if error > 0 else math.exp(error) / 2
+
+
+SLOWLY = 0.002
+
+
+class Level:
+    """The chance to ask of a frame so that in the long run the share in time is what is wanted.
+
+    Forecasts may be off in ways that their own errors do not show. So each frame that is late makes the next ones more
+    careful, and each that is in time a little bolder: adaptive conformal inference as it was first stated.
+    """
+
+    def __init__(self, wanted: float) -> None:
+        self.wanted = self.asked = wanted
+
+    def add(self, *, in_time: bool) -> None:
+        """Learn what became of a frame."""
+        off = self.wanted - 1 if in_time else self.wanted
+        self.asked = min(max(self.asked + SLOWLY * off, self.wanted - 5 * (1 - self.wanted)), 1.0)
+
+
 # ------------------------------------------------------------ to the server and back
 
 FORGET = 0.97
 """Share of its weight that a frame keeps, in the line through sizes and times, with each one that follows."""
-AFTER_CHANGE = 0.1
-"""Share that is left when the link has changed."""
 GUESS, GUESS_OFF = 0.3, 0.3
 """Share of a frame's time that its bytes have no part in, before frames of several sizes tell, and how far off that may
-be. The noisier the times, the more this guess counts."""
+be. The noisier the times, the longer this guess counts."""
 LEAST_NOISE = 0.01
 
 
@@ -100,33 +128,27 @@ class Line:
     Relative, because a fading link spreads its times in proportion: the quick frames tell what is there always.
     """
 
-    __slots__ = ("_n", "_s", "_ss", "_st", "_t", "base_ms", "byte_ms")
+    __slots__ = ("_guess_ms", "_n", "_s", "_ss", "_st", "_t", "base_ms", "byte_ms")
 
-    def __init__(self) -> None:
+    def __init__(self, guess_ms: float | None = None) -> None:
+        """Begin with nothing, or with a guess of the base."""
+        self._guess_ms = guess_ms
         self._n = self._s = self._ss = self._t = self._st = 0.0
         self.base_ms = self.byte_ms = 0.0
         """Time of a frame beside that of its bytes, and of a byte; neither is below 0."""
 
-    def forget(self, share: float) -> None:
-        """Keep this share of what was learnt."""
-        self._n *= share
-        self._s *= share
-        self._ss *= share
-        self._t *= share
-        self._st *= share
-
     def add(self, size: float, time_ms: float, noise: float) -> None:
         """Learn a frame of a link whose times scatter by this share."""
         weight = 1 / (time_ms * time_ms)
-        self.forget(FORGET)
-        self._n += weight
-        self._s += weight * size
-        self._ss += weight * size * size
-        self._t += weight * time_ms
-        self._st += weight * size * time_ms
+        self._n = FORGET * self._n + weight
+        self._s = FORGET * self._s + weight * size
+        self._ss = FORGET * self._ss + weight * size * size
+        self._t = FORGET * self._t + weight * time_ms
+        self._st = FORGET * self._st + weight * size * time_ms
         mean_ms = self._t / self._n
         anchor = (max(noise, LEAST_NOISE) / GUESS_OFF) ** 2 / (mean_ms * mean_ms)
-        count, times = self._n + anchor, self._t + anchor * GUESS * mean_ms
+        guess_ms = GUESS * mean_ms if self._guess_ms is None else self._guess_ms
+        count, times = self._n + anchor, self._t + anchor * guess_ms
         base_ms = (times * self._ss - self._s * self._st) / (count * self._ss - self._s * self._s)
         self.base_ms = min(max(base_ms, 0.0), mean_ms)
         self.byte_ms = (mean_ms - self.base_ms) * self._n / self._s
@@ -136,7 +158,7 @@ class Line:
         return self.base_ms + self.byte_ms * size
 
 
-FOLLOW, FOLLOW_SERVER = 0.35, 0.2
+FOLLOW, FOLLOW_SERVER = 0.5, 0.2
 """Share of the newest frame in the scale, and in the server's time."""
 
 
@@ -203,35 +225,28 @@ class RoundTrip:
         """Mend the line, keep what it now says of this size, and move the scale towards the newest frame."""
         before_ms = self.expected_ms(size)
         if changed:
-            self._line.forget(AFTER_CHANGE)
+            self._line = Line(self._lasting_ms(own_ms))
         self._line.add(size, own_ms, self.margin.noise)
         now_ms = own_ms if changed else before_ms + FOLLOW * (own_ms - before_ms)
         self.scale = now_ms / self._line.at(size)
 
-    def line(self, slowed: float = 1.0) -> tuple[float, float]:
+    def _lasting_ms(self, own_ms: float) -> float | None:
+        """What a frame takes beside its bytes, after a change: as before, for it is the rate that changes mostly."""
+        base_ms = self._line.base_ms * min(self.scale, 1.0)
+        return base_ms if 0 < base_ms < own_ms else None
+
+    @property
+    def line(self) -> tuple[float, float]:
         """Middling time of a frame with nothing ahead of it: beside its bytes, and of a byte."""
-        scale = self.scale * slowed
-        return scale * self._line.base_ms + self.server_ms, scale * self._line.byte_ms
+        return self.scale * self._line.base_ms + self.server_ms, self.scale * self._line.byte_ms
 
     def expected_ms(self, size: float) -> float:
         """Middling time on the network of a frame of this size with nothing ahead of it."""
         return self.scale * self._line.at(size)
 
-    def queue_ms(self, wire_bytes: float, oldest_ms: float, slowed: float = 1.0) -> float:
-        """How long the frames on their way keep a new one waiting.
-
-        One that is overdue is reckoned to be so for as long again: what stopped it has no known end, and the longer it
-        has lasted, the longer it is likely to last.
-        """
-        waiting_ms = wire_bytes * self.line(slowed)[1] - oldest_ms
-        return max(waiting_ms, oldest_ms if slowed > 1 else 0.0)
-
-    def slowed(self, frames: int, wire_bytes: float, oldest_ms: float) -> float:
-        """How many times slower than believed the link is at the least, by the oldest of the frames on their way."""
-        if not frames or not self.known:
-            return 1.0
-        late = oldest_ms / (self.expected_ms(wire_bytes / frames) + self.server_ms)
-        return late if late > math.exp(max(self.margin.upper, NEAR)) else 1.0
+    def overdue(self, wire_bytes: float, waiting_ms: float) -> float:
+        """The least error of a frame that has been on its way for so long: how far it is beyond what was foretold."""
+        return math.log(max(waiting_ms, LEAST_MS) / (self.expected_ms(wire_bytes) + self.server_ms))
 
 
 # ------------------------------------------------------------ the device

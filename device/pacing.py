@@ -42,7 +42,7 @@ class Budget:
 
 # ------------------------------------------------------------ exploring
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 2.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 1.0
 OUTAGE_MS = 1000.0
 """An answer that took longer says that the link was away, and that it is back now."""
 

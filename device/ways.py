@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from headwater.device.estimates import Margin
     from headwater.device.pacing import Budget
 
+QUEUE_SHARE = 0.3
+"""Of the time to spare until the deadline, the most that frames may pile up."""
 HOPELESS = 0.1
 """Chance below which a frame is sent to explore only."""
 
@@ -30,22 +32,55 @@ class Room(NamedTuple):
     """That its bytes may occupy the link, so that frames do not pile up."""
     local: float | None
     """Accuracy of the local exit, which steps in when time is up; None where there is none."""
+    ahead_bytes: float = 0.0
+    """Of the frames on their way, on the wire."""
+    oldest_ms: float = 0.0
+    """How long the first of them has been on its way when this one joins them."""
+    beyond: float = -math.inf
+    """How far that frame is overdue, as an error of its forecast."""
 
-    def chance(self, wire_bytes: float, margin: Margin) -> tuple[float, bool]:
-        """That a frame of so many bytes is answered in time, and whether the margin's level is reached."""
+    def after(self, device_ms: float, local: float | None) -> Room:
+        """The same for a frame that the device is yet to work on for so long."""
+        left_ms, oldest_ms = self.left_ms - device_ms, self.oldest_ms + device_ms
+        return Room(left_ms, self.base_ms, self.byte_ms, self.most_ms, local, self.ahead_bytes, oldest_ms, self.beyond)
+
+    def chance(self, wire_bytes: float, margin: Margin) -> float:
+        """That a frame of so many bytes is answered in time.
+
+        Those on their way go first: with them, as one, it has all the time since the first of them was written. The
+        link is to all of them what it is to the first, so that one which is overdue takes its share of all chances.
+        """
         if self.left_ms == math.inf:
-            return 1.0, True
+            return 1.0
         if self.left_ms <= 0:
-            return 0.0, False
-        error = math.log(self.left_ms / (self.base_ms + self.byte_ms * wire_bytes))
-        return margin.chance(error), error >= margin.upper
+            return 0.0
+        own_ms = self.base_ms + self.byte_ms * wire_bytes
+        times = self.left_ms / own_ms
+        if self.ahead_bytes:
+            times = min(times, (self.left_ms + self.oldest_ms) / (own_ms + self.byte_ms * self.ahead_bytes))
+        return margin.chance(math.log(times), self.beyond)
+
+    def steady(self, wire_bytes: float) -> bool:
+        """Whether frames of so many bytes do not pile up; for a while they may, where the deadline is far."""
+        sending_ms = self.byte_ms * wire_bytes
+        if sending_ms <= self.most_ms:
+            return True
+        queue_ms = max(self.byte_ms * self.ahead_bytes - self.oldest_ms, 0.0)
+        spare_ms = self.left_ms - self.base_ms - sending_ms - queue_ms
+        return self.left_ms < math.inf and sending_ms + queue_ms <= self.most_ms + QUEUE_SHARE * spare_ms
 
     def most_bytes(self, wire_bytes: float, margin: Margin) -> float:
         """On the wire, of the longest frame for the time left: at the level, if one of `wire_bytes` is; else even."""
         if self.left_ms == math.inf or not self.byte_ms:
             return math.inf
-        surely = (self.left_ms * math.exp(-margin.upper) - self.base_ms) / self.byte_ms
-        return surely if wire_bytes <= surely else (self.left_ms - self.base_ms) / self.byte_ms
+        surely = self._most(math.exp(-margin.upper))
+        return surely if wire_bytes <= surely else self._most(1.0)
+
+    def _most(self, share: float) -> float:
+        """The longest frame if times are what was foretold over `share`."""
+        alone_ms, all_ms = self.left_ms * share, (self.left_ms + self.oldest_ms) * share
+        most = (alone_ms - self.base_ms) / self.byte_ms
+        return min(most, (all_ms - self.base_ms) / self.byte_ms - self.ahead_bytes) if self.ahead_bytes else most
 
 
 class Way(NamedTuple):
@@ -80,7 +115,14 @@ class Way(NamedTuple):
 
 
 def sends(
-    options: Sequence[Option], room: Room, margin: Margin, budget: Budget, compute_ms: float = 0.0, doubt: float = 1.0
+    options: Sequence[Option],
+    room: Room,
+    margin: Margin,
+    budget: Budget,
+    *,
+    level: float,
+    compute_ms: float = 0.0,
+    doubt: float = 1.0,
 ) -> Iterator[Way]:
     """Ways to send a frame of one width, those that the link and the budget have room for.
 
@@ -88,26 +130,27 @@ def sends(
         options: of the width, by their bytes.
         room: for the width.
         margin: of the network's times.
+        level: least chance where no local exit steps in.
         budget: of bytes; a frame that it lets pass now and then counts for that share.
         compute_ms: what the device takes.
         doubt: how much more than the mean picture this one gains from the server.
     """
     local = room.local
     for number, option in enumerate(options):
-        if option.mean_bytes > budget.left or (number and room.byte_ms * option.mean_bytes > room.most_ms):
+        if option.mean_bytes > budget.left or (number and not room.steady(option.mean_bytes)):
             return
-        chance, sure = room.chance(option.mean_bytes, margin)
+        chance = room.chance(option.mean_bytes, margin)
         share = budget.share(option.mean_bytes)
         if local is None:
-            worth = share * option.accuracy
+            worth, sure = share * option.accuracy, chance >= level
         else:
             worth, sure = local + share * chance * doubt * (option.accuracy - local), chance >= HOPELESS
         yield Way("send", option, worth, chance, sure, compute_ms, room)
 
 
-def likeliest(way: Way) -> tuple[float, float]:
-    """For the way with the best chance, of equals the one with the fewest bytes."""
-    return way.chance, -way.wire_bytes
+def promising(way: Way) -> tuple[float, float]:
+    """For the way that is right most often if late is wrong, of equals the one with the fewest bytes."""
+    return way.chance * way.worth, -way.wire_bytes
 
 
 def worthiest(way: Way) -> tuple[float, float]:
