@@ -70,7 +70,7 @@ class Student(nn.Module):
         wanted = RECONSTRUCT.name in recipe.tasks
         self.picture = Reconstructor(features, stem.conv.in_channels, doublings) if wanted else None
         """The tail of ``reconstruct``, where the recipe has that task."""
-        classes, side = teacher.tails[0].classify.out_features, recipe.side >> doublings
+        classes, side = next(teacher.typed_tails()).classify.out_features, recipe.side >> doublings
         exits = recipe.exit_epochs > 0
         self.exit = ExitNet(recipe.latent_channels, side, classes, recipe.widths) if exits else None
         """The local exit of the first task, where the recipe has one."""
