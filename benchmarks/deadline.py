@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
+from rich.progress import Progress
 
 from benchmarks import claims
 from benchmarks.deadlines import kills, plots, stress, tally, times, verdicts
@@ -41,6 +42,7 @@ from benchmarks.deadlines.pictures import Pictures
 from benchmarks.deadlines.plan import FULL, JPEGS, OURS, QUICK, USUAL, WHOLE, contenders, entries
 from benchmarks.deadlines.rig import Rig
 from headwater.compression.bundle import Bundle
+from headwater.compression.errors import SettingsError
 from headwater.simulations.demo import shipped_bundle
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
 
 OUT = Path("out/deadline")
 JOBS_A_CORE = 6
-WIDTH = 132
+WIDTH = 150
 """Of the tables, where there is no terminal to say."""
 DISTURBED = 1.3, 3.0
 """Of its time alone that a head takes, in the median and in the slowest 5 %: beyond this the figures say little."""
@@ -100,6 +102,9 @@ class Bench:
         self.pictures = Pictures(self.bundle, source, self.size.pictures, own.out / "pictures")
         every = [*generated(), *(recorded(own.traces) if own.traces is not None else [])]
         self.links = [link for link in every if not own.links or link.name.startswith(tuple(own.links))]
+        if not self.links:
+            have = ", ".join(link.name for link in every)
+            raise SettingsError(f"no link's name begins with {' or '.join(own.links)}; there are {have}")
         console = Console()
         self.console = console if console.is_terminal else Console(width=WIDTH)
 
@@ -110,7 +115,10 @@ class Bench:
             alone = await times.measure(rig, self.bundle, self.pictures, self.size.rounds)
             who = contenders(self.bundle, times.options(self.bundle, self.pictures, alone), alone)
             wanted = entries(self.size, who, self.links, self.own.seeds, self.pictures)
-            ran = await rig.all([entry.job for entry in wanted])
+            print(f"{len(wanted)} runs of {self.size.seconds:g} s each, {self.own.jobs} at a time")
+            with Progress(console=self.console, refresh_per_second=1) as progress:  # the links live in this process
+                bar = progress.add_task("runs", total=len(wanted))
+                ran = await rig.all([entry.job for entry in wanted], lambda done: progress.advance(bar, done))
             stressed = await stress.run(rig, self.pictures, self.size.stress_s)
         outcomes = self.outcomes(wanted, ran, alone)
         self.show(outcomes)
@@ -164,15 +172,15 @@ class Bench:
 
     def write(self, outcomes: Sequence[Outcome], alone: Times) -> None:
         """Leave the table, every frame, and the plots where they are asked for."""
-        rows = [
-            {"link": link, "deadline_ms": deadline_ms, **asdict(tally.row(name, runs))}
-            for (link, deadline_ms, name), runs in tally.grouped(outcomes, "link", "deadline_ms", "contender").items()
-        ]
+        groups = tally.grouped(outcomes, "link", "deadline_ms", "contender")
+        rows = [(link, ms, tally.row(name, runs)) for (link, ms, name), runs in groups.items()]
         made = {"bundle": self.bundle.id.hex(), "seconds": self.size.seconds, "seeds": self.own.seeds}
-        made |= {"times": asdict(alone), "rows": rows, "runs": [one.to_json() for one in outcomes]}
+        made |= {"times": asdict(alone), "runs": [one.to_json() for one in outcomes]}
+        made["rows"] = [{"link": link, "deadline_ms": ms, **asdict(one)} for link, ms, one in rows]
+        (self.own.out / "table.md").write_text(tally.markdown(rows), encoding="utf-8")
         path = self.own.out / "results.json"
         path.write_text(json.dumps(made), encoding="utf-8")
-        print(f"wrote {path}")
+        print(f"wrote {path}, and table.md beside it")
         if self.own.plots or self.own.full:
             folder = plots.write(outcomes, self.links, self.own.out / "plots")
             print(f"wrote a plot of each link to {folder}")

@@ -194,11 +194,16 @@ class Rig:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def all(self, jobs: Sequence[Job]) -> list[Ran]:
-        """Do every job, as many at a time as may be; the results in the order of the jobs."""
+    async def all(self, jobs: Sequence[Job], on_done: Callable[[int], object]) -> list[Ran]:
+        """Do every job, as many at a time as may be; the results in the order of the jobs.
+
+        ``on_done`` is told after each wave how many more are done.
+        """
         ran: list[Ran] = []
         for start in range(0, len(jobs), self.jobs):
-            ran += await self.wave(jobs[start : start + self.jobs])
+            wave = await self.wave(jobs[start : start + self.jobs])
+            on_done(len(wave))
+            ran += wave
         return ran
 
     async def wave(self, jobs: Sequence[Job], on_begin: Callable[[], None] = lambda: None) -> list[Ran]:

@@ -112,19 +112,23 @@ async def busy(core: int) -> AsyncIterator[None]:
 
 def claim(stressed: Stressed) -> Claim:
     """How soon its frames were in time again."""
-    alone, under = (
-        [record.head_ms for record in records if record is not None]
-        for records in (stressed.before, [record for _, record in stressed.during])
-    )
+    under = [record for _, record in stressed.during]
     print(
-        f"CPU stress: head {median(alone):.1f} ms alone, {median(under):.1f} ms under it (slowest {max(under):.0f}); "
-        f"widths {_widths(stressed.before)} before, {_widths([one for _, one in stressed.during])} under it, "
-        f"{_widths(stressed.after)} after"
+        f"CPU stress: head {_heads(stressed.before)} before, {_heads(under)} under it, {_heads(stressed.after)} after; "
+        f"frames by width and source {_kinds(stressed.before)} before, {_kinds(under)} under it, "
+        f"{_kinds(stressed.after)} after"
     )
     peer = f"{BUSY} busy processes on the device's core, deadline {DEADLINE_MS} ms, {len(stressed.during)} frames"
     return claims.at_most(NAME, "CPU stress, until in time for good", stressed.back_s, unit="s", target=1, peer=peer)
 
 
-def _widths(records: Iterable[FrameRecord | None]) -> str:
-    counts = Counter(record.width for record in records if record is not None)
-    return ", ".join(f"{width:g} ({count})" for width, count in sorted(counts.items()))
+def _heads(records: Iterable[FrameRecord | None]) -> str:
+    times_ms = [record.head_ms for record in records if record is not None and record.head_ms]
+    return f"{median(times_ms):.1f} ms (slowest {max(times_ms):.0f})" if times_ms else "none"
+
+
+def _kinds(records: Iterable[FrameRecord | None]) -> str:
+    counts = Counter(
+        "nothing" if record is None or not record.head_ms else f"{record.width:g} {record.source}" for record in records
+    )
+    return ", ".join(f"{kind}: {count}" for kind, count in sorted(counts.items()))

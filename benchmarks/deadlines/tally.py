@@ -190,6 +190,14 @@ def table(title: str, rows: Iterable[Row]) -> Table:
     return made
 
 
+def markdown(rows: Iterable[tuple[str, int, Row]]) -> str:
+    """Rows of (link, deadline in ms, row) as one Markdown table; shares in %."""
+    head = ("link", "ms", "", "frames", *COLUMNS)
+    lines = [f"| {' | '.join(head)} |", "|---|---:|---|" + "---:|" * (len(head) - 3)]
+    lines += [f"| {' | '.join((link, str(ms), one.name, str(one.frames), *cells(one)))} |" for link, ms, one in rows]
+    return "\n".join(lines) + "\n"
+
+
 def cells(one: Row) -> tuple[str, ...]:
     """The row's figures as text, one for each of :data:`COLUMNS`."""
     shares = (
