@@ -4,7 +4,7 @@
                              ▲                 │
                              └── refused, or the connection ends
 
-A kept frame is written when no other frame waits or flies: so many that the link carries them in a fifth of a second,
+A kept frame is written when no other frame waits or flies: so many that the link carries them in a tenth of a second,
 by what the last ones took, and a few at most. So a frame that comes then waits no longer than that. On a device whose
 link is never without frames, kept ones go one at a time, a quarter of the bytes that those have, and none while frames
 are being given up.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FEW = 16
 """Kept frames that fly at most."""
-FLIGHT_S = 0.2
+FLIGHT_S = 0.1
 """What those may take on the link."""
 SHARE = 0.25
 """Of the live frames' bytes, where those leave no gap."""

@@ -146,7 +146,7 @@ class Keeper:
 
     def _complain(self, why: str) -> None:
         if why != self._broken:  # once, not for each frame
-            _log.error("kept frames are refused", extra={"why": why})
+            _log.error("the archive cannot be used", extra={"why": why})
             self._broken = why
 
     # ------------------------------------------------------------ answering
@@ -165,6 +165,8 @@ class Keeper:
                         await asyncio.sleep(FULL_MS / 1e3)  # the queue is full again, or the server is stopping
             except StorageError as error:
                 self._complain(str(error))
+                await asyncio.sleep(BROKEN_MS / 1e3)
+                self._unanswered.set()
 
     async def _answer(self, waiting: Waiting) -> Answered | None:
         """Have a frame answered; None if it is to be tried later."""

@@ -58,17 +58,17 @@ def ack(*numbers: int) -> pb.KeptAck:
     return pb.KeptAck(stored=[frame(number).id for number in numbers])
 
 
-async def test_one_at_first_then_what_the_link_carries_in_a_fifth_of_a_second(
+async def test_one_at_first_then_what_the_link_carries_in_a_tenth_of_a_second(
     delivery: Delivery, window: Window
 ) -> None:
     size = pb.KeptFrame(**vars(frame(1))).ByteSize()
     assert written(delivery, window, 0.0) == [1]
-    delivery.acknowledged(ack(1), 0.1)  # a frame in 0.1 s: two in 0.2 s
-    assert written(delivery, window, 0.1) == [2, 3]
-    delivery.acknowledged(ack(2, 3), 0.15)  # two in 0.05 s: eight in 0.2 s
-    assert written(delivery, window, 0.15) == list(range(4, 12))
-    delivery.acknowledged(ack(*range(4, 12)), 2.15)  # the link turned bad: eight took 2 s
-    assert written(delivery, window, 2.15) == [12]
+    delivery.acknowledged(ack(1), 0.05)  # a frame in 0.05 s: two in 0.1 s
+    assert written(delivery, window, 0.05) == [2, 3]
+    delivery.acknowledged(ack(2, 3), 0.075)  # two in 0.025 s: eight in 0.1 s
+    assert written(delivery, window, 0.075) == list(range(4, 12))
+    delivery.acknowledged(ack(*range(4, 12)), 1.075)  # the link turned bad: eight took a second
+    assert written(delivery, window, 1.075) == [12]
     assert delivery._limit == pytest.approx(0.8 * size)
 
 
@@ -147,7 +147,7 @@ async def test_a_server_that_does_not_keep_gets_none(delivery: Delivery, window:
 
 async def test_what_flew_goes_first_on_the_next_connection(delivery: Delivery, window: Window, spool: Spool) -> None:
     assert written(delivery, window, 0.0) == [1]
-    delivery.acknowledged(ack(1), 0.01)
+    delivery.acknowledged(ack(1), 0.001)
     assert written(delivery, window, 0.01) == list(range(2, 17))
     delivery.acknowledged(ack(3), 0.02)
     delivery.lost()

@@ -1,6 +1,7 @@
 """The link against a server that misbehaves in every way, on a real port."""
 
 import asyncio
+import itertools
 import logging
 import random
 import socket
@@ -334,6 +335,19 @@ async def test_other_messages_go_between_parts() -> None:
         reader.edge.reads.set()
         assert (await send).answer.status == pb.STATUS_OK
         assert reader.edge.others[0].report.mode == 3
+
+
+async def test_a_wall_clock_that_jumps_moves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    jumps = itertools.cycle([0.0, 4e9, 1e6])
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    edge = FakeEdge(welcome=pb.Welcome(heartbeat_ms=20))
+    async with linked(edge) as link:
+        replies = [await link.send(b"x", give_up_s=time.monotonic() + 60)]
+        edge.break_streams()
+        replies += [await link.send(b"y", give_up_s=time.monotonic() + 60) for _ in range(3)]
+        await edge.until(lambda: sum(message.HasField("heartbeat") for message in edge.others) >= 3)
+    assert {reply.answer.status for reply in replies} == {pb.STATUS_OK}
+    assert all(0 <= (reply.round_trip_s or -1) < 60 for reply in replies)
 
 
 async def test_closing_ends_frames_without_an_answer() -> None:

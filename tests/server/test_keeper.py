@@ -116,11 +116,12 @@ async def test_what_cannot_be_answered_is_stored_with_the_reason(path: Path, tin
         await deliver(talk, *frames)
         await acks(talk, 3)
         await until(lambda: all(row["status"] != "waiting" for row in facts(path)))
-    rows = facts(path)
-    assert [row["status"] for row in rows] == ["unknown_bundle", "invalid_frame", "invalid_frame"]
-    assert "is not served here" in rows[0]["detail"]
-    assert [row["answer"] for row in rows] == [None] * 3
-    async with edge(other, tiny_bundle, archive=path):  # served from now on
+        rows = facts(path)
+        assert [row["status"] for row in rows] == ["unknown_bundle", "invalid_frame", "invalid_frame"]
+        assert "is not served here" in rows[0]["detail"]
+        assert [row["answer"] for row in rows] == [None] * 3
+        running.server.registry.add(other)
+        await running.server.reload()  # as after SIGHUP
         await until(lambda: facts(path)[0]["status"] == "ok")
 
 
@@ -196,6 +197,18 @@ async def test_a_device_that_is_gone_is_stored_all_the_same(path: Path, tiny_bun
                 talk.call.cancel()
                 await until(lambda: not running.server.service._conversations)
         await until(lambda: len(facts(path)) == 3)
+
+
+async def test_two_servers_may_share_an_archive(path: Path, tiny_bundle: Bundle) -> None:
+    frames = [kept(tiny_bundle, number) for number in range(30)]
+    async with edge(archive=path) as one, edge(archive=path) as two, Talk(one) as left, Talk(two) as right:
+        for each in frames:
+            await deliver(left, each)
+            await deliver(right, each)
+        assert sorted(await acks(left, 30)) == sorted(await acks(right, 30)) == [each.id for each in frames]
+        assert sum(counted(each, "kept_frames", "stored") for each in (one, two)) == 30
+        await until(lambda: all(row["status"] == "ok" for row in facts(path)))
+    assert len(facts(path)) == 30
 
 
 async def test_a_draining_server_still_stores(path: Path, tiny_bundle: Bundle) -> None:
