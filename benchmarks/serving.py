@@ -32,8 +32,9 @@ from PIL import Image
 from benchmarks import claims
 from benchmarks.devices import Plan, Result
 from headwater.compression.bundle import Bundle
+from headwater.compression.inference import session
 from headwater.device.head import FrameMaker
-from headwater.server.tails import Tails, session
+from headwater.server.tails import Tails
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -266,8 +267,8 @@ class Bare:
     """Decoder and tails without anything around them."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._decoder = session(bundle.read("decoder.onnx"), 1)
-        self._tails = [session(bundle.read(task.tail_file), 1) for task in bundle.manifest.tasks]
+        self._decoder = session(bundle.read("decoder.onnx"), batches=True)
+        self._tails = [session(bundle.read(task.tail_file), batches=True) for task in bundle.manifest.tasks]
 
     def __call__(self, latents: NDArray[np.float32], modes: NDArray[np.int64]) -> None:
         (features,) = self._decoder.run(["features"], {"latent": latents, "mode": modes})

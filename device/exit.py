@@ -24,8 +24,8 @@ import numpy as np
 
 from headwater.compression.errors import BundleError, SettingsError
 from headwater.compression.exits import score_of
+from headwater.compression.inference import session
 from headwater.device.answers import from_logits
-from headwater.device.head import session
 from headwater.device.tasks import asked
 
 if TYPE_CHECKING:

@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime as ort
 
-from headwater.compression.errors import BundleError
 from headwater.compression.frame import Frame
+from headwater.compression.inference import quantise, session
 from headwater.compression.manifest import head_file
 from headwater.compression.parts import Part, split
 
@@ -35,22 +34,6 @@ if TYPE_CHECKING:
 
     from headwater.compression.bundle import Bundle
     from headwater.device.exit import Judged, LocalExit
-
-_LEAST, _MOST = np.iinfo(np.int16).min, np.iinfo(np.int16).max
-
-
-def session(graph: bytes, threads: int = 1) -> ort.InferenceSession:
-    """Load a graph for a small device; raises :class:`BundleError` when onnxruntime refuses it."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors; the warnings are about the machine, not about the graph
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    # onnxruntime's exceptions derive from Exception only, a class for each of its status codes.
-    except Exception as error:
-        raise BundleError(f"onnxruntime cannot load a graph of the bundle: {error}") from error
 
 
 class Head:
@@ -62,7 +45,7 @@ class Head:
         self.modes = manifest.modes
         self.input = manifest.input
         self._sessions = {width: session(bundle.read(head_file(width)), threads) for width in manifest.widths}
-        self._gains = [bundle.tables.gain[mode.index, : mode.channels, np.newaxis, np.newaxis] for mode in self.modes]
+        self._gains = [bundle.tables.gain[mode.index, : mode.channels] for mode in self.modes]
         blank = np.zeros(self.input.shape, np.uint8)
         for width in manifest.widths:
             self.latent(blank, width)
@@ -75,9 +58,7 @@ class Head:
 
     def quantise(self, latent: NDArray[np.float32], mode: int) -> NDArray[np.int16]:
         """Scale a latent by the mode's gain and round it; int16 [C_w, H, W]."""
-        scaled = latent * self._gains[mode]
-        np.rint(scaled, out=scaled)
-        return np.clip(scaled, _LEAST, _MOST, out=scaled).astype(np.int16)
+        return quantise(latent, self._gains[mode])
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from headwater.device.head import Coded, FrameMaker, session
+from headwater.compression.inference import session
+from headwater.device.head import Coded, FrameMaker
 from headwater.device.whole import WHOLE
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from headwater.compression.errors import BundleError, SettingsError
+from headwater.compression.inference import session
 from headwater.device.answers import from_logits
-from headwater.device.head import session
 from headwater.device.tasks import asked
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from headwater.compression.errors import BundleError
+from headwater.compression.inference import session
 
 if TYPE_CHECKING:
     from headwater.compression.bundle import Bundle
@@ -31,20 +32,7 @@ ORT_ERRORS: tuple[type[Exception], ...] = tuple(
     getattr(ort.capi.onnxruntime_pybind11_state, name)
     for name in ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
 )
-"""What onnxruntime raises for a graph that it cannot load or run."""
-
-
-def session(graph: bytes, threads: int) -> ort.InferenceSession:
-    """An inference session on the CPU whose threads never spin; raises one of :data:`ORT_ERRORS`."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Batches vary in size, and a memory pattern is kept for each size that was ever seen.
-    options.enable_mem_pattern = False
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+"""What onnxruntime raises for a graph that it cannot run."""
 
 
 class Tails:
@@ -127,10 +115,7 @@ def _check_shape(task: Task, output: NDArray[np.float32], wanted: tuple[int, ...
 
 
 def _load(bundle: Bundle, name: str, threads: int, inputs: set[str], output: str) -> ort.InferenceSession:
-    try:
-        loaded = session(bundle.read(name), threads)
-    except ORT_ERRORS as error:
-        raise BundleError(f"{name} of the bundle {bundle.manifest.name} does not load: {error}") from error
+    loaded = session(bundle.read(name), threads, name=f"{name} of the bundle {bundle.manifest.name}", batches=True)
     found = {node.name for node in loaded.get_inputs()}, [node.name for node in loaded.get_outputs()]
     if found != (inputs, [output]):
         raise BundleError(

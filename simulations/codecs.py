@@ -220,16 +220,15 @@ def _answer(network: ort.InferenceSession, spec: InputSpec, picture: Image.Image
 
 
 def _network(bundle: Bundle) -> ort.InferenceSession:
-    import onnxruntime as ort  # noqa: PLC0415 - the demo's command loads it only once its processes are done
+    # The demo's command loads onnxruntime only once its processes are done.
+    from headwater.compression.inference import session  # noqa: PLC0415
 
     if "local.onnx" not in bundle:
         raise BundleError(
             f"the bundle {bundle.manifest.name} has no local.onnx, the unsplit network that scores image codecs; "
             "build it again with `headwater train`"
         )
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    return ort.InferenceSession(bundle.read("local.onnx"), options, providers=["CPUExecutionProvider"])
+    return session(bundle.read("local.onnx"))
 
 
 def _save(picture: Image.Image, file_format: str, **options: object) -> bytes:

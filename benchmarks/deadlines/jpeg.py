@@ -32,7 +32,7 @@ import numpy as np
 from PIL import Image
 
 from headwater.compression.bundle import Bundle
-from headwater.device.head import session
+from headwater.compression.inference import session
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

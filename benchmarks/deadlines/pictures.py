@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headwater.compression.frame import Frame
+from headwater.compression.inference import session
 from headwater.device.exit import LocalExit
-from headwater.device.head import Head, session
+from headwater.device.head import Head
 from headwater.server.tails import Tails
 from headwater.simulations.samples import take_samples
 

@@ -20,8 +20,9 @@ from benchmarks.study import learning
 from benchmarks.study.figures import Figures
 from benchmarks.study.runner import Piece
 from benchmarks.study.study import OURS, Study, labels_of
+from headwater.compression.inference import quantise
 from headwater.server.training.lite import normalise
-from headwater.server.training.measure import Bench, quantise
+from headwater.server.training.measure import Bench
 
 if TYPE_CHECKING:
     from pathlib import Path

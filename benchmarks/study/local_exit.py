@@ -15,8 +15,9 @@ import numpy as np
 from benchmarks.study.runner import Piece
 from benchmarks.study.stated import MAX_DROP
 from benchmarks.study.study import OURS, Study, labels_of
+from headwater.compression.inference import session
 from headwater.server.training.calibration import cross_fitted
-from headwater.server.training.measure import Bench, session
+from headwater.server.training.measure import Bench
 
 if TYPE_CHECKING:
     from pathlib import Path

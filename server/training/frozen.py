@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from headwater.compression.inference import quantise, session
 from headwater.server.training.graphs import with_batch
-from headwater.server.training.measure import session
 from headwater.server.training.student import random_groups
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from headwater.compression.bundle import Bundle
     from headwater.server.training.recipe import Recipe
-
-_SYMBOLS = np.iinfo(np.int16)
 
 
 class FrozenCodec:
@@ -39,8 +37,8 @@ class FrozenCodec:
         self._tables = bundle.tables
         self._recipe = recipe
         heads = {mode.width: mode.head_file for mode in self._modes}
-        self._heads = {width: session(with_batch(bundle.read(name))) for width, name in heads.items()}
-        self._decoder = session(bundle.read("decoder.onnx"))
+        self._heads = {width: session(with_batch(bundle.read(name)), threads=0) for width, name in heads.items()}
+        self._decoder = session(bundle.read("decoder.onnx"), threads=0, batches=True)
 
     def random_features(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Features float32 [B, F, H, W] of uint8 images, each in a random mode, a share of the frames cut."""
@@ -65,7 +63,6 @@ class FrozenCodec:
     def _quantise(self, latent: NDArray[np.float32], mode: int, groups: int) -> None:
         """Do to a latent [C, H, W], in place, what coding and decoding does."""
         sent = self._tables.channels_of(mode, groups)
-        gain, step = (values[mode, :sent, np.newaxis, np.newaxis] for values in (self._tables.gain, self._tables.step))
-        symbols = np.rint(latent[:sent] * gain).clip(_SYMBOLS.min, _SYMBOLS.max)
-        latent[:sent] = symbols * step
+        symbols = quantise(latent[:sent], self._tables.gain[mode, :sent])
+        latent[:sent] = symbols * self._tables.step[mode, :sent, np.newaxis, np.newaxis]
         latent[sent:] = 0

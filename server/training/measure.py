@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
-import onnxruntime as ort
 
 from headwater.compression.frame import Frame
+from headwater.compression.inference import quantise, session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,9 +55,9 @@ class Bench:
         self.images = images
         self.coder = bundle.coder()
         self.frames = bundle.frames()
-        self.decoder = session(bundle.read("decoder.onnx"))
+        self.decoder = session(bundle.read("decoder.onnx"), threads=0, batches=True)
         self.tasks = tuple(tasks) or bundle.manifest.tasks
-        self.tails = {task.name: session(bundle.read(task.tail_file)) for task in self.tasks}
+        self.tails = {task.name: session(bundle.read(task.tail_file), threads=0, batches=True) for task in self.tasks}
         self._latents: dict[float, NDArray[np.float32]] = {}
 
     def only(self, tasks: Sequence[Task]) -> Self:
@@ -118,21 +118,7 @@ def _joined(parts: Mapping[str, list[NDArray[T]]]) -> dict[str, NDArray[T]]:
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
-def quantise(latent: NDArray[np.float32], gain: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Symbols int16 [C, H, W] of a latent [C, H, W] at gains [C]."""
-    scaled = np.rint(latent * gain[:, np.newaxis, np.newaxis])
-    limits = np.iinfo(np.int16)
-    return np.clip(scaled, limits.min, limits.max).astype(np.int16)
-
-
 def local_logits(bundle: Bundle, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The unsplit model's answers to its first task, [N, K]."""
-    local = session(bundle.read("local.onnx"))
+    local = session(bundle.read("local.onnx"), threads=0)
     return np.concatenate([local.run(["logits"], {"image": image[np.newaxis]})[0] for image in images])
-
-
-def session(graph: bytes) -> ort.InferenceSession:
-    """A CPU session for measuring answers (not time)."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
