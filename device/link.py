@@ -64,6 +64,8 @@ class LinkOptions:
     longest_pause_s: float = 10.0
     connect_timeout_s: float = 20.0
     """From opening a connection to the server's welcome; a link of 5 kbit/s needs two seconds of it."""
+    failover_s: float = 5.0
+    """The same while there are other servers to go to; twice as long in each round in which all have failed."""
     persistent: bool = False
     """Go on trying though every server refuses this device for good: it answers by itself until somebody mends that."""
 
@@ -116,6 +118,7 @@ class Link:
         self._complained = ""
         self._worked = False
         self._pause_s = options.first_pause_s
+        self._patience_s = options.failover_s
         self._closing = False
         self._runner: asyncio.Task[None] | None = None
         self._spooler: asyncio.Task[None] | None = None
@@ -213,8 +216,7 @@ class Link:
                 if error.code() in FINAL and self._refused_by_all() and not self.options.persistent:
                     return
             except TimeoutError:
-                limit_s = self.options.connect_timeout_s
-                self._lost(LinkError(f"the server {self.server} did not greet within {limit_s:g} s"))
+                self._lost(LinkError(f"the server {self.server} did not greet within {self._greeting_limit_s:g} s"))
             else:
                 self._lost(LinkError(f"the server {self.server} ended the stream"))
             self._route.ended(worked=self._worked)
@@ -239,7 +241,7 @@ class Link:
             call = EdgeStub(channel).Stream()
             try:
                 began_s = time.monotonic()
-                async with asyncio.timeout(self.options.connect_timeout_s):
+                async with asyncio.timeout(self._greeting_limit_s):
                     await _write(call, pb.DeviceMessage(hello=self._hello()))
                     first = await call.read()
                 if isinstance(first, pb.ServerMessage):
@@ -296,7 +298,13 @@ class Link:
     def _next_pause_s(self) -> float:
         pause_s = self._pause_s * self._rng.uniform(0.5, 1.0)
         self._pause_s = min(self._pause_s * 2, self.options.longest_pause_s)
+        self._patience_s *= 2
         return pause_s
+
+    @property
+    def _greeting_limit_s(self) -> float:
+        longest_s = self.options.connect_timeout_s
+        return min(longest_s, self._patience_s) if len(self._route.known) > 1 else longest_s
 
     # ------------------------------------------------------------ writing and reading
 
@@ -361,7 +369,7 @@ class Link:
 
     def _works(self) -> None:
         self._worked = True
-        self._pause_s = self.options.first_pause_s
+        self._pause_s, self._patience_s = self.options.first_pause_s, self.options.failover_s
 
 
 async def _write(call: Call, message: pb.DeviceMessage) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -151,6 +152,19 @@ async def test_servers_that_refuse_are_passed_over() -> None:
             async with make([*wrong.addresses, *right.addresses], device) as link:
                 check([await ask(link, 0)])
                 assert link.server == free.addresses.grpc
+
+
+async def test_a_server_that_takes_the_connection_and_says_nothing_is_passed_over() -> None:
+    # The system takes the connections to the first, but nobody ever speaks on them.
+    async with serving(count=1) as right:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            servers = [f"127.0.0.1:{silent.getsockname()[1]}", *right.addresses]
+            device = next(f"{n}" for n in range(99) if ranked(servers, f"{n}")[0] == servers[0])
+            options = LinkOptions(device, tiny.bundle().id, first_pause_s=0.01, failover_s=0.05)
+            async with Link(servers, options, rng=random.Random(1)) as link:
+                check([await ask(link, 0)])
+                assert link.server == servers[1]
+                assert link._patience_s == 0.05, "as if all were new, once a server works"
 
 
 async def test_a_device_that_every_server_refuses_is_told_why() -> None:
