@@ -35,7 +35,7 @@ from headwater.compression.bundle import Bundle
 from headwater.compression.inference import session
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -144,23 +144,37 @@ class Service:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until it ends."""
-        writer.write(bytes([self._labels]))
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
+        try:
+            writer.write(bytes([self._labels]))
             while True:
                 number, size = _REQUEST.unpack(await reader.readexactly(_REQUEST.size))
                 data = await reader.readexactly(size)
                 answer = partial(self.answer, data)
                 scores = await asyncio.get_running_loop().run_in_executor(self._worker, answer)
                 writer.write(_NUMBER.pack(number) + scores)
-        writer.close()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            writer.transport.abort()
 
 
-async def serve(service: Service, ready: Callable[[int], Awaitable[None] | None]) -> None:
+async def serve(service: Service, ready: Callable[[int], object]) -> None:
     """Serve on a free port until cancelled; `ready` is told which."""
-    server = await asyncio.start_server(service.serve, "127.0.0.1", 0)
+    open_: set[asyncio.Task[None]] = set()
+
+    def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(service.serve(reader, writer))
+        open_.add(task)
+        task.add_done_callback(open_.discard)
+
+    server = await asyncio.start_server(accepted, "127.0.0.1", 0)
     ready(server.sockets[0].getsockname()[1])
-    async with server:
+    try:
         await server.serve_forever()
+    finally:
+        for task in open_:
+            task.cancel()
+        await asyncio.gather(*open_, return_exceptions=True)
 
 
 def main() -> None:
