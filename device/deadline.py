@@ -29,7 +29,7 @@ from headwater.device.estimates import DeviceEstimate, Level, RoundTrip, Sent
 from headwater.device.options import Option, table
 from headwater.device.pacing import Budget, Climber, Doubt, Explorer
 from headwater.device.policy import Policy
-from headwater.device.ways import HOPELESS, Room, Way, promising, sends, worthiest
+from headwater.device.ways import HOPELESS, Room, Wanted, Way, promising, sends, worthiest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -78,6 +78,7 @@ class DeadlineController:
         self._whole = whole_accuracy
         self._wish: tuple[int | None, int | None] = (None, None)
         self._level = Level(self.policy.level)
+        self._slack = NOISE if self.policy.objective == "accuracy" else self.policy.slack / 100
         self._table = table(modes, self._accuracy)
         self._budget = self._new_budget()
         self._explorer = Explorer()
@@ -131,28 +132,25 @@ class DeadlineController:
         self._budget.picture(situation.time_s)
 
     def _ways(self, situation: Situation) -> list[Way]:
-        """Every way that the device has the time for, narrowest first."""
+        """Every way that the device has the time for and that may be worth it, narrowest first."""
         left_ms, interval_ms = _left_ms(situation), situation.interval_ms or math.inf
-        slow, now = math.exp(self.device.margin.upper), self._room(situation)
+        upper, now, best = self.device.margin.upper, self._room(situation), 0.0
         ways: list[Way] = []
         for width, options in self._table.items():
             device_ms = self.device.expected_ms(width)
-            if device_ms * slow > left_ms or (ways and device_ms > interval_ms):
+            if device_ms * upper > left_ms or (ways and device_ms > interval_ms):
                 break
             local = self._local(width, situation)
             if local is not None:
                 ways.append(Way("local", options[0], local, 1.0, sure=True, compute_ms=device_ms))
+                best = max(best, local)
             if now is not None:
-                room = now.after(device_ms, local)
-                ways += self._sends(options, room, device_ms)
+                wanted = Wanted(local, self._level.asked, best, self._slack)
+                best = sends(ways, options, now.after(device_ms), self._budget, wanted, device_ms)
             if not self.device.known:
                 break
-        whole = self._whole_way(situation, slow)
+        whole = self._whole_way(situation, upper)
         return ways if whole is None else [*ways, whole]
-
-    def _sends(self, options: Sequence[Option], room: Room, device_ms: float = 0.0, doubt: float = 1.0) -> list[Way]:
-        margin, level = self.link.margin, self._level.asked
-        return list(sends(options, room, margin, self._budget, level=level, compute_ms=device_ms, doubt=doubt))
 
     def _local(self, width: float, situation: Situation) -> float | None:
         return self._exit.get(width) if situation.exit_available else None
@@ -163,21 +161,16 @@ class DeadlineController:
             return None
         frames, oldest_ms = situation.frames_unanswered, situation.oldest_ms
         ahead_bytes = situation.bytes_unanswered + frames * OVERHEAD_BYTES
-        return Room(
-            _left_ms(situation) - self.device.code_ms - situation.held_ms,
-            *self.link.line,
-            LINK_SHARE * (situation.interval_ms or math.inf),
-            local=None,
-            ahead_bytes=ahead_bytes,
-            oldest_ms=oldest_ms,
-            beyond=self.link.overdue(ahead_bytes / frames, oldest_ms) if frames else -math.inf,
-        )
+        left_ms = _left_ms(situation) - self.device.code_ms - situation.held_ms
+        most_ms = LINK_SHARE * (situation.interval_ms or math.inf)
+        beyond = self.link.overdue(ahead_bytes / frames, oldest_ms) if frames else 0.0
+        return Room(left_ms, *self.link.line, most_ms, ahead_bytes, oldest_ms, self.link.margin.chances(beyond))
 
-    def _whole_way(self, situation: Situation, slow: float) -> Way | None:
+    def _whole_way(self, situation: Situation, upper: float) -> Way | None:
         if situation.whole_ms is None or self._whole is None:
             return None
         time_ms = self.device.whole_ms(situation.whole_ms)
-        if time_ms * slow > _left_ms(situation) or time_ms > (situation.interval_ms or math.inf):
+        if time_ms * upper > _left_ms(situation) or time_ms > (situation.interval_ms or math.inf):
             return None
         widest = next(reversed(self._table.values()))[0]
         return Way("whole", widest, self._whole, 1.0, sure=True, compute_ms=time_ms)
@@ -191,10 +184,10 @@ class DeadlineController:
             return self._likely(ways)
         best = max(sure, key=worthiest)
         if self.policy.objective != "accuracy":
-            enough = [way for way in sure if way.worth >= best.worth - self.policy.slack / 100]
+            enough = [way for way in sure if way.worth >= best.worth - self._slack]
             return min(enough, key=self._cost)
         for way in sure:
-            if way.key == self._kept and way.worth >= best.worth - NOISE and way.chance >= STEADY:
+            if way.worth >= best.worth - NOISE and way.chance >= STEADY and way.key == self._kept:
                 return way
         return best
 
@@ -246,8 +239,7 @@ class DeadlineController:
             option for width in widths for option in self._table[width] if option.mean_bytes <= self._budget.left
         ]
         if best is not None:
-            least = best.worth + (NOISE if self.policy.objective == "accuracy" else self.policy.slack / 100)
-            options = [option for option in options if option.accuracy > least]
+            options = [option for option in options if option.accuracy > best.worth + self._slack]
             options = [option for option in options if option.width == best.option.width] or options
         return min(options, key=lambda option: option.mean_bytes, default=None)
 
@@ -255,7 +247,7 @@ class DeadlineController:
         """What is done where no way is known to be in time: the quickest, if it can be at all."""
         width, options = next(iter(self._table.items()))
         left_ms = _left_ms(situation)
-        quick_ms = self.device.expected_ms(width) * math.exp(self.device.margin.quantile(0.05))
+        quick_ms = self.device.expected_ms(width) * self.device.margin.quantile(0.05)
         device = left_ms > 0 and (quick_ms <= left_ms or not self.device.fresh(situation.time_s))
         if device and situation.exit_available and width in self._exit:
             return Way("local", options[0], self._exit[width], 0.0, sure=False)
@@ -283,29 +275,30 @@ class DeadlineController:
             return replace(decision, action="local", reason="no connection") if gone else decision
         doubt = 1.0 if self.policy.objective == "accuracy" else self._doubt.factor(confidence)
         options = self._table.get(width, ())
-        ways = self._sends(options, now.after(0.0, local), doubt=doubt)
-        if local is not None:
-            ways.append(Way("local", options[0], local, 1.0, sure=True))
+        wanted = Wanted(local, self._level.asked, local or 0.0, self._slack, doubt)
+        ways: list[Way] = [] if local is None else [Way("local", options[0], local, 1.0, sure=True)]
+        sends(ways, options, now, self._budget, wanted)
         best = self._best(ways)
-        return decision if best is None else self._decision(best)
+        if best is None:
+            return decision
+        return self._decision(best, most_bytes=self._most_bytes(best, local))
 
-    def _decision(self, way: Way, reason: str = "") -> Decision:
+    def _decision(self, way: Way, reason: str = "", most_bytes: int | None = None) -> Decision:
         if way.action == "send":
             self._foretold[way.option.mode] = way.option.mean_bytes
         else:
             return Decision(way.option.mode, None, way.action, None, reason or _REASONS[way.action])
-        return Decision(way.option.mode, way.option.groups, "send", self._most_bytes(way), reason or _chance(way))
+        return Decision(way.option.mode, way.option.groups, "send", most_bytes, reason or _chance(way))
 
-    def _most_bytes(self, way: Way) -> int | None:
+    def _most_bytes(self, way: Way, local: float | None) -> int | None:
         """The longest frame; None where a shorter one is of no use, as the exit does better, or length is no matter."""
-        room, option = way.room, way.option
-        if room is None or not any(
-            other.accuracy > (room.local or 0.0)
-            for other in self._table[option.width]
-            if other.mean_bytes < option.mean_bytes
-        ):
+        room, shorter = (
+            way.room,
+            [other for other in self._table[way.option.width] if other.mean_bytes < way.option.mean_bytes],
+        )
+        if room is None or not shorter or shorter[-1].accuracy <= (local or 0.0):
             return None
-        most = room.most_bytes(option.mean_bytes, self.link.margin) - OVERHEAD_BYTES
+        most = room.most_bytes(way.wire_bytes, self.link.margin.upper) - OVERHEAD_BYTES
         return None if most == math.inf else max(int(most), 1)
 
     # ------------------------------------------------------------ after an answer

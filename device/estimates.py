@@ -1,7 +1,7 @@
 """What a frame will take, learnt from what the last ones took: on the device, and to the server and back.
 
 Each estimate has two parts. A *centre* foretells the next time from the recent ones and follows a change at once. A
-:class:`Margin` keeps how far off the centre was, as the logarithm of time over forecast, and turns it into chances: the
+:class:`Margin` keeps how far off the centre was, as time over forecast, and turns that into chances: the
 share of the recent errors below a bound is the chance to keep it, and a high quantile of them is corrected by the
 misses seen. Nothing is assumed of the errors' distribution. The correction is that of adaptive conformal inference
 (Gibbs and Candès, "Adaptive Conformal Inference Under Distribution Shift", NeurIPS 2021), on the bound itself in place
@@ -20,10 +20,10 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 LEAST_MS = 1e-3
-NEAR, FAR = math.log(1.25), math.log(4.0)
+NEAR, FAR = 1.25, 4.0
 """An error up to the one is no change, however small the usual ones are; one beyond the other is a change at once, and
 so are two in a row that the margin does not hold."""
 
@@ -39,7 +39,7 @@ FIRST_CORRECTION, LEAST_CORRECTION, MOST_CORRECTION = 0.3, 0.02, 2.0
 
 
 class Margin:
-    """Errors of a forecast, log(time / forecast), as chances and an upper bound."""
+    """Errors of a forecast, as times over what was foretold: chances, and an upper bound."""
 
     __slots__ = ("_correction", "_level", "_order", "_sorted", "upper")
 
@@ -49,14 +49,14 @@ class Margin:
         self._order: deque[float] = deque(maxlen=memory)
         self._sorted: list[float] = []
         self._correction = FIRST_CORRECTION
-        self.upper = FIRST_CORRECTION
+        self.upper = math.exp(FIRST_CORRECTION)
         """What an error is at most, with the probability of the level."""
 
     def __len__(self) -> int:
         return len(self._order)
 
     def add(self, error: float) -> None:
-        """Learn the error of a forecast that was made before its outcome was known."""
+        """Learn the error of a forecast that was made before its outcome was known; above 0."""
         missed = error > self.upper
         self._correction += STEP * (self._level if missed else self._level - 1)
         self._correction = min(max(self._correction, LEAST_CORRECTION), MOST_CORRECTION)
@@ -65,32 +65,37 @@ class Margin:
         self._order.append(error)
         insort(self._sorted, error)
         count = len(self._sorted)
-        self.upper = self._sorted[min(math.ceil(BODY * (count + 1)), count) - 1] + self._correction
+        body = self._sorted[min(math.ceil(BODY * (count + 1)), count) - 1]
+        self.upper = body * math.exp(self._correction)
 
-    def chance(self, error: float, beyond: float = -math.inf) -> float:
-        """Probability that an error is at most this large, if it is known to be `beyond` another one.
+    def chances(self, beyond: float = 0.0) -> Callable[[float], float]:
+        """Probability that an error is at most so large, if it is known to be `beyond` another one.
 
         One more error is reckoned with than was seen, so that little is sure while little is known: it is as likely
-        positive as negative, and one that has grown to k times is as likely to grow to m times that with chance 1 / m.
+        above 1 as below, and one that has grown to k times is as likely to grow to m times that with chance 1 / m.
         """
-        if error <= beyond:
-            return 0.0
-        passed, guess_passed = bisect_right(self._sorted, beyond), _guess(beyond)
-        below = bisect_right(self._sorted, error) - passed + _guess(error) - guess_passed
-        return below / (len(self._sorted) - passed + 1 - guess_passed)
+        order, passed, guess = self._sorted, bisect_right(self._sorted, beyond), _guess(beyond)
+        left, gone = len(order) - passed + 1 - guess, passed + guess
+
+        def chance(error: float) -> float:
+            if error <= beyond:
+                return 0.0
+            return (bisect_right(order, error) + (1 - 0.5 / error if error > 1 else 0.5 * error) - gone) / left
+
+        return chance
 
     @property
     def noise(self) -> float:
-        """Half of the width of the errors' middle."""
-        return (self.quantile(0.8) - self.quantile(0.2)) / 2
+        """Half of the width of the errors' middle, relative."""
+        return math.log(self.quantile(0.8) / self.quantile(0.2)) / 2
 
     def quantile(self, share: float) -> float:
-        """The error that this share of the recent ones does not exceed; 0 where there is none."""
-        return self._sorted[int(share * len(self._sorted))] if self._sorted else 0.0
+        """The error that this share of the recent ones does not exceed; 1 where there is none."""
+        return self._sorted[int(share * len(self._sorted))] if self._sorted else 1.0
 
 
 def _guess(error: float) -> float:
-    return 1 - math.exp(-error) / 2 if error > 0 else math.exp(error) / 2
+    return 1 - 0.5 / error if error > 1 else 0.5 * error
 
 
 SLOWLY = 0.002
@@ -116,7 +121,7 @@ class Level:
 
 FORGET = 0.97
 """Share of its weight that a frame keeps, in the line through sizes and times, with each one that follows."""
-GUESS, GUESS_OFF = 0.3, 0.3
+GUESS, GUESS_OFF = 0.4, 0.2
 """Share of a frame's time that its bytes have no part in, before frames of several sizes tell, and how far off that may
 be. The noisier the times, the longer this guess counts."""
 LEAST_NOISE = 0.01
@@ -203,8 +208,8 @@ class RoundTrip:
         changed = True
         if self.known:
             foretold_ms = self.expected_ms(sent.foretold_bytes) + self.server_ms
-            self.margin.add(math.log((own_ms + server_ms) / foretold_ms))
-            changed = self._judge(math.log(own_ms / self.expected_ms(sent.wire_bytes)))
+            self.margin.add((own_ms + server_ms) / foretold_ms)
+            changed = self._judge(own_ms / self.expected_ms(sent.wire_bytes))
         self._follow(sent.wire_bytes, own_ms, changed=changed)
         self.server_ms += (FOLLOW_SERVER if self.known else 1.0) * (server_ms - self.server_ms)
         self.known = True
@@ -216,10 +221,10 @@ class RoundTrip:
 
     def _judge(self, error: float) -> bool:
         """Whether a frame's error says that the link is not what it was."""
-        usual, low = max(self.margin.upper, NEAR), min(self.margin.quantile(0.05), -NEAR)
+        usual, low = max(self.margin.upper, NEAR), min(self.margin.quantile(0.05), 1 / NEAR)
         direction = (error > usual) - (error < low)
         self._off = self._off + direction if direction * self._off > 0 else direction
-        return abs(self._off) >= 2 or (direction != 0 and abs(error) > FAR)
+        return abs(self._off) >= 2 or (direction != 0 and not 1 / FAR <= error <= FAR)
 
     def _follow(self, size: float, own_ms: float, *, changed: bool) -> None:
         """Mend the line, keep what it now says of this size, and move the scale towards the newest frame."""
@@ -246,7 +251,7 @@ class RoundTrip:
 
     def overdue(self, wire_bytes: float, waiting_ms: float) -> float:
         """The least error of a frame that has been on its way for so long: how far it is beyond what was foretold."""
-        return math.log(max(waiting_ms, LEAST_MS) / (self.expected_ms(wire_bytes) + self.server_ms))
+        return waiting_ms / (self.expected_ms(wire_bytes) + self.server_ms)
 
 
 # ------------------------------------------------------------ the device
@@ -319,7 +324,7 @@ class DeviceEstimate:
     def _learn(self, time_ms: float, pace_ms: float, time_s: float, *, new: bool) -> None:
         ratio = max(time_ms, LEAST_MS) / pace_ms
         if not new:
-            self.margin.add(math.log(ratio / self.factor))
+            self.margin.add(ratio / self.factor)
         self._recent.append((time_s, ratio))
         while self._recent[0][0] < time_s - RECENT_S:
             self._recent.popleft()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headwater.compression.manifest import Mode
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Option:
     """A mode with so many channel groups."""
 

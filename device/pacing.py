@@ -17,6 +17,7 @@ class Budget:
 
     def __init__(self, bytes_per_s: float = math.inf, capacity: float = math.inf) -> None:
         self.left = self._capacity = capacity
+        self.limited = bytes_per_s < math.inf
         self._bytes_per_s = bytes_per_s
         self._time_s: float | None = None
         self._period_s = 0.0
@@ -24,7 +25,7 @@ class Budget:
 
     def picture(self, time_s: float) -> None:
         """Let time pass until the next picture."""
-        if self._time_s is not None and self._bytes_per_s < math.inf:
+        if self._time_s is not None and self.limited:
             passed_s = max(time_s - self._time_s, 0.0)
             self.left = min(self.left + passed_s * self._bytes_per_s, self._capacity)
             newest = 0.1 if self._period_s else 1.0

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from headwater.device.options import Option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from headwater.device.controller import Action
-    from headwater.device.estimates import Margin
     from headwater.device.pacing import Budget
 
 QUEUE_SHARE = 0.3
@@ -30,25 +29,24 @@ class Room(NamedTuple):
     """Middling time: of a frame beside its bytes, and of each byte."""
     most_ms: float
     """That its bytes may occupy the link, so that frames do not pile up."""
-    local: float | None
-    """Accuracy of the local exit, which steps in when time is up; None where there is none."""
-    ahead_bytes: float = 0.0
+    ahead_bytes: float
     """Of the frames on their way, on the wire."""
-    oldest_ms: float = 0.0
+    oldest_ms: float
     """How long the first of them has been on its way when this one joins them."""
-    beyond: float = -math.inf
-    """How far that frame is overdue, as an error of its forecast."""
+    within: Callable[[float], float]
+    """The chance of so many times the middling time. The link is to all frames what it is to the first on its way, so
+    that one which is overdue takes its share of all chances."""
 
-    def after(self, device_ms: float, local: float | None) -> Room:
+    def after(self, device_ms: float) -> Room:
         """The same for a frame that the device is yet to work on for so long."""
+        _, base_ms, byte_ms, most_ms, ahead_bytes, _, within = self
         left_ms, oldest_ms = self.left_ms - device_ms, self.oldest_ms + device_ms
-        return Room(left_ms, self.base_ms, self.byte_ms, self.most_ms, local, self.ahead_bytes, oldest_ms, self.beyond)
+        return Room(left_ms, base_ms, byte_ms, most_ms, ahead_bytes, oldest_ms, within)
 
-    def chance(self, wire_bytes: float, margin: Margin) -> float:
+    def chance(self, wire_bytes: float) -> float:
         """That a frame of so many bytes is answered in time.
 
-        Those on their way go first: with them, as one, it has all the time since the first of them was written. The
-        link is to all of them what it is to the first, so that one which is overdue takes its share of all chances.
+        Those on their way go first: with them, as one, it has all the time since the first of them was written.
         """
         if self.left_ms == math.inf:
             return 1.0
@@ -57,8 +55,9 @@ class Room(NamedTuple):
         own_ms = self.base_ms + self.byte_ms * wire_bytes
         times = self.left_ms / own_ms
         if self.ahead_bytes:
-            times = min(times, (self.left_ms + self.oldest_ms) / (own_ms + self.byte_ms * self.ahead_bytes))
-        return margin.chance(math.log(times), self.beyond)
+            together = (self.left_ms + self.oldest_ms) / (own_ms + self.byte_ms * self.ahead_bytes)
+            times = min(times, together)
+        return self.within(times)
 
     def steady(self, wire_bytes: float) -> bool:
         """Whether frames of so many bytes do not pile up; for a while they may, where the deadline is far."""
@@ -69,11 +68,14 @@ class Room(NamedTuple):
         spare_ms = self.left_ms - self.base_ms - sending_ms - queue_ms
         return self.left_ms < math.inf and sending_ms + queue_ms <= self.most_ms + QUEUE_SHARE * spare_ms
 
-    def most_bytes(self, wire_bytes: float, margin: Margin) -> float:
-        """On the wire, of the longest frame for the time left: at the level, if one of `wire_bytes` is; else even."""
+    def most_bytes(self, wire_bytes: float, upper: float) -> float:
+        """On the wire, of the longest frame if times are `upper` of the middling ones, or if that is too much, those.
+
+        It is if a frame of `wire_bytes` would be longer.
+        """
         if self.left_ms == math.inf or not self.byte_ms:
             return math.inf
-        surely = self._most(math.exp(-margin.upper))
+        surely = self._most(1 / upper)
         return surely if wire_bytes <= surely else self._most(1.0)
 
     def _most(self, share: float) -> float:
@@ -96,6 +98,8 @@ class Way(NamedTuple):
     sure: bool
     """It does with the level's probability, or a local exit steps in."""
     compute_ms: float = 0.0
+    wire_bytes: float = 0.0
+    """That it sends on average."""
     room: Room | None = None
 
     @property
@@ -104,48 +108,50 @@ class Way(NamedTuple):
         return self.action, self.option.mode, self.option.groups
 
     @property
-    def wire_bytes(self) -> float:
-        """That it sends on average."""
-        return self.option.mean_bytes if self.room is not None else 0.0
-
-    @property
     def sending_ms(self) -> float:
         """How long its bytes occupy the link."""
-        return self.room.byte_ms * self.option.mean_bytes if self.room is not None else 0.0
+        return 0.0 if self.room is None else self.room.byte_ms * self.wire_bytes
+
+
+class Wanted(NamedTuple):
+    """What a frame has to be worth."""
+
+    local: float | None
+    """Accuracy of the local exit, which steps in when time is up; None where there is none."""
+    level: float
+    """Least chance where there is none."""
+    best: float
+    """What the best way so far is worth."""
+    slack: float
+    """A way that is worth less than that by more is of no interest."""
+    doubt: float = 1.0
+    """How much more than the mean picture this one gains from the server."""
 
 
 def sends(
-    options: Sequence[Option],
-    room: Room,
-    margin: Margin,
-    budget: Budget,
-    *,
-    level: float,
-    compute_ms: float = 0.0,
-    doubt: float = 1.0,
-) -> Iterator[Way]:
-    """Ways to send a frame of one width, those that the link and the budget have room for.
+    ways: list[Way], options: Sequence[Option], room: Room, budget: Budget, wanted: Wanted, compute_ms: float = 0.0
+) -> float:
+    """Add the ways to send a frame of one width that link and budget have room for; what the best is worth by now.
 
-    Args:
-        options: of the width, by their bytes.
-        room: for the width.
-        margin: of the network's times.
-        level: least chance where no local exit steps in.
-        budget: of bytes; a frame that it lets pass now and then counts for that share.
-        compute_ms: what the device takes.
-        doubt: how much more than the mean picture this one gains from the server.
+    The first that would not be worth enough even if it was in time ends the search: those below it are less accurate.
     """
-    local = room.local
-    for number, option in enumerate(options):
-        if option.mean_bytes > budget.left or (number and not room.steady(option.mean_bytes)):
-            return
-        chance = room.chance(option.mean_bytes, margin)
-        share = budget.share(option.mean_bytes)
+    local, level, best, slack, doubt = wanted
+    smallest, instead = options[0], 0.0 if local is None else local
+    for option in reversed(options):
+        wire_bytes, gain = option.mean_bytes, doubt * (option.accuracy - instead)
+        if gain <= 0 or instead + gain < best - slack:
+            break
+        if wire_bytes > budget.left or (option is not smallest and not room.steady(wire_bytes)):
+            continue
+        chance, share = room.chance(wire_bytes), budget.share(wire_bytes) if budget.limited else 1.0
         if local is None:
-            worth, sure = share * option.accuracy, chance >= level
+            worth, sure = share * gain, chance >= level
         else:
-            worth, sure = local + share * chance * doubt * (option.accuracy - local), chance >= HOPELESS
-        yield Way("send", option, worth, chance, sure, compute_ms, room)
+            worth, sure = local + share * chance * gain, chance >= HOPELESS
+        if sure and worth > best:
+            best = worth
+        ways.append(Way("send", option, worth, chance, sure, compute_ms, wire_bytes, room))
+    return best
 
 
 def promising(way: Way) -> tuple[float, float]:
