@@ -25,13 +25,15 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 ID_BYTES = 16
 OVERHEAD_BYTES = 64
 """What a frame costs in the file beside its message, on average."""
+TELL_S = 60.0
+"""Between two lines of the log about dropped frames."""
 _SPOOL = Kind(
     name="spool",
     application=0x48575350,  # "HWSP"
@@ -147,11 +151,12 @@ class Spool:
         self._lock = threading.RLock()
         self._taken: dict[bytes, int] = {}
         self._complained = ""
+        self._tell_s = -math.inf
         self._db = connect(_SPOOL, path, alone=True)
         try:
             with explained(_SPOOL, path):
                 self._start_s, self._opened_s = self._carried_on(), self._clock()
-                self._stats = self._counted()
+                self._told = self._stats = self._counted()
                 self.expire()
         except BaseException:
             self._db.close()
@@ -225,27 +230,31 @@ class Spool:
             self._lost(0, f"the spool {self.path} cannot be written: {error}")
 
     def _drop_old(self, now_s: float, after: _Changes) -> None:
+        """Numbers and ages go together, so the first that is young enough ends the search."""
         born_s = now_s - self._max_age_s
-        rows = self._db.execute("SELECT number, bytes FROM kept WHERE kept_s < ? ORDER BY number", (born_s,))
-        after.add(dropped_old=self._drop(rows.fetchall(), after))
+        old = takewhile(lambda row: row[2] < born_s, self._free())
+        after.add(dropped_old=self._drop([(number, size) for number, size, _ in old], after))
 
     def _drop_most(self, after: _Changes) -> None:
         over = after.stats.bytes - self._max_bytes
-        if over <= 0:
-            return
-        oldest, taken = [], set(self._taken.values())
-        for number, size in self._db.execute("SELECT number, bytes FROM kept ORDER BY number"):
+        rows = []
+        for number, size, _ in self._free() if over > 0 else ():
+            rows.append((number, size))
+            over -= size
             if over <= 0:
                 break
-            if number not in taken:
-                oldest.append((number, size))
-                over -= size
-        after.add(dropped_full=self._drop(oldest, after))
+        after.add(dropped_full=self._drop(rows, after))
 
-    def _drop(self, rows: Iterable[tuple[int, int]], after: _Changes) -> int:
-        """Delete rows, but for those that the link has taken: they may be at the server already."""
+    def _free(self) -> Iterator[tuple[int, int, float]]:
+        """Number, bytes and age of those, the oldest first, that may be dropped.
+
+        Not of those that the link has taken: they may be at the server already.
+        """
         taken = set(self._taken.values())
-        rows = [(number, size) for number, size in rows if number not in taken]
+        rows = self._db.execute("SELECT number, bytes, kept_s FROM kept ORDER BY number")
+        return (row for row in rows if row[0] not in taken)
+
+    def _drop(self, rows: Sequence[tuple[int, int]], after: _Changes) -> int:
         self._db.executemany("DELETE FROM kept WHERE number = ?", [(number,) for number, _ in rows])
         after.add(frames=-len(rows), bytes=-sum(size for _, size in rows))
         return len(rows)
@@ -336,10 +345,11 @@ class Spool:
         )
 
     def _report(self, stats: SpoolStats) -> None:
-        full = stats.dropped_full - self._stats.dropped_full
-        old = stats.dropped_old - self._stats.dropped_old
-        if full or old:
+        """Log what was dropped, at once and then once in a while."""
+        full, old = stats.dropped_full - self._told.dropped_full, stats.dropped_old - self._told.dropped_old
+        if (full or old) and self._clock() >= self._tell_s:
             _log.warning("the spool %s dropped its oldest frames: %d for room, %d for age", self.path, full, old)
+            self._told, self._tell_s = stats, self._clock() + TELL_S
 
     def _lost(self, frames: int, why: str) -> None:
         with self._lock:

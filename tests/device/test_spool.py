@@ -14,7 +14,7 @@ import pytest
 from headwater.compression.errors import SettingsError, StorageError
 from headwater.device.record import Result
 from headwater.device.settings import DeviceSettings
-from headwater.device.spool import OVERHEAD_BYTES, KeptFrame, Spool, SpoolStats, answer_json
+from headwater.device.spool import OVERHEAD_BYTES, TELL_S, KeptFrame, Spool, SpoolStats, answer_json
 from headwater.protos import edge_pb2 as pb
 
 BUNDLE = bytes(range(32))
@@ -91,14 +91,18 @@ def test_every_frame_has_an_id_of_its_own() -> None:
 
 
 def test_too_many_bytes_drop_the_oldest_and_are_counted(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with open_spool(path, max_bytes=3 * size_of(frame(1))) as spool:
+    clock = Clock()
+    with open_spool(path, max_bytes=3 * size_of(frame(1)), clock=clock) as spool:
         for number in range(1, 6):
             spool.keep(frame(number))
         assert (spool.stats.frames, spool.stats.dropped_full) == (3, 2)
-        assert numbers(spool.oldest(9)) == [3, 4, 5]
-    assert "dropped its oldest frames: 1 for room, 0 for age" in caplog.text
+        clock.now_s += TELL_S
+        spool.keep(frame(6))
+        assert numbers(spool.oldest(9)) == [4, 5, 6]
+    logged = [record.getMessage().partition("frames: ")[2] for record in caplog.records]
+    assert logged == ["1 for room, 0 for age", "2 for room, 0 for age"], "not a line for each"
     with open_spool(path) as spool:
-        assert (spool.stats.kept, spool.stats.dropped_full) == (5, 2), "the counts are the file's"
+        assert (spool.stats.kept, spool.stats.dropped_full) == (6, 3), "the counts are the file's"
 
 
 def test_what_is_on_its_way_is_not_dropped(path: Path) -> None:
