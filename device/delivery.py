@@ -21,12 +21,15 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from headwater.device.spool import Spool
     from headwater.device.window import Window
     from headwater.protos import edge_pb2 as pb
+
+T = TypeVar("T")
 
 FEW = 16
 """Kept frames that fly at most."""
@@ -70,6 +73,7 @@ class Delivery:
         self._expired = 0
         self._hold_until_s = 0.0
         self._look_s = 0.0
+        self._job: asyncio.Future[Any] | None = None
 
     # ------------------------------------------------------------ what may be written
 
@@ -148,6 +152,8 @@ class Delivery:
             while True:
                 await self._turn()
         finally:
+            if self._job is not None:
+                await asyncio.wait([self._job])  # a thread goes on though nobody waits for it
             self._spool.on_kept = lambda: None
             self._spool.release()
 
@@ -158,10 +164,15 @@ class Delivery:
         self._more.clear()
         if (now_s := asyncio.get_running_loop().time()) >= self._look_s:
             self._look_s = now_s + LOOK_S
-            await asyncio.to_thread(self._spool.expire)
+            await self._on_disk(self._spool.expire)
         if self._stored:
             stored, self._stored = self._stored, []
-            await asyncio.to_thread(self._spool.delivered, stored)
+            await self._on_disk(partial(self._spool.delivered, stored))
         if self._takes and len(self._ready) < FEW:
-            self._ready.extend(await asyncio.to_thread(self._spool.oldest, FEW))
+            self._ready.extend(await self._on_disk(partial(self._spool.oldest, FEW)))
         self._wake()
+
+    async def _on_disk(self, work: Callable[[], T]) -> T:
+        job = asyncio.ensure_future(asyncio.to_thread(work))
+        self._job = job
+        return await asyncio.shield(job)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from headwater.device.spool import KeptFrame, answer_json
+from headwater.device.kept import KeptFrame, answer_json
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor

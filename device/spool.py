@@ -23,30 +23,27 @@ never goes back. While the device is off it stands still: no clock could be trus
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from google.protobuf.message import DecodeError
-
 from headwater.compression.database import Kind, connect, explained, transaction
+from headwater.device.kept import KeptFrame, parse
 from headwater.protos import edge_pb2 as pb
 
 if TYPE_CHECKING:
-    from headwater.device.record import Result
     from headwater.device.settings import DeviceSettings
 
-ID_BYTES = 16
+MOST_BYTES = 1 << 20
+"""Of one frame; a server reads no messages of more than twice that."""
 OVERHEAD_BYTES = 64
 """What a frame costs in the file beside its message, on average."""
 TELL_S = 60.0
@@ -70,32 +67,6 @@ _SPOOL = Kind(
 )
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class KeptFrame:
-    """A frame to be kept."""
-
-    session: int
-    """The link's, with which the sequence number is unique."""
-    sequence: int
-    captured_unix_ms: int
-    """By the device's clock; data, nothing is timed by it."""
-    bundle_id: bytes
-    """Full id, 32 bytes."""
-    data: bytes
-    """The frame in its self-contained form."""
-    local_answer: str = ""
-    """What the device said by itself, see :func:`answer_json`."""
-    name: str = ""
-    """The picture's."""
-    id: bytes = field(default_factory=lambda: os.urandom(ID_BYTES))
-
-
-def answer_json(results: Mapping[str, Result]) -> str:
-    """An answer in few bytes: ``{"defect":{"functional":0.9812,"defective":0.0188}}``; empty for none."""
-    plain = {task: {label: round(score, 4) for label, score in one.scores.items()} for task, one in results.items()}
-    return json.dumps(plain, separators=(",", ":"), ensure_ascii=False) if plain else ""
 
 
 @dataclass(frozen=True)
@@ -192,16 +163,7 @@ class Spool:
 
         A frame that the disk does not take is lost: it is counted as failed, and the log says why.
         """
-        message = pb.KeptFrame(
-            id=frame.id,
-            session=frame.session,
-            sequence=frame.sequence,
-            captured_unix_ms=frame.captured_unix_ms,
-            bundle_id=frame.bundle_id,
-            data=frame.data,
-            local_answer=frame.local_answer,
-            name=frame.name,
-        ).SerializeToString()
+        message = frame.message().SerializeToString()
         try:
             with self._transaction(full=True) as after:
                 self._insert(message, after)
@@ -213,7 +175,7 @@ class Spool:
     def _insert(self, message: bytes, after: _Changes) -> None:
         now_s, size = self._now_s(), len(message) + OVERHEAD_BYTES
         after.add(kept=1)
-        if size > self._max_bytes:
+        if size > min(self._max_bytes, MOST_BYTES):
             after.add(dropped_full=1)
             return
         self._drop_old(now_s, after)
@@ -280,20 +242,18 @@ class Spool:
         for number, message in rows.fetchall():
             if number in taken or len(found) == count:
                 continue
-            try:
-                frame = pb.KeptFrame.FromString(message)
-            except DecodeError as error:  # SQLite does not notice a damaged value
-                self._discard(number, str(error))
+            if (frame := parse(message)) is None:  # SQLite does not notice a damaged value
+                self._discard(number)
                 continue
             self._taken[frame.id] = number
             found.append(frame)
         return found
 
-    def _discard(self, number: int, why: str) -> None:
+    def _discard(self, number: int) -> None:
         with self._transaction() as after:
             rows = self._db.execute("SELECT number, bytes FROM kept WHERE number = ?", (number,)).fetchall()
             self._drop(rows, after)
-        self._lost(1, f"the spool {self.path} is damaged: the frame {number} cannot be read ({why})")
+        self._lost(1, f"the spool {self.path} is damaged: the frame {number} is none any more")
 
     def delivered(self, ids: Collection[bytes]) -> None:
         """Delete frames that a server has stored; ids that were not taken are left alone."""

@@ -34,9 +34,10 @@ from headwater.device.agent import Agent
 from headwater.device.answers import from_logits
 from headwater.device.controller import Decision, FixedController
 from headwater.device.feed import Picture
+from headwater.device.kept import KeptFrame
 from headwater.device.record import FrameRecord, RecordFile
 from headwater.device.settings import DeviceSettings
-from headwater.device.spool import KeptFrame, Spool
+from headwater.device.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

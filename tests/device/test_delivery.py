@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from headwater.device.delivery import FEW, Delivery
+from headwater.device.kept import KeptFrame
 from headwater.device.link import Link, LinkOptions
-from headwater.device.spool import KeptFrame, Spool
+from headwater.device.spool import Spool
 from headwater.device.window import Window
 from headwater.protos import edge_pb2 as pb
 from tests.device.fake_edge import FakeEdge, ok, serving

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from headwater.compression.errors import SettingsError, StorageError
+from headwater.device.kept import KeptFrame, answer_json
 from headwater.device.record import Result
 from headwater.device.settings import DeviceSettings
-from headwater.device.spool import OVERHEAD_BYTES, TELL_S, KeptFrame, Spool, SpoolStats, answer_json
+from headwater.device.spool import OVERHEAD_BYTES, TELL_S, Spool, SpoolStats
 from headwater.protos import edge_pb2 as pb
 
 BUNDLE = bytes(range(32))
@@ -255,9 +256,17 @@ def test_a_row_that_cannot_be_read_is_counted_and_skipped(path: Path) -> None:
     with open_spool(path) as spool:
         spool.keep(frame(1))
         spool.keep(frame(2))
+        spool.keep(frame(3))
         spool._db.execute("UPDATE kept SET message = x'ffffff' WHERE number = 1")
-        assert numbers(spool.oldest(9)) == [2]
-        assert (spool.stats.frames, spool.stats.failed) == (1, 1)
+        spool._db.execute("UPDATE kept SET message = x'' WHERE number = 3")
+        assert numbers(spool.oldest(9)) == [2], "no server takes the others"
+        assert (spool.stats.frames, spool.stats.failed) == (1, 2)
+
+
+def test_a_clock_before_its_time_does_not_stop_a_frame(path: Path) -> None:
+    with open_spool(path) as spool:
+        spool.keep(KeptFrame(1, 1, -5, BUNDLE, b"data"))
+        assert spool.oldest(1)[0].captured_unix_ms == 0
 
 
 def test_a_journal_cut_at_any_byte_leaves_a_beginning(path: Path, tmp_path: Path) -> None:
@@ -287,7 +296,8 @@ def test_a_journal_cut_at_any_byte_leaves_a_beginning(path: Path, tmp_path: Path
 KEEPER = """
 import sys
 from pathlib import Path
-from headwater.device.spool import KeptFrame, Spool
+from headwater.device.kept import KeptFrame
+from headwater.device.spool import Spool
 
 spool = Spool(Path(sys.argv[1]), 1 << 20, 3600)
 print("open", *(one.id.hex() for one in spool.oldest(10_000)), flush=True)

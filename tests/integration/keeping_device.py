@@ -12,8 +12,9 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
+from headwater.device.kept import KeptFrame
 from headwater.device.link import Link, LinkOptions
-from headwater.device.spool import KeptFrame, Spool
+from headwater.device.spool import Spool
 
 PAUSE_S = 0.01
 
