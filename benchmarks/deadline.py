@@ -13,7 +13,7 @@ they give a frame up at its deadline. The device stands for a weak one: the whol
 
 Several devices run side by side, ``--jobs``, each on a link of its own, five frames a second. That they do not disturb
 one another is checked in the run: it prints how much longer the head took than on a device alone. Twelve on two idle
-cores keep those a third busy. Run it on a machine that is otherwise idle.
+cores keep those a quarter busy. Run it on a machine that is otherwise idle.
 
 Beside the table: tenfold drops of the rate, a busy processor, and servers that are killed. Everything that was measured
 is written to ``out/deadline``, with a plot of each link where ``--plots`` asks for it or ``--full`` is given.

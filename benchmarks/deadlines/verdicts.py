@@ -73,11 +73,15 @@ def _after_each_drop(fates: Sequence[Fate]) -> list[list[Fate]]:
 
 
 def back_in_time(after: Sequence[Fate]) -> int:
-    """Frames until the last one that was missed, itself included; 0 if none was."""
-    return max((at + 1 for at, fate in enumerate(after) if fate.missed), default=0)
+    """Frames until two in a row are in time; what is missed later has other reasons, and counts among all misses."""
+    return _until([not fate.missed for fate in after])
 
 
 def fitting_again(after: Sequence[Fate]) -> int:
     """Frames until two in a row are answered as was meant: by the server in time, or here without trying."""
-    meant = [fate.in_time and (fate.source == "edge" or fate.action != "send") for fate in after]
-    return next((at for at in range(len(meant)) if all(meant[at : at + 2])), len(meant))
+    return _until([fate.in_time and (fate.source == "edge" or fate.action != "send") for fate in after])
+
+
+def _until(well: Sequence[bool]) -> int:
+    """How many come before the first two in a row that are well."""
+    return next((at for at in range(len(well)) if all(well[at : at + 2])), len(well))
