@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.deadlines import jpeg, links, plots, tally, times, verdicts
+from benchmarks.deadlines import jpeg, links, plots, stress, tally, times, verdicts
 from benchmarks.deadlines.oracle import Oracle
 from benchmarks.deadlines.pictures import Pictures
 from benchmarks.deadlines.plan import FULL, OURS, QUICK, USUAL, contenders, entries
@@ -21,6 +21,7 @@ from benchmarks.deadlines.rig import Contender, Job, Rig
 from benchmarks.deadlines.tally import Fate, Outcome
 from headwater.simulations.trace import LinkTrace
 from tests import tiny
+from tests.device.test_record import RECORD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,6 +95,16 @@ def test_the_claims_are_of_ours_and_name_the_peer() -> None:
 )
 def test_recovery_is_counted_in_frames(after: list[Fate], missed: int, adapted: int) -> None:
     assert (verdicts.back_in_time(after), verdicts.fitting_again(after)) == (missed, adapted)
+
+
+@pytest.mark.parametrize(
+    ("in_time", "back_s"),
+    [("++++++", 0.0), ("+-+++++", 0.2), ("----+++++", 0.4), ("+++---+-", 0.7), ("+++-+++++-", 0.4)],
+)
+def test_stress_is_over_when_five_in_a_row_are_in_time(in_time: str, back_s: float) -> None:
+    records = [replace(RECORD, deadline_ms=100.0, latency_ms={"+": 50.0, "-": 150.0}[each]) for each in in_time]
+    during = tuple((at / 10, record) for at, record in enumerate(records))
+    assert stress.Stressed((), during, ()).back_s == pytest.approx(back_s)
 
 
 def test_only_frames_after_a_drop_count_as_its() -> None:
