@@ -86,6 +86,8 @@ class DeadlineController:
         self._doubt = Doubt()
         self._kept: tuple[Action, int, int | None] | None = None
         self._connected = True
+        self._worth = 0.0
+        """Of the best way to answer the picture at hand."""
         self._silence: tuple[float, float] | None = None
         """Bytes on the wire, and ms, of a frame that had no answer; while it flies, the situation says so too."""
         self._foretold: dict[int, float] = {}
@@ -109,6 +111,7 @@ class DeadlineController:
         self._heed(situation)
         ways = self._ways(situation)
         best = self._best(ways)
+        self._worth = max((way.worth for way in ways if way.sure), default=0.0)
         if best is None or best.action != "send":
             return self._explore(best, situation) or self._done(best or self._last_resort(situation))
         larger = self._larger(best, ways, situation) if self._climber.due else None
@@ -136,6 +139,7 @@ class DeadlineController:
         left_ms, interval_ms = _left_ms(situation), situation.interval_ms or math.inf
         upper, now, best = self.device.margin.upper, self._room(situation), 0.0
         ways: list[Way] = []
+        narrowest = next(iter(self._table))
         for width, options in self._table.items():
             device_ms = self.device.expected_ms(width)
             if device_ms * upper > left_ms or (ways and device_ms > interval_ms):
@@ -145,7 +149,7 @@ class DeadlineController:
                 ways.append(Way("local", options[0], local, 1.0, sure=True, compute_ms=device_ms))
                 best = max(best, local)
             if now is not None:
-                wanted = Wanted(local, self._level.asked, best, self._slack)
+                wanted = Wanted(local, self._level.asked, best, self._slack, always=width == narrowest)
                 best = sends(ways, options, now.after(device_ms), self._budget, wanted, device_ms)
             if not self.device.known:
                 break
@@ -177,15 +181,18 @@ class DeadlineController:
 
     # ------------------------------------------------------------ which of them
 
-    def _best(self, ways: Sequence[Way]) -> Way | None:
-        """What the policy wants most; None where there is nothing but the hopeless."""
+    def _best(self, ways: Sequence[Way], could_be: float = 0.0) -> Way | None:
+        """What the policy wants most; None where there is nothing but the hopeless.
+
+        ``could_be`` is the worth of a way that is not among these any more.
+        """
         sure = [way for way in ways if way.sure]
         if not sure:
             return self._likely(ways)
         best = max(sure, key=worthiest)
         if self.policy.objective != "accuracy":
-            enough = [way for way in sure if way.worth >= best.worth - self._slack]
-            return min(enough, key=self._cost)
+            enough = [way for way in sure if way.worth >= max(best.worth, could_be) - self._slack]
+            return min(enough or [best], key=self._cost)
         for way in sure:
             if way.worth >= best.worth - NOISE and way.chance >= STEADY and way.key == self._kept:
                 return way
@@ -205,16 +212,12 @@ class DeadlineController:
         return self.policy.prices.joule(way.compute_ms, way.wire_bytes, way.sending_ms), -way.worth
 
     def _larger(self, best: Way, ways: Sequence[Way], situation: Situation) -> Way | None:
-        """The next larger frame that would be better, and likely in time."""
-        if self.policy.objective != "accuracy":
-            return None
+        """The next larger frame that is likely in time, if that or one above it would be better."""
         likely = LIKELY if situation.exit_available else LIKELIER
-        better = [
-            way
-            for way in ways
-            if way.wire_bytes > best.wire_bytes and way.chance >= likely and way.option.accuracy > best.worth + NOISE
-        ]
-        return min(better, key=lambda way: way.wire_bytes, default=None)
+        larger = [way for way in ways if way.wire_bytes > best.wire_bytes]
+        if all(way.option.accuracy <= best.worth + self._slack for way in larger):
+            return None
+        return min((way for way in larger if way.chance >= likely), key=lambda way: way.wire_bytes, default=None)
 
     def _explore(self, best: Way | None, situation: Situation) -> Decision | None:
         """A frame that shows what the link carries, where that could be of use and it is time for one."""
@@ -278,7 +281,8 @@ class DeadlineController:
         wanted = Wanted(local, self._level.asked, local or 0.0, self._slack, doubt)
         ways: list[Way] = [] if local is None else [Way("local", options[0], local, 1.0, sure=True)]
         sends(ways, options, now, self._budget, wanted)
-        best = self._best(ways)
+        could_be = self._worth if local is None else local + doubt * (self._worth - local)
+        best = self._best(ways, could_be)
         if best is None:
             return decision
         return self._decision(best, most_bytes=self._most_bytes(best, local))

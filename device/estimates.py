@@ -201,7 +201,7 @@ class RoundTrip:
     def answered(self, sent: Sent, network_ms: float, server_ms: float, time_s: float) -> None:
         """Learn a frame that was answered at a time, what it took on the network, and what at the server."""
         through_s, own_ms = time_s - server_ms / 1e3, network_ms
-        if sent.queued:
+        if sent.queued and through_s >= self._through_s:
             own_ms = min(own_ms, (through_s - self._through_s) * 1e3 + self.scale * self._line.base_ms)
         self._through_s = through_s
         own_ms = max(own_ms, LEAST_MS)
@@ -259,7 +259,7 @@ class RoundTrip:
 RECENT, RECENT_S = 8, 1.0
 """Frames, and seconds, that say how busy the processor is at present."""
 RISE, FALL = 1.005, 0.8
-"""How far one frame moves a pace: it is that of an idle processor, so down quickly and up slowly."""
+"""How far one frame moves a pace: it is that of an idle processor, so down quickly, up slowly, and by no busy one."""
 
 
 class Pace:
@@ -272,7 +272,8 @@ class Pace:
 
     def add(self, time_ms: float) -> None:
         """Learn what it took."""
-        self.ms = max(min(self.ms * RISE, time_ms), self.ms * FALL, LEAST_MS)
+        rise = RISE if time_ms <= NEAR * self.ms else 1.0
+        self.ms = max(min(self.ms * rise, time_ms), self.ms * FALL, LEAST_MS)
 
 
 class DeviceEstimate:
@@ -301,7 +302,7 @@ class DeviceEstimate:
     def ran(self, width: float, prepare_ms: float, head_ms: float, time_s: float) -> None:
         """Learn what a picture took: preparing it, and head and exit of a width."""
         if self._prepare is None:
-            self._prepare = Pace(prepare_ms)
+            self._prepare = Pace(prepare_ms / self.factor)
         new = width not in self._heads
         if new:
             self._heads[width] = Pace(head_ms / self.factor)

@@ -126,6 +126,8 @@ class Wanted(NamedTuple):
     """A way that is worth less than that by more is of no interest."""
     doubt: float = 1.0
     """How much more than the mean picture this one gains from the server."""
+    always: bool = True
+    """The smallest frame may be sent even if such frames would pile up."""
 
 
 def sends(
@@ -135,8 +137,8 @@ def sends(
 
     The first that would not be worth enough even if it was in time ends the search: those below it are less accurate.
     """
-    local, level, best, slack, doubt = wanted
-    smallest, instead = options[0], 0.0 if local is None else local
+    local, level, best, slack, doubt, always = wanted
+    smallest, instead = options[0] if always else None, 0.0 if local is None else local
     for option in reversed(options):
         wire_bytes, gain = option.mean_bytes, doubt * (option.accuracy - instead)
         if gain <= 0 or instead + gain < best - slack:
