@@ -207,9 +207,9 @@ class RoundTrip:
         own_ms = max(own_ms, LEAST_MS)
         changed = True
         if self.known:
+            changed = self._judge(own_ms / self.expected_ms(sent.wire_bytes))
             foretold_ms = self.expected_ms(sent.foretold_bytes) + self.server_ms
             self.margin.add((own_ms + server_ms) / foretold_ms)
-            changed = self._judge(own_ms / self.expected_ms(sent.wire_bytes))
         self._follow(sent.wire_bytes, own_ms, changed=changed)
         self.server_ms += (FOLLOW_SERVER if self.known else 1.0) * (server_ms - self.server_ms)
         self.known = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 
 import pytest
 
@@ -62,13 +63,14 @@ def test_accuracy_is_nearly_that_of_knowing_everything(name: str, most: float) -
     assert best - own <= most
 
 
-@pytest.mark.parametrize(("name", "most"), [("wandering", 2.0), ("wandering, slow", 4.0)])
-def test_accuracy_on_a_link_that_nobody_can_foresee(name: str, most: float) -> None:
-    scene = twin(LINKS[name])
-    fixed = max(accuracy(scene.run(_Fixed(mode.index), 400)) for mode in MODES)
-    own = accuracy(scene.run(rule(), 400))
-    assert accuracy(scene.oracle(400)) - own <= most
-    assert own > fixed - 0.1, "no worse than the best fixed mode, with the same exit to fall back to"
+@pytest.mark.parametrize("states", [[(0, 0.5), (2e4, 2), (1e5, 3), (1e6, 3)], [(1e4, 2), (4e4, 3), (2e5, 3)]])
+def test_better_than_any_fixed_mode_on_links_that_nobody_can_foresee(states: list[tuple[float, float]]) -> None:
+    scenes = [twin(link(Trace.markov(seed, states)), seed=seed) for seed in SEEDS]
+    own = fmean(accuracy(scene.run(rule(), 300)) for scene in scenes)
+    fixed = [fmean(accuracy(scene.run(_Fixed(mode.index), 300)) for scene in scenes) for mode in MODES]
+    oracle = fmean(accuracy(scene.oracle(300)) for scene in scenes)
+    assert own > max(fixed) + 0.3, "with the same exit to fall back to"
+    assert oracle - own <= 4.0, "of the 10 points and more between exit and server"
 
 
 class _Fixed:

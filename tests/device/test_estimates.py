@@ -1,0 +1,198 @@
+"""Estimates by themselves: chances that come true, changes that are believed, levels that are kept."""
+
+from __future__ import annotations
+
+import math
+import random
+from statistics import fmean
+
+import pytest
+
+from headwater.device.estimates import DeviceEstimate, Level, Line, Margin, RoundTrip, Sent
+
+MACS = {0.25: 1000, 1.0: 4000}
+
+
+class TestMargin:
+    def test_little_is_sure_while_little_is_known(self) -> None:
+        chance = Margin(0.99).chances()
+        assert chance(1.0) == 0.5
+        assert chance(4.0) == 1 - 1 / 8
+        assert chance(0.25) == 1 / 8
+
+    def test_chances_come_true(self) -> None:
+        rng, margin = random.Random(0), Margin(0.99)
+        forecasts, hits = [], []
+        for _ in range(4000):
+            error, bound = rng.lognormvariate(0, 0.4), rng.uniform(0.5, 2.0)
+            forecasts.append(margin.chances()(bound))
+            hits.append(error <= bound)
+            margin.add(error)
+        assert fmean(forecasts) == pytest.approx(fmean(hits), abs=0.02)
+        for low, high in ((0.1, 0.4), (0.4, 0.6), (0.6, 0.9)):
+            chosen = [hit for forecast, hit in zip(forecasts, hits, strict=True) if low <= forecast < high]
+            assert low - 0.05 <= fmean(chosen) <= high + 0.05
+
+    def test_what_is_overdue_takes_its_share_of_the_chance(self) -> None:
+        margin = Margin(0.99)
+        for error in [*([1.0] * 50), *([8.0] * 10)]:
+            margin.add(error)
+        assert margin.chances()(2.0) > 0.8
+        assert margin.chances(beyond=1.5)(2.0) < 0.05, "beyond 1.5 there was only 8"
+        assert margin.chances(beyond=1.5)(9.0) > 0.9
+        assert margin.chances(beyond=3.0)(2.0) == 0.0
+        assert margin.chances(beyond=100.0)(200.0) == pytest.approx(0.5), "as long again with an even chance"
+
+    @pytest.mark.parametrize("level", [0.9, 0.99])
+    def test_the_bound_keeps_its_level_whatever_comes(self, level: float) -> None:
+        rng, margin, above = random.Random(1), Margin(level), 0
+        for step in range(20_000):
+            spread = 0.1 if step // 2000 % 2 else 0.6  # calm and wild by turns
+            error = math.exp(spread * rng.gauss(0, 1)) * (1 + (rng.random() < 0.003) * 5)
+            above += error > margin.upper
+            margin.add(error)
+        assert above / 20_000 <= 1.3 * (1 - level)
+
+    def test_the_level_is_corrected_by_the_misses(self) -> None:
+        level = Level(0.99)
+        for _ in range(20):
+            level.add(in_time=False)
+        assert level.asked == 1.0
+        for _ in range(5000):
+            level.add(in_time=True)
+        assert 0.93 < level.asked < 0.99
+
+
+class TestLine:
+    def test_one_size_says_little_of_others(self) -> None:
+        line = Line()
+        for _ in range(20):
+            line.add(100, 50.0, 0.3)
+        assert line.at(100) == pytest.approx(50)
+        assert line.base_ms == pytest.approx(20, abs=1)
+
+    def test_two_sizes_tell_base_and_rate(self) -> None:
+        line = Line()
+        for size in (100, 300) * 20:
+            line.add(size, 40 + size / 5, 0.02)
+        assert line.base_ms == pytest.approx(40, rel=0.05)
+        assert line.byte_ms == pytest.approx(0.2, rel=0.05)
+        assert line.at(1000) == pytest.approx(240, rel=0.05)
+
+    def test_neither_is_ever_below_zero(self) -> None:
+        rng = random.Random(2)
+        line = Line()
+        for _ in range(500):
+            line.add(rng.uniform(90, 3000), rng.lognormvariate(3, 1), rng.random())
+            assert line.base_ms >= 0
+            assert line.byte_ms >= 0
+            assert line.at(100) > 0
+
+
+def answer(
+    trip: RoundTrip, time_s: float, network_ms: float, *, size: float = 100, queued: bool = False, server_ms: float = 2
+) -> None:
+    trip.answered(Sent(size, size, queued=queued), network_ms, server_ms, time_s)
+
+
+class TestRoundTrip:
+    def test_follows_a_drop_at_once(self) -> None:
+        trip = RoundTrip(0.99)
+        for step in range(30):
+            answer(trip, step / 5, 30.0)
+        answer(trip, 6.0, 300.0)
+        assert trip.expected_ms(100) == pytest.approx(300)
+        base_ms, byte_ms = trip.line
+        assert base_ms + byte_ms * 100 == pytest.approx(302, rel=0.01)
+        assert base_ms < 60, "it is the rate that has changed, not what a frame takes beside its bytes"
+
+    def test_a_smaller_change_is_believed_when_it_is_seen_twice(self) -> None:
+        trip = RoundTrip(0.99)
+        for step in range(200):
+            answer(trip, step / 5, 30.0 + step % 3)
+        answer(trip, 41.0, 60.0)
+        assert trip.expected_ms(100) < 50
+        answer(trip, 41.2, 60.0)
+        assert trip.expected_ms(100) == pytest.approx(60)
+
+    def test_one_slow_frame_alone_is_soon_forgotten(self) -> None:
+        trip = RoundTrip(0.99)
+        for step in range(100):
+            answer(trip, step / 5, 30.0)
+        answer(trip, 20.0, 80.0)
+        answer(trip, 20.2, 30.0)
+        answer(trip, 20.4, 30.0)
+        assert trip.expected_ms(100) == pytest.approx(30, rel=0.1)
+
+    def test_a_frame_behind_others_is_not_blamed_for_their_time(self) -> None:
+        trip = RoundTrip(0.99)
+        for step in range(30):
+            answer(trip, step / 5, 30.0)
+        for number in range(4):  # a second of outage, and then four frames that had piled up, 10 ms apart
+            answer(trip, 7.0 + number / 100, 1000.0 - 190 * number, queued=number > 0)
+        assert trip.expected_ms(100) < 60
+
+    def test_silence_is_evidence(self) -> None:
+        trip = RoundTrip(0.99)
+        trip.waited(100, 500.0)
+        assert not trip.known
+        answer(trip, 0.0, 30.0)
+        trip.waited(100, 500.0)
+        assert trip.expected_ms(100) == pytest.approx(498)
+        trip.waited(100, 200.0)
+        assert trip.expected_ms(100) == pytest.approx(498), "that is no news"
+
+    def test_how_far_a_frame_is_overdue(self) -> None:
+        trip = RoundTrip(0.99)
+        answer(trip, 0.0, 48.0)
+        assert trip.overdue(100, 100.0) == pytest.approx(2.0)
+
+    def test_a_clock_that_jumps_back_does_no_harm(self) -> None:
+        trip = RoundTrip(0.99)
+        answer(trip, 100.0, 30.0)
+        answer(trip, 0.0, 30.0, queued=True)
+        assert trip.expected_ms(100) == pytest.approx(30)
+
+
+class TestDevice:
+    def test_an_unknown_width_is_reckoned_by_its_work(self) -> None:
+        device = DeviceEstimate(MACS, 0.99)
+        assert device.expected_ms(1.0) == 0.0
+        device.ran(0.25, 5.0, 2.0, 0.0)
+        assert device.expected_ms(0.25) == pytest.approx(7)
+        assert device.expected_ms(1.0) == pytest.approx(13), "preparing the picture takes the same at any width"
+
+    def test_a_busy_processor_shows_at_every_width_and_is_forgotten_within_a_second(self) -> None:
+        device = DeviceEstimate(MACS, 0.99)
+        for step in range(20):
+            device.ran(0.25 if step % 2 else 1.0, 1.0, 2.0 if step % 2 else 8.0, step / 5)
+        assert device.expected_ms(1.0) == pytest.approx(9, rel=0.02)
+        device.ran(0.25, 3.0, 6.0, 4.0)
+        assert device.expected_ms(1.0) == pytest.approx(27, rel=0.05)
+        for step in range(6):
+            device.ran(0.25, 1.0, 2.0, 4.2 + step / 5)
+        assert device.expected_ms(1.0) == pytest.approx(9, rel=0.05)
+
+    def test_long_stress_does_not_become_the_pace(self) -> None:
+        device = DeviceEstimate(MACS, 0.99)
+        device.ran(0.25, 0.0, 2.0, 0.0)
+        device.ran(1.0, 0.0, 8.0, 0.1)
+        for step in range(3000):
+            device.ran(0.25, 0.0, 10.0, 1 + step / 5)
+        assert device.expected_ms(1.0) == pytest.approx(40, rel=0.02)
+
+    def test_the_whole_model_shares_the_factor(self) -> None:
+        device = DeviceEstimate(MACS, 0.99)
+        assert device.whole_ms(30.0) == 30.0
+        device.ran(0.25, 0.0, 2.0, 0.0)
+        device.ran(0.25, 0.0, 6.0, 0.2)
+        assert device.whole_ms(30.0) == pytest.approx(90, rel=0.01)
+        device.ran_whole(60.0, 0.4)
+        assert device.whole_ms(30.0) == pytest.approx(60, rel=0.01)
+
+    def test_says_whether_its_factor_is_of_now(self) -> None:
+        device = DeviceEstimate(MACS, 0.99)
+        assert not device.fresh(0.0)
+        device.ran(0.25, 0.0, 2.0, 5.0)
+        assert device.fresh(5.9)
+        assert not device.fresh(6.1)
