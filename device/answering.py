@@ -59,8 +59,9 @@ class Slack:
 
     To turn it into a record takes microseconds. What takes time is that the event loop has to get its turn: the worker
     may hold the interpreter for the 5 ms of Python's switch interval, and on a busy machine the processor goes to
-    others first. That lag is measured whenever the worker is done with something; twice the longest of late ones is
-    left, but never more than a fifth of the deadline, which a stressed device would else wait for nothing.
+    others first. That lag is measured whenever the worker is done with something, and whenever a frame is given up;
+    twice the longest of late ones is left, but never more than a fifth of the deadline, which a stressed device would
+    else wait for nothing.
     """
 
     LEAST_MS = 5.0
@@ -70,7 +71,7 @@ class Slack:
         self._lags_ms: deque[float] = deque(maxlen=self.LAGS)
 
     def add(self, lag_s: float) -> None:
-        """Take how long the event loop took to notice that the worker was done."""
+        """Take how long the event loop took to notice that the worker was done, or that the time was up."""
         self._lags_ms.append(lag_s * 1e3)
 
     def ms(self, deadline_ms: float) -> float:
@@ -174,19 +175,19 @@ class Answering:
     # ------------------------------------------------------------ over the link
 
     async def _send(self, made: Made) -> tuple[FrameRecord, Reply | None]:
-        coded, sent_s = made.coded, time.monotonic()
+        coded, sent_s, give_up_s = made.coded, time.monotonic(), self._give_up_s(made.picture)
         assert coded is not None
         steps_in = bool(made.exit_results) and made.deadline_ms is not None
         try:
-            reply = await self._link.send(
-                coded.parts or coded.data, tasks=self._settings.tasks, give_up_s=self._give_up_s(made.picture)
-            )
+            reply = await self._link.send(coded.parts or coded.data, tasks=self._settings.tasks, give_up_s=give_up_s)
         except HeadwaterError as error:
             if not steps_in:
                 raise
             record = unsent(made, self._link.window.number(), str(error))
             self._controller.observe(observation(record, None))
             return record, None
+        if give_up_s is not None and (lag_s := time.monotonic() - give_up_s) > 0:
+            self.slack.add(lag_s)
         record = answered(made, known(self._loaded.manifest, self._link.welcome.tasks), reply)
         if record.status != "ok" and steps_in:
             record = stepped_in(made, record)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from headwater.compression.errors import LinkError
 from headwater.device.agent import Agent
+from headwater.device.answering import Slack
 from headwater.device.controller import Decision
 from headwater.device.feed import Picture
 from headwater.device.settings import DeviceSettings
@@ -32,6 +33,19 @@ from tests.device.scripted import (
     silent,
 )
 from tests.server.edges import until
+
+
+async def test_how_late_a_frame_was_given_up_counts_for_the_slack(monkeypatch: pytest.MonkeyPatch) -> None:
+    lags: list[float] = []
+    monkeypatch.setattr(Slack, "add", lambda _, lag_s: lags.append(lag_s))
+    counts = []
+    for answer, deadline_ms in ((ok, NEVER_MS), (silent, SOON_MS)):
+        async with agent_at(FakeEdge(answer=answer), Scripted(), deadline_ms=deadline_ms) as agent:
+            before = len(lags)
+            await infer(agent, 1)
+            counts.append(len(lags) - before)
+    assert counts[1] == counts[0] + 1, "one for each turn of the worker, and one for the giving up"
+    assert lags[-1] > 0
 
 
 async def test_a_silent_server_is_answered_for_and_its_late_answer_still_teaches() -> None:
