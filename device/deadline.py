@@ -111,7 +111,7 @@ class DeadlineController:
         self._heed(situation)
         ways = self._ways(situation)
         best = self._best(ways)
-        self._worth = max((way.worth for way in ways if way.sure), default=0.0)
+        self._worth = max([way.worth for way in ways if way.sure], default=0.0)
         if best is None or best.action != "send":
             return self._explore(best, situation) or self._done(best or self._last_resort(situation))
         larger = self._larger(best, ways, situation) if self._climber.due else None
@@ -150,7 +150,7 @@ class DeadlineController:
                 best = max(best, local)
             if now is not None:
                 wanted = Wanted(local, self._level.asked, best, self._slack, always=width == narrowest)
-                best = sends(ways, options, now.after(device_ms), self._budget, wanted, device_ms)
+                best = sends(ways, options, now, self._budget, wanted, device_ms)
             if not self.device.known:
                 break
         whole = self._whole_way(situation, upper)
@@ -189,7 +189,7 @@ class DeadlineController:
         sure = [way for way in ways if way.sure]
         if not sure:
             return self._likely(ways)
-        best = max(sure, key=worthiest)
+        best = worthiest(sure)
         if self.policy.objective != "accuracy":
             enough = [way for way in sure if way.worth >= max(best.worth, could_be) - self._slack]
             return min(enough or [best], key=self._cost)

@@ -57,9 +57,8 @@ class Margin:
 
     def add(self, error: float) -> None:
         """Learn the error of a forecast that was made before its outcome was known; above 0."""
-        missed = error > self.upper
-        self._correction += STEP * (self._level if missed else self._level - 1)
-        self._correction = min(max(self._correction, LEAST_CORRECTION), MOST_CORRECTION)
+        correction = self._correction + STEP * (self._level if error > self.upper else self._level - 1)
+        self._correction = min(max(correction, LEAST_CORRECTION), MOST_CORRECTION)
         if len(self._order) == self._order.maxlen:
             self._sorted.pop(bisect_right(self._sorted, self._order[0]) - 1)
         self._order.append(error)
@@ -291,6 +290,8 @@ class DeviceEstimate:
         self._macs = macs
         self._prepare: Pace | None = None
         self._heads: dict[float, Pace] = {}
+        self._like: dict[float, tuple[Pace, float]] = {}
+        """Whose pace stands for a width's, and times how much."""
         self._whole: Pace | None = None
         self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
 
@@ -306,6 +307,7 @@ class DeviceEstimate:
         new = width not in self._heads
         if new:
             self._heads[width] = Pace(head_ms / self.factor)
+            self._like = {other: self._nearest(other) for other in self._macs}
         pace_ms = self._prepare.ms + self._heads[width].ms
         self._learn(prepare_ms + head_ms, pace_ms, time_s, new=new)
         self._prepare.add(prepare_ms)
@@ -331,17 +333,16 @@ class DeviceEstimate:
             self._recent.popleft()
         self.factor = max(ratio for _, ratio in self._recent)
 
+    def _nearest(self, width: float) -> tuple[Pace, float]:
+        near = min(self._heads, key=lambda known: abs(known - width))
+        return self._heads[near], self._macs[width] / max(self._macs[near], 1)
+
     def expected_ms(self, width: float) -> float:
         """What the next picture takes at a width, at the present factor; 0 where nothing is known."""
-        if self._prepare is None or not self._heads:
+        if self._prepare is None or not self._like:
             return 0.0
-        pace = self._heads.get(width)
-        if pace is None:
-            near = min(self._heads, key=lambda known: abs(known - width))
-            head_ms = self._heads[near].ms * self._macs[width] / max(self._macs[near], 1)
-        else:
-            head_ms = pace.ms
-        return (self._prepare.ms + head_ms) * self.factor
+        pace, times = self._like[width]
+        return (self._prepare.ms + pace.ms * times) * self.factor
 
     def fresh(self, time_s: float) -> bool:
         """Whether the factor is of the last second."""

@@ -25,7 +25,9 @@ class Budget:
 
     def picture(self, time_s: float) -> None:
         """Let time pass until the next picture."""
-        if self._time_s is not None and self.limited:
+        if not self.limited:
+            return
+        if self._time_s is not None:
             passed_s = max(time_s - self._time_s, 0.0)
             self.left = min(self.left + passed_s * self._bytes_per_s, self._capacity)
             newest = 0.1 if self._period_s else 1.0

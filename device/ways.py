@@ -20,10 +20,10 @@ HOPELESS = 0.1
 
 
 class Room(NamedTuple):
-    """What there is for a frame of one width on its way to the server and back."""
+    """What there is for a frame on its way to the server and back."""
 
     left_ms: float
-    """For it, until the deadline."""
+    """For it, and for what the device is yet to do, until the deadline."""
     base_ms: float
     byte_ms: float
     """Middling time: of a frame beside its bytes, and of each byte."""
@@ -32,28 +32,21 @@ class Room(NamedTuple):
     ahead_bytes: float
     """Of the frames on their way, on the wire."""
     oldest_ms: float
-    """How long the first of them has been on its way when this one joins them."""
+    """How long the first of them has been on its way."""
     within: Callable[[float], float]
     """The chance of so many times the middling time. The link is to all frames what it is to the first on its way, so
     that one which is overdue takes its share of all chances."""
 
-    def after(self, device_ms: float) -> Room:
-        """The same for a frame that the device is yet to work on for so long."""
-        _, base_ms, byte_ms, most_ms, ahead_bytes, _, within = self
-        left_ms, oldest_ms = self.left_ms - device_ms, self.oldest_ms + device_ms
-        return Room(left_ms, base_ms, byte_ms, most_ms, ahead_bytes, oldest_ms, within)
-
-    def chance(self, wire_bytes: float) -> float:
-        """That a frame of so many bytes is answered in time.
+    def chance(self, wire_bytes: float, device_ms: float = 0.0) -> float:
+        """That a frame of so many bytes, on which the device works for so long yet, is answered in time.
 
         Those on their way go first: with them, as one, it has all the time since the first of them was written.
         """
-        if self.left_ms == math.inf:
-            return 1.0
-        if self.left_ms <= 0:
+        left_ms = self.left_ms - device_ms
+        if left_ms <= 0:
             return 0.0
         own_ms = self.base_ms + self.byte_ms * wire_bytes
-        times = self.left_ms / own_ms
+        times = left_ms / own_ms
         if self.ahead_bytes:
             together = (self.left_ms + self.oldest_ms) / (own_ms + self.byte_ms * self.ahead_bytes)
             times = min(times, together)
@@ -138,14 +131,16 @@ def sends(
     The first that would not be worth enough even if it was in time ends the search: those below it are less accurate.
     """
     local, level, best, slack, doubt, always = wanted
-    smallest, instead = options[0] if always else None, 0.0 if local is None else local
+    instead = 0.0 if local is None else local
+    smallest = options[0] if always else None
     for option in reversed(options):
         wire_bytes, gain = option.mean_bytes, doubt * (option.accuracy - instead)
         if gain <= 0 or instead + gain < best - slack:
             break
         if wire_bytes > budget.left or (option is not smallest and not room.steady(wire_bytes)):
             continue
-        chance, share = room.chance(wire_bytes), budget.share(wire_bytes) if budget.limited else 1.0
+        chance = room.chance(wire_bytes, compute_ms)
+        share = budget.share(wire_bytes) if budget.limited else 1.0
         if local is None:
             worth, sure = share * gain, chance >= level
         else:
@@ -161,6 +156,10 @@ def promising(way: Way) -> tuple[float, float]:
     return way.chance * way.worth, -way.wire_bytes
 
 
-def worthiest(way: Way) -> tuple[float, float]:
-    """For the way that is worth most, of equals the one with the fewest bytes."""
-    return way.worth, -way.wire_bytes
+def worthiest(ways: Sequence[Way]) -> Way:
+    """The way that is worth most, of equals the one with the fewest bytes."""
+    best = ways[0]
+    for way in ways:
+        if way.worth > best.worth or (way.worth == best.worth and way.wire_bytes < best.wire_bytes):
+            best = way
+    return best
