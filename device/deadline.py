@@ -250,7 +250,7 @@ class DeadlineController:
         """What is done where no way is known to be in time: the quickest, if it can be at all."""
         width, options = next(iter(self._table.items()))
         left_ms = _left_ms(situation)
-        quick_ms = self.device.expected_ms(width) * self.device.margin.quantile(0.05)
+        quick_ms = self.device.expected_ms(width) * self.device.least_factor / self.device.factor
         device = left_ms > 0 and (quick_ms <= left_ms or not self.device.fresh(situation.time_s))
         if device and situation.exit_available and width in self._exit:
             return Way("local", options[0], self._exit[width], 0.0, sure=False)

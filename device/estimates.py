@@ -255,9 +255,9 @@ class RoundTrip:
 
 # ------------------------------------------------------------ the device
 
-RECENT, RECENT_S = 8, 1.0
+RECENT, LEAST_RECENT, RECENT_S = 8, 3, 1.0
 """Frames, and seconds, that say how busy the processor is at present."""
-RISE, FALL = 1.005, 0.8
+RISE, FALL = 1.005, 0.5
 """How far one frame moves a pace: it is that of an idle processor, so down quickly, up slowly, and by no busy one."""
 
 
@@ -278,13 +278,14 @@ class Pace:
 class DeviceEstimate:
     """Time of head and exit by width: each width's own pace, and a common factor for what else the processor does.
 
-    The factor is the largest of the last second, so that a second process is believed at once and forgotten as soon,
-    at whatever width. A width that has not run yet is reckoned by its multiply-adds from the nearest one that has.
+    The factor is the second largest of the last second: one slow frame is the system's hiccup, two are a second process,
+    which is believed then, and forgotten as soon, at whatever width. A width that has not run yet is reckoned by its
+    multiply-adds from the nearest one that has.
     """
 
     def __init__(self, macs: Mapping[float, int], level: float) -> None:
         self.margin = Margin(level)
-        self.factor = 1.0
+        self.factor = self.least_factor = 1.0
         self.code_ms = 0.0
         """Slow end of coding."""
         self._macs = macs
@@ -329,9 +330,11 @@ class DeviceEstimate:
         if not new:
             self.margin.add(ratio / self.factor)
         self._recent.append((time_s, ratio))
-        while self._recent[0][0] < time_s - RECENT_S:
+        while len(self._recent) > LEAST_RECENT and self._recent[0][0] < time_s - RECENT_S:
             self._recent.popleft()
-        self.factor = max(ratio for _, ratio in self._recent)
+        ratios = sorted([ratio for _, ratio in self._recent])
+        self.least_factor = ratios[0]
+        self.factor = ratios[-2] if len(ratios) > 1 else ratios[0]
 
     def _nearest(self, width: float) -> tuple[Pace, float]:
         near = min(self._heads, key=lambda known: abs(known - width))

@@ -168,9 +168,11 @@ class TestDevice:
             device.ran(0.25 if step % 2 else 1.0, 1.0, 2.0 if step % 2 else 8.0, step / 5)
         assert device.expected_ms(1.0) == pytest.approx(9, rel=0.02)
         device.ran(0.25, 3.0, 6.0, 4.0)
+        assert device.expected_ms(1.0) == pytest.approx(9, rel=0.05), "one alone is a hiccup"
+        device.ran(0.25, 3.0, 6.0, 4.2)
         assert device.expected_ms(1.0) == pytest.approx(27, rel=0.05)
         for step in range(6):
-            device.ran(0.25, 1.0, 2.0, 4.2 + step / 5)
+            device.ran(0.25, 1.0, 2.0, 4.4 + step / 5)
         assert device.expected_ms(1.0) == pytest.approx(9, rel=0.05)
 
     def test_long_stress_does_not_become_the_pace(self) -> None:
@@ -184,10 +186,10 @@ class TestDevice:
     def test_the_whole_model_shares_the_factor(self) -> None:
         device = DeviceEstimate(MACS, 0.99)
         assert device.whole_ms(30.0) == 30.0
-        device.ran(0.25, 0.0, 2.0, 0.0)
-        device.ran(0.25, 0.0, 6.0, 0.2)
+        for time_s, head_ms in ((0.0, 2.0), (0.2, 6.0), (0.4, 6.0)):
+            device.ran(0.25, 0.0, head_ms, time_s)
         assert device.whole_ms(30.0) == pytest.approx(90, rel=0.01)
-        device.ran_whole(60.0, 0.4)
+        device.ran_whole(60.0, 0.5)
         assert device.whole_ms(30.0) == pytest.approx(60, rel=0.01)
 
     def test_says_whether_its_factor_is_of_now(self) -> None:
