@@ -5,6 +5,7 @@ This is the one place where gRPC's errors become headwater's.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,9 +18,12 @@ from headwater.protos.edge_pb2_grpc import EdgeStub
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from typing import TypeAlias
 
     from headwater.compression.errors import HeadwaterError
     from headwater.protos.edge_pb2_grpc import EdgeAsyncStub
+
+    Call: TypeAlias = grpc.aio.StreamStreamCall[pb.DeviceMessage, pb.ServerMessage]
 
 T = TypeVar("T")
 
@@ -79,6 +83,14 @@ def to_error(error: grpc.aio.AioRpcError, server: str) -> HeadwaterError:
     if code is grpc.StatusCode.UNAVAILABLE and "connect" in detail.lower():
         return LinkError(f"no server answers at {server} ({detail}); is it running, and is the address right?")
     return _ERRORS[code](f"the server {server} refused: {detail or code.name}")
+
+
+async def write(call: Call, message: pb.DeviceMessage) -> None:
+    """Write on a stream; where it has ended this does nothing, and reading from it will tell why."""
+    try:
+        await call.write(message)
+    except asyncio.InvalidStateError:  # so does grpc.aio say that the call has ended
+        await asyncio.sleep(0)
 
 
 async def infer_once(

@@ -74,6 +74,7 @@ class Delivery:
         self._hold_until_s = 0.0
         self._look_s = 0.0
         self._job: asyncio.Future[Any] | None = None
+        self._turned = asyncio.Event()
 
     # ------------------------------------------------------------ what may be written
 
@@ -124,6 +125,7 @@ class Delivery:
         """End a connection: what flew is to be delivered again."""
         self._takes = False
         self._back(list(self.flying))
+        self._turned.set()
 
     def acknowledged(self, ack: pb.KeptAck, now_s: float) -> None:
         """Take the server's word."""
@@ -157,6 +159,14 @@ class Delivery:
             self._spool.on_kept = lambda: None
             self._spool.release()
 
+    async def linger(self, most_s: float) -> None:
+        """Before the end: wait until the spool is empty, for so long at most; not where nobody takes anything."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                while self._takes and self._spool.stats.frames:
+                    self._turned.clear()
+                    await self._turned.wait()
+
     async def _turn(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_S):
@@ -171,6 +181,7 @@ class Delivery:
         if self._takes and len(self._ready) < FEW:
             self._ready.extend(await self._on_disk(partial(self._spool.oldest, FEW)))
         self._wake()
+        self._turned.set()
 
     async def _on_disk(self, work: Callable[[], T]) -> T:
         job = asyncio.ensure_future(asyncio.to_thread(work))

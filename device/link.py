@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Self
 import grpc.aio
 
 from headwater.compression.errors import HeadwaterError, LinkError
-from headwater.device.channel import FINAL, open_channel, to_error
+from headwater.device.channel import FINAL, open_channel, to_error, write
 from headwater.device.delivery import Delivery
 from headwater.device.route import Route
 from headwater.device.window import Outgoing, Reply, Window
@@ -35,12 +35,10 @@ from headwater.protos.edge_pb2_grpc import EdgeStub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import TypeAlias
 
     from headwater.compression.parts import Part
+    from headwater.device.channel import Call
     from headwater.device.spool import Spool
-
-    Call: TypeAlias = grpc.aio.StreamStreamCall[pb.DeviceMessage, pb.ServerMessage]
 
 DEFAULT_HEARTBEAT_MS = 10_000
 GOODBYE_S = 1.0
@@ -66,6 +64,8 @@ class LinkOptions:
     """From opening a connection to the server's welcome; a link of 5 kbit/s needs two seconds of it."""
     failover_s: float = 5.0
     """The same while there are other servers to go to; twice as long in each round in which all have failed."""
+    linger_s: float = 3.0
+    """On closing, how long kept frames may still be delivered."""
     persistent: bool = False
     """Go on trying though every server refuses this device for good: it answers by itself until somebody mends that."""
 
@@ -135,7 +135,14 @@ class Link:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Say goodbye and close; frames without an answer get a :class:`LinkError`."""
+        """Deliver what can be in a moment, say goodbye and close; frames without an answer get a :class:`LinkError`."""
+        try:
+            if self._delivery is not None:
+                await self._delivery.linger(self.options.linger_s)
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
         assert self._runner is not None
         self._closing = True
         self._wake.set()
@@ -242,7 +249,7 @@ class Link:
             try:
                 began_s = time.monotonic()
                 async with asyncio.timeout(self._greeting_limit_s):
-                    await _write(call, pb.DeviceMessage(hello=self._hello()))
+                    await write(call, pb.DeviceMessage(hello=self._hello()))
                     first = await call.read()
                 if isinstance(first, pb.ServerMessage):
                     self._greeted(first.welcome, time.monotonic() - began_s)
@@ -318,9 +325,9 @@ class Link:
             if message is None and now_s < due_s:
                 await _wait(self._wake, min(due_s - now_s, self._held_for_s(now_s) or heartbeat_s))
                 continue
-            await _write(call, message or _heartbeat())
+            await write(call, message or _heartbeat())
             due_s = time.monotonic() + heartbeat_s
-        await _write(call, pb.DeviceMessage(goodbye=pb.Goodbye()))
+        await write(call, pb.DeviceMessage(goodbye=pb.Goodbye()))
         await call.done_writing()
 
     def _next_message(self, now_s: float) -> pb.DeviceMessage | None:
@@ -370,14 +377,6 @@ class Link:
     def _works(self) -> None:
         self._worked = True
         self._pause_s, self._patience_s = self.options.first_pause_s, self.options.failover_s
-
-
-async def _write(call: Call, message: pb.DeviceMessage) -> None:
-    try:
-        await call.write(message)
-    except asyncio.InvalidStateError:
-        # The call has ended, and grpc.aio says so in this odd way; reading from it will tell why.
-        await asyncio.sleep(0)
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

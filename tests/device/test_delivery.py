@@ -165,8 +165,8 @@ async def test_what_flew_goes_first_on_the_next_connection(delivery: Delivery, w
 
 
 @asynccontextmanager
-async def linked(edge: FakeEdge, spool: Spool) -> AsyncIterator[Link]:
-    options = LinkOptions("pi", BUNDLE, first_pause_s=0.01, longest_pause_s=0.05)
+async def linked(edge: FakeEdge, spool: Spool, linger_s: float = 10.0) -> AsyncIterator[Link]:
+    options = LinkOptions("pi", BUNDLE, first_pause_s=0.01, longest_pause_s=0.05, linger_s=linger_s)
     async with serving(edge), Link(f"127.0.0.1:{edge.port}", options, spool=spool, rng=random.Random(1)) as link:
         await link.wait_connected(10)
         yield link
@@ -254,6 +254,23 @@ async def test_a_server_without_an_archive_is_not_bothered(spool: Spool) -> None
     with_archive = Keeping(welcome=KEEPS)
     async with linked(with_archive, spool):
         await empty(spool)
+
+
+async def test_what_is_kept_last_is_delivered_before_the_end(spool: Spool) -> None:
+    edge = Keeping(welcome=KEEPS)
+    async with linked(edge, spool):
+        for number in range(1, 41):
+            spool.keep(frame(number))
+    assert delivered(edge) == list(range(1, 41))
+    assert spool.stats.frames == 0
+
+
+async def test_the_end_does_not_wait_for_a_server_that_says_nothing(spool: Spool) -> None:
+    edge = Keeping(welcome=KEEPS)
+    edge.acknowledges = False
+    async with linked(edge, spool, linger_s=0.05):
+        spool.keep(frame(1))
+    assert spool.stats.frames == 1
 
 
 async def test_a_stopping_server_may_acknowledge_what_flies(spool: Spool) -> None:
