@@ -50,6 +50,8 @@ def connect(kind: Kind, path: Path, *, alone: bool = False, reading: bool = Fals
     Raises:
         StorageError: it is damaged, is something else, is in use, or cannot be made.
     """
+    if reading and not path.is_file():
+        raise StorageError(f"there is no {kind.name} {path}")
     with explained(kind, path):
         address = f"{path.absolute().as_uri()}?mode={'ro' if reading else 'rwc'}"
         db = sqlite3.connect(address, uri=True, timeout=LOCK_S, isolation_level=None, check_same_thread=False)

@@ -154,5 +154,5 @@ def test_export_writes_files(archive: Archive, tiny_bundle: Bundle, tmp_path: Pa
 
 
 def test_an_archive_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="is its folder there"):
+    with pytest.raises(StorageError, match=r"there is no archive .*no\.db"):
         CliRunner().invoke(app, ["archive", "list", str(tmp_path / "no.db")], catch_exceptions=False)
