@@ -45,6 +45,8 @@ LIKELY, LIKELIER = 0.5, 0.8
 """Chance from which on a larger frame may be tried: with a fallback, and without one."""
 LINK_SHARE = 0.9
 """The most of the time between two pictures that a frame may occupy the link."""
+HARMLESS = 0.25
+"""Of the time between two pictures, what an answer may take that is late anyway."""
 EXPLORING, TRYING = "exploring the link", "trying a larger frame"
 
 
@@ -113,7 +115,8 @@ class DeadlineController:
         best = self._best(ways)
         self._worth = max([way.worth for way in ways if way.sure], default=0.0)
         if best is None or best.action != "send":
-            return self._explore(best, situation) or self._done(best or self._last_resort(situation))
+            reason = "" if situation.connected else "no connection"
+            return self._explore(best, situation) or self._done(best or self._last_resort(situation), reason)
         larger = self._larger(best, ways, situation) if self._climber.due else None
         if larger is not None:
             self._climber.tried()
@@ -247,23 +250,27 @@ class DeadlineController:
         return min(options, key=lambda option: option.mean_bytes, default=None)
 
     def _last_resort(self, situation: Situation) -> Way:
-        """What is done where no way is known to be in time: the quickest, if it can be at all."""
+        """What is done where no way is known to be in time: the quickest, if it can be at all.
+
+        A picture that is too old already gets the exit's answer all the same, unless that would make the next one late.
+        """
         width, options = next(iter(self._table.items()))
-        left_ms = _left_ms(situation)
-        quick_ms = self.device.expected_ms(width) * self.device.least_factor / self.device.factor
-        device = left_ms > 0 and (quick_ms <= left_ms or not self.device.fresh(situation.time_s))
-        if device and situation.exit_available and width in self._exit:
+        left_ms, expected_ms = _left_ms(situation), self.device.expected_ms(width)
+        quick_ms = expected_ms * self.device.least_factor / self.device.factor
+        possible = left_ms > 0 and (quick_ms <= left_ms or not self.device.fresh(situation.time_s))
+        harmless = expected_ms <= HARMLESS * (situation.interval_ms or math.inf)
+        if self._local(width, situation) is not None and (possible or harmless):
             return Way("local", options[0], self._exit[width], 0.0, sure=False)
-        offline = device and not situation.connected and options[0].mean_bytes <= self._budget.left
+        offline = possible and not situation.connected and options[0].mean_bytes <= self._budget.left
         return Way("send" if offline else "skip", options[0], 0.0, 0.0, sure=False)
 
-    def _done(self, way: Way) -> Decision:
+    def _done(self, way: Way, reason: str = "") -> Decision:
         if way.key == self._kept:
             self._climber.same()
         else:
             self._kept = way.key
             self._climber.moved()
-        return self._decision(way)
+        return self._decision(way, reason if way.action == "local" else "")
 
     # ------------------------------------------------------------ after the head
 

@@ -278,7 +278,7 @@ class Pace:
 class DeviceEstimate:
     """Time of head and exit by width: each width's own pace, and a common factor for what else the processor does.
 
-    The factor is the second largest of the last second: one slow frame is the system's hiccup, two are a second process,
+    The factor is the second largest of the last second: one slow frame is a hiccup, two are a second process,
     which is believed then, and forgotten as soon, at whatever width. A width that has not run yet is reckoned by its
     multiply-adds from the nearest one that has.
     """

@@ -225,16 +225,19 @@ def test_begins_with_the_fewest_bytes_at_the_narrowest_width() -> None:
 def test_without_a_connection_the_device_answers_at_once() -> None:
     controller = trained()
     decision = controller.choose(now(connected=False, exit_available=True))
-    assert (decision.action, MODES[decision.mode].width) == ("local", 1.0)
+    assert (decision.action, MODES[decision.mode].width, decision.reason) == ("local", 1.0, "no connection")
     assert controller.choose(now(connected=False)).action == "send", "it may be back in time, and there is no other way"
     chosen = controller.choose(now(exit_available=True))
     assert chosen.action == "send"
     assert controller.refine(chosen, now(connected=False, exit_available=True), 0.5).action == "local"
 
 
-def test_a_picture_that_is_too_old_is_left() -> None:
-    assert trained().choose(now(age_ms=500, exit_available=True)).action == "skip"
-    assert trained().choose(now(age_ms=500)).action == "skip"
+def test_a_picture_that_is_too_old_is_answered_if_that_takes_next_to_nothing() -> None:
+    controller = trained()
+    decision = controller.choose(now(age_ms=500, exit_available=True))
+    assert (decision.action, MODES[decision.mode].width) == ("local", 0.25)
+    assert controller.choose(now(age_ms=500, exit_available=True, interval_ms=10)).action == "skip", "to catch up"
+    assert controller.choose(now(age_ms=500)).action == "skip"
 
 
 def test_an_old_picture_gets_what_still_arrives() -> None:
