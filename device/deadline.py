@@ -5,13 +5,14 @@ from a frame in one of the options of :mod:`headwater.device.options`. For each 
 chance that the answer is there by the deadline:
 
     age ── prepare, head, exit ── code ── hold, queue ── network ── server ──> deadline
-           └── slow end: DeviceEstimate ──┘              └ LinkEstimate: the chance that it takes no longer than is left
+           └── DeviceEstimate ──┘                        └── RoundTrip: the chance of no more than is left
 
 A frame that is sent where a local exit can step in is worth ``chance * its accuracy + (1 - chance) * the exit's``, and
-the most of that is the best. Where there is no exit, the chance has to reach the policy's level, and of the ways that
-do the most accurate is taken; if none does, the likeliest. The policy may ask for the fewest bytes or the least energy
-instead, within some points of the best, and for a budget of bytes a second: a frame that can only be sent now and then
-counts for that share.
+the most of that is the best. Where there is no exit, the chance has to reach the policy's level, which is corrected by
+the misses seen, and of the ways that do the most accurate is taken; if none does, the most accurate of those that are
+nearly as likely as the likeliest. The policy may ask for the fewest bytes or the least energy instead, within some
+points of the best, and for a budget of bytes a second: a frame that can only be sent now and then counts for that
+share.
 
 Nobody knows what a link would carry on which nothing is sent. So where nothing is worth sending by what is known, now
 and then a frame is sent nevertheless; and where a larger one would likely be in time, but not surely, one is tried
@@ -145,7 +146,8 @@ class DeadlineController:
         narrowest = next(iter(self._table))
         for width, options in self._table.items():
             device_ms = self.device.expected_ms(width)
-            if device_ms * upper > left_ms or (ways and device_ms > interval_ms):
+            # Of the narrowest no margin is asked: there is nothing quicker.
+            if device_ms * (upper if ways else 1.0) > left_ms or (ways and device_ms > interval_ms):
                 break
             local = self._local(width, situation)
             if local is not None:
@@ -280,11 +282,11 @@ class DeadlineController:
             return decision
         width = self._modes[decision.mode].width
         local, now = self._local(width, situation), self._room(situation)
-        if now is None or decision.reason in {EXPLORING, TRYING}:
+        if now is None or decision.reason in {EXPLORING, TRYING} or width not in self._table:
             gone = local is not None and not situation.connected
             return replace(decision, action="local", reason="no connection") if gone else decision
         doubt = 1.0 if self.policy.objective == "accuracy" else self._doubt.factor(confidence)
-        options = self._table.get(width, ())
+        options = self._table[width]
         wanted = Wanted(local, self._level.asked, local or 0.0, self._slack, doubt)
         ways: list[Way] = [] if local is None else [Way("local", options[0], local, 1.0, sure=True)]
         sends(ways, options, now, self._budget, wanted)
@@ -303,10 +305,8 @@ class DeadlineController:
 
     def _most_bytes(self, way: Way, local: float | None) -> int | None:
         """The longest frame; None where a shorter one is of no use, as the exit does better, or length is no matter."""
-        room, shorter = (
-            way.room,
-            [other for other in self._table[way.option.width] if other.mean_bytes < way.option.mean_bytes],
-        )
+        room, size = way.room, way.option.mean_bytes
+        shorter = [other for other in self._table[way.option.width] if other.mean_bytes < size]
         if room is None or not shorter or shorter[-1].accuracy <= (local or 0.0):
             return None
         most = room.most_bytes(way.wire_bytes, self.link.margin.upper) - OVERHEAD_BYTES
@@ -322,7 +322,7 @@ class DeadlineController:
         flew = observation.outcome in {"answered", "failed", "expired", "local"} and observation.attempts > 0
         if flew:
             self._budget.spend((observation.sent_bytes + OVERHEAD_BYTES) * observation.attempts)
-        if flew:
+        if flew and observation.outcome != "failed":
             self._level.add(in_time=observation.outcome == "answered")
         if observation.round_trip_ms is not None and observation.outcome in {"answered", "late"}:
             self._learn_link(observation, observation.round_trip_ms)

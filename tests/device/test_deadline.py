@@ -257,6 +257,14 @@ def test_a_frame_that_is_overdue_says_that_the_next_will_be_too() -> None:
     assert controller.choose(overdue).action == "local"
 
 
+def test_a_hiccup_of_the_processor_is_no_reason_to_send_nothing() -> None:
+    """Without an exit, on a device of which each fifth frame is ten times as slow as it could be."""
+    device = replace(DEVICE, busy=lambda time_s: 10.0 if int(time_s * 5) % 5 == 0 else 1.0)
+    outcomes = twin(LINKS["fast"], deadline_ms=100, local=False, device=device).run(rule(local=False), 200)
+    assert sum(outcome.decision.action == "skip" for outcome in outcomes) == 0
+    assert sum(outcome.source == "edge" for outcome in outcomes) > 190
+
+
 def test_refining_takes_what_is_left_of_the_time() -> None:
     controller = trained(LINKS["fast"])
     chosen = controller.choose(now(exit_available=True))
