@@ -139,27 +139,32 @@ class DeadlineController:
         self._budget.picture(situation.time_s)
 
     def _ways(self, situation: Situation) -> list[Way]:
-        """Every way that the device has the time for and that may be worth it, narrowest first."""
-        left_ms, interval_ms = _left_ms(situation), situation.interval_ms or math.inf
+        """Every way that the device has the time for and that may be worth it, widest first."""
         upper, now, best = self.device.margin.upper, self._room(situation), 0.0
-        ways: list[Way] = []
-        narrowest = next(iter(self._table))
-        for width, options in self._table.items():
-            device_ms = self.device.expected_ms(width)
-            # Of the narrowest no margin is asked: there is nothing quicker.
-            if device_ms * (upper if ways else 1.0) > left_ms or (ways and device_ms > interval_ms):
-                break
-            local = self._local(width, situation)
+        whole = self._whole_way(situation, upper)
+        ways = [] if whole is None else [whole]
+        widths = self._widths(situation, upper)
+        for width, device_ms in reversed(widths):  # the best are mostly there, and spare weighing the others
+            options, local = self._table[width], self._local(width, situation)
             if local is not None:
-                ways.append(Way("local", options[0], local, 1.0, sure=True, compute_ms=device_ms))
+                ways.append(Way("local", options[0], local, 1.0, True, device_ms))  # noqa: FBT003 - a tuple's field
                 best = max(best, local)
             if now is not None:
-                wanted = Wanted(local, self._level.asked, best, self._slack, always=width == narrowest)
+                wanted = Wanted(local, self._level.asked, best, self._slack, 1.0, width == widths[0][0])
                 best = sends(ways, options, now, self._budget, wanted, device_ms)
-            if not self.device.known:
+        return ways
+
+    def _widths(self, situation: Situation, upper: float) -> list[tuple[float, float]]:
+        """The widths whose head the device has the time for, narrowest first, and what they take."""
+        left_ms, interval_ms = _left_ms(situation), situation.interval_ms or math.inf
+        found: list[tuple[float, float]] = []
+        for width in self._table:
+            device_ms = self.device.expected_ms(width)
+            # Of the narrowest no margin is asked: there is nothing quicker.
+            if device_ms * (upper if found else 1.0) > left_ms or (found and device_ms > interval_ms):
                 break
-        whole = self._whole_way(situation, upper)
-        return ways if whole is None else [*ways, whole]
+            found.append((width, device_ms))
+        return found if self.device.known else found[:1]
 
     def _local(self, width: float, situation: Situation) -> float | None:
         return self._exit.get(width) if situation.exit_available else None

@@ -157,9 +157,9 @@ def promising(way: Way) -> tuple[float, float]:
 
 
 def worthiest(ways: Sequence[Way]) -> Way:
-    """The way that is worth most, of equals the one with the fewest bytes."""
+    """The way that is worth most, of equals the one with the fewest bytes, of these the last."""
     best = ways[0]
     for way in ways:
-        if way.worth > best.worth or (way.worth == best.worth and way.wire_bytes < best.wire_bytes):
+        if way.worth > best.worth or (way.worth == best.worth and way.wire_bytes <= best.wire_bytes):
             best = way
     return best
