@@ -262,10 +262,10 @@ class DeadlineController:
         A picture that is too old already gets the exit's answer all the same, unless that would make the next one late.
         """
         width, options = next(iter(self._table.items()))
-        left_ms, expected_ms = _left_ms(situation), self.device.expected_ms(width)
-        quick_ms = expected_ms * self.device.least_factor / self.device.factor
+        left_ms = _left_ms(situation)
+        quick_ms = self.device.expected_ms(width) * self.device.least_factor / self.device.factor
         possible = left_ms > 0 and (quick_ms <= left_ms or not self.device.fresh(situation.time_s))
-        harmless = expected_ms <= HARMLESS * (situation.interval_ms or math.inf)
+        harmless = quick_ms <= HARMLESS * (situation.interval_ms or math.inf)
         if self._local(width, situation) is not None and (possible or harmless):
             return Way("local", options[0], self._exit[width], 0.0, sure=False)
         offline = possible and not situation.connected and options[0].mean_bytes <= self._budget.left
@@ -277,7 +277,7 @@ class DeadlineController:
         else:
             self._kept = way.key
             self._climber.moved()
-        return self._decision(way, reason if way.action == "local" else "")
+        return self._decision(way, reason if way.action in {"local", "send"} else "")
 
     # ------------------------------------------------------------ after the head
 
@@ -305,7 +305,8 @@ class DeadlineController:
         if way.action == "send":
             self._foretold[way.option.mode] = way.option.mean_bytes
         else:
-            return Decision(way.option.mode, None, way.action, None, reason or _REASONS[way.action])
+            reason = reason or _REASONS[way.action if way.sure else "skip"]
+            return Decision(way.option.mode, None, way.action, None, reason)
         return Decision(way.option.mode, way.option.groups, "send", most_bytes, reason or _chance(way))
 
     def _most_bytes(self, way: Way, local: float | None) -> int | None:
@@ -361,7 +362,6 @@ _REASONS = {
     "local": "the local exit does best",
     "whole": "the whole model fits",
     "skip": "nothing can be in time",
-    "send": "no connection",
 }
 
 

@@ -226,7 +226,8 @@ def test_without_a_connection_the_device_answers_at_once() -> None:
     controller = trained()
     decision = controller.choose(now(connected=False, exit_available=True))
     assert (decision.action, MODES[decision.mode].width, decision.reason) == ("local", 1.0, "no connection")
-    assert controller.choose(now(connected=False)).action == "send", "it may be back in time, and there is no other way"
+    alone = controller.choose(now(connected=False))
+    assert (alone.action, alone.reason) == ("send", "no connection"), "it may be back in time: there is no other way"
     chosen = controller.choose(now(exit_available=True))
     assert chosen.action == "send"
     assert controller.refine(chosen, now(connected=False, exit_available=True), 0.5).action == "local"
@@ -236,6 +237,7 @@ def test_a_picture_that_is_too_old_is_answered_if_that_takes_next_to_nothing() -
     controller = trained()
     decision = controller.choose(now(age_ms=500, exit_available=True))
     assert (decision.action, MODES[decision.mode].width) == ("local", 0.25)
+    assert decision.reason == "nothing can be in time"
     assert controller.choose(now(age_ms=500, exit_available=True, interval_ms=10)).action == "skip", "to catch up"
     assert controller.choose(now(age_ms=500)).action == "skip"
 
