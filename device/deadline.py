@@ -46,8 +46,6 @@ LIKELY, LIKELIER = 0.5, 0.8
 """Chance from which on a larger frame may be tried: with a fallback, and without one."""
 LINK_SHARE = 0.9
 """The most of the time between two pictures that a frame may occupy the link."""
-HARMLESS = 0.25
-"""Of the time between two pictures, what an answer may take that is late anyway."""
 EXPLORING, TRYING = "exploring the link", "trying a larger frame"
 
 
@@ -259,15 +257,15 @@ class DeadlineController:
     def _last_resort(self, situation: Situation) -> Way:
         """What is done where no way is known to be in time: the quickest, if it can be at all.
 
-        A picture that is too old already gets the exit's answer all the same, unless that would make the next one late.
+        A picture that is too old already gets the exit's answer all the same: late is better than none, and what waits
+        behind it does not pile up, as a live source keeps its newest picture only.
         """
         width, options = next(iter(self._table.items()))
+        if self._local(width, situation) is not None:
+            return Way("local", options[0], self._exit[width], 0.0, sure=False)
         left_ms = _left_ms(situation)
         quick_ms = self.device.expected_ms(width) * self.device.least_factor / self.device.factor
         possible = left_ms > 0 and (quick_ms <= left_ms or not self.device.fresh(situation.time_s))
-        harmless = quick_ms <= HARMLESS * (situation.interval_ms or math.inf)
-        if self._local(width, situation) is not None and (possible or harmless):
-            return Way("local", options[0], self._exit[width], 0.0, sure=False)
         offline = possible and not situation.connected and options[0].mean_bytes <= self._budget.left
         return Way("send" if offline else "skip", options[0], 0.0, 0.0, sure=False)
 

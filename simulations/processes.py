@@ -128,7 +128,8 @@ class Child:
 
     async def _gone(self, patience_s: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.wait(), patience_s)
+            async with asyncio.timeout(patience_s):
+                await self.wait()
 
 
 def _environment() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -28,6 +29,14 @@ def _without_the_user_s_settings(tmp_path_factory: pytest.TempPathFactory) -> It
             patch.delenv(name)
         patch.setenv("HEADWATER_CONFIG", str(empty))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_heeded() -> Iterator[None]:
+    """A shell that runs the tests in the background lets them ignore SIGINT, and their processes inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)
