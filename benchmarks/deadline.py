@@ -39,7 +39,7 @@ from benchmarks.deadlines import kills, plots, stress, tally, times, verdicts
 from benchmarks.deadlines.links import generated, recorded
 from benchmarks.deadlines.oracle import Oracle
 from benchmarks.deadlines.pictures import Pictures
-from benchmarks.deadlines.plan import FULL, JPEGS, OURS, QUICK, USUAL, WHOLE, contenders, entries
+from benchmarks.deadlines.plan import FULL, JPEGS, OURS, QUICK, SERVER, USUAL, WHOLE, contenders, entries
 from benchmarks.deadlines.rig import Rig
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import SettingsError
@@ -128,7 +128,9 @@ class Bench:
         dropping = [link.name for link in self.links if link.drops]
         return [
             *verdicts.over_links(outcomes),
+            *verdicts.without_exit(outcomes),
             *verdicts.after_drops(outcomes, dropping),
+            *verdicts.after_drops(outcomes, dropping, SERVER),
             stress.claim(stressed),
             *kills.claims_of(survived),
         ]
@@ -136,12 +138,17 @@ class Bench:
     def outcomes(self, wanted: Sequence[Entry], ran: Sequence[Ran], alone: Times) -> list[Outcome]:
         """What became of each frame, beside the oracle's choice; computed after the runs, so as not to disturb them."""
         found = []
-        options = {whole: times.options(self.bundle, self.pictures, alone, whole=whole) for whole in (False, True)}
+        options = {
+            name: times.options(self.bundle, self.pictures, alone, local=name != SERVER, whole=name == WHOLE)
+            for name in (OURS, SERVER, WHOLE)
+        }
         for entry, one in zip(wanted, ran, strict=True):
             job, name = entry.job, entry.contender.name
             sizes = (dict(enumerate(self.pictures.sizes[number].tolist())) for number in entry.numbers)
             frames = [(job.due_s(at), each) for at, each in enumerate(sizes)]
-            chosen = Oracle.choose(job.link, options[name == WHOLE], alone.costs, frames, entry.deadline_ms / 1e3)
+            chosen = Oracle.choose(
+                job.link, options.get(name, options[OURS]), alone.costs, frames, entry.deadline_ms / 1e3
+            )
             fates = tally.fates(job, one, chosen, entry.numbers, self.pictures)
             found.append(tally.Outcome(name, entry.link.name, entry.seed, entry.deadline_ms, fates))
         return found

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from headwater.compression.bundle import Bundle
 
 OURS = "ours"
+SERVER = "ours, server only"
+"""The same rule for a bundle without a local exit, so that the server's answer is all that there is."""
 WHOLE = "ours, whole model allowed"
 MEAN = "mean bandwidth"
 DEADLINES_MS = (100, 300, 600)
@@ -79,7 +81,11 @@ def contenders(bundle: Bundle, options: Sequence[Option], times: Times) -> list[
     coarsest = min(modes, key=lambda mode: mode.mean_bytes)
     finest = max(modes, key=lambda mode: mode.mean_bytes)
     local = max((option for option in options if option.action == "local"), key=lambda o: o.accuracy, default=None)
-    found = [Contender(OURS, "ours"), Contender(MEAN, "mean", {"encode_ms": times.send_ms})]
+    found = [
+        Contender(OURS, "ours"),
+        Contender(SERVER, "server"),
+        Contender(MEAN, "mean", {"encode_ms": times.send_ms}),
+    ]
     for name, mode in (("coarsest", coarsest), ("finest", finest)):
         found.append(Contender(f"always the {name}, {mode.width:g}/{mode.gain}", "fixed", {"mode": mode.index}))
     if local is not None:
@@ -99,7 +105,7 @@ def entries(
     for contender in who:
         for deadline_ms in size.deadlines_ms:
             for at, link in enumerate(chosen):
-                if contender.name == OURS or size.everywhere or _shown(size, link, deadline_ms):
+                if contender.name in {OURS, SERVER} or size.everywhere or _shown(size, link, deadline_ms):
                     made += [_entry(size, contender, link, seed, deadline_ms, pictures, at) for seed in seeds]
     return made
 

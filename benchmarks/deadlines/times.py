@@ -83,11 +83,13 @@ def _by_width(records: Iterable[FrameRecord], value: Callable[[FrameRecord], flo
     return {width: median(values) for width, values in sorted(found.items())}
 
 
-def options(bundle: Bundle, pictures: Pictures, found: Times, *, whole: bool = False) -> list[Option]:
+def options(
+    bundle: Bundle, pictures: Pictures, found: Times, *, local: bool = True, whole: bool = False
+) -> list[Option]:
     """What the oracle may do, each with the accuracy that our controller reckons with too."""
     modes, task = bundle.manifest.modes, pictures.task.name
     made = [Option("send", mode.index, mode.accuracy[task], found.send_ms[mode.width] / 1e3) for mode in modes]
-    for width, accuracy in LocalExit(bundle).accuracy.items() if pictures.has_exit else ():
+    for width, accuracy in LocalExit(bundle).accuracy.items() if local and pictures.has_exit else ():
         mode = next(mode.index for mode in modes if mode.width == width)
         made.append(Option("local", mode, accuracy, found.local_ms[width] / 1e3))
     return [*made, Option("whole", 0, WholeModel(bundle).accuracy, found.whole_ms / 1e3)] if whole else made

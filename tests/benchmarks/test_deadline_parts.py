@@ -83,6 +83,14 @@ def test_the_claims_are_of_ours_and_name_the_peer() -> None:
     assert points.value == pytest.approx(1.0)
 
 
+def test_the_server_alone_is_judged_by_an_oracle_without_an_exit() -> None:
+    alone = outcome(*[GOOD] * 9, NONE, contender="ours, server only")
+    missed, points = verdicts.without_exit([alone, outcome(LATE)])
+    assert (missed.value, missed.holds) == (10.0, False)
+    assert points.value == pytest.approx(10.0)
+    assert "100.0 % right, an answer to 100.0 % of the frames" in missed.peer
+
+
 @pytest.mark.parametrize(
     ("after", "missed", "adapted"),
     [
@@ -214,12 +222,13 @@ async def test_runs_side_by_side_leave_a_record_of_each_frame(
         link = LinkTrace.constant("wide", 1e8)
         wave = [Job(who[kind], link, tiny_pictures.samples[:6], 60_000, 50.0) for kind in ("ours", "local", "jpeg")]
         ours, local, picture = await rig.wave(wave)
-        (mean,) = await rig.wave([Job(who["mean"], link, tiny_pictures.samples[:6], 60_000, 50.0)])
-    for ran in (ours, local, picture, mean):
+        others = [Job(who[kind], link, tiny_pictures.samples[:6], 60_000, 50.0) for kind in ("mean", "server")]
+        mean, server = await rig.wave(others)
+    for ran in (ours, local, picture, mean, server):
         assert sorted(ran.records) == list(range(6))
         assert all(record.in_time and record.truth for record in ran.records.values())
     assert {record.source for record in local.records.values()} == {"local"}
-    assert {record.source for record in mean.records.values()} == {"edge"}
+    assert {record.source for ran in (mean, server) for record in ran.records.values()} == {"edge"}
     assert picture.up_bytes > sum(record.bytes for record in picture.records.values())
     frames = [(wave[0].due_s(at), dict(enumerate(tiny_pictures.sizes[at].tolist()))) for at in range(6)]
     chosen = Oracle.choose(link, options, alone.costs, frames, 60.0)
