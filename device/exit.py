@@ -29,12 +29,17 @@ from headwater.device.answers import from_logits
 from headwater.device.tasks import asked
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from headwater.compression.bundle import Bundle
     from headwater.compression.exits import ExitScore
     from headwater.device.record import Result
     from headwater.device.settings import DeviceSettings
+
+STEPS_IN = 0.01
+"""How much less than the worst mode an exit counts for that is only to step in."""
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +82,9 @@ class LocalExit:
         """By mode; infinite where no threshold keeps the promise and every frame is sent."""
         self.accuracy = _accuracy(bundle)
         """Share of right answers by width, on the bundle's held-out images, if it answers every one of them."""
+        self.counts_as = self.accuracy if max_drop is not None else _behind_every_mode(bundle, self.accuracy)
+        """By width, what the controller reckons with. Who has not said with ``max_drop`` that the exit may answer wants
+        the server's answers: then it counts for less than any of them, however good it is, and only steps in."""
         self._score = score
         self._width_of = tables.width_of.tolist()
         self._latent = np.zeros(
@@ -148,6 +156,13 @@ class LocalExit:
                     f"exit.onnx gives logits of shape {logits.shape}; want {K} finite numbers, one a label of "
                     f"{self.task.name}; build the bundle again"
                 )
+
+
+def _behind_every_mode(bundle: Bundle, accuracy: Mapping[float, float]) -> dict[float, float]:
+    manifest = bundle.manifest
+    assert manifest.exit is not None
+    least = min(mode.accuracy[manifest.exit.task] for mode in manifest.modes) - STEPS_IN
+    return {width: min(each, least) for width, each in accuracy.items()}
 
 
 def _accuracy(bundle: Bundle) -> dict[float, float]:

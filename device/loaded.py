@@ -66,7 +66,7 @@ def controller_for(
     return DeadlineController(
         bundle.manifest.modes,
         settings.policy,
-        exit_accuracy=local_exit.accuracy if local_exit is not None else None,
+        exit_accuracy=local_exit.counts_as if local_exit is not None else None,
         whole_accuracy=whole.accuracy if whole is not None else None,
         tasks=[task for task in tasks if task in own],  # of what only a server has no accuracy is known
     )

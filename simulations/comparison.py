@@ -26,7 +26,7 @@ class Peer:
     scored: Scored | None
     """Its cheapest setting that is accurate enough, on the pictures compared; None if no setting is."""
     times_ours: float | None
-    """Its bytes over ours."""
+    """Its bytes over ours; None where ours has none, as the device answered all."""
     difference: float | None
     """Its accuracy less ours."""
     error: float | None
@@ -77,7 +77,9 @@ def compare(tally: Tally, scored: Sequence[Scored]) -> Comparison | None:
             return Peer(codec, None, None, None, None, None)
         size = float(found.sizes.mean())
         error = paired_standard_error(found.correct, right)
-        return Peer(codec, found, size / mean_bytes, found.accuracy - accuracy, error, transfer_s(size))
+        return Peer(
+            codec, found, size / mean_bytes if mean_bytes else None, found.accuracy - accuracy, error, transfer_s(size)
+        )
 
     return Comparison(
         tally=tally,

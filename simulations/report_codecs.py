@@ -26,7 +26,9 @@ def beside_codecs(compared: Sequence[Comparison], scored: Sequence[Scored]) -> l
 
 def times(peer: Peer) -> str:
     """A codec's bytes as a multiple of ours."""
-    return "not reached" if peer.times_ours is None else f"{peer.times_ours:.1f} ×"  # noqa: RUF001 - a multiplication
+    if peer.times_ours is None:
+        return "not reached" if peer.scored is None else "we sent none"
+    return f"{peer.times_ours:.1f} ×"  # noqa: RUF001 - a multiplication
 
 
 def _bytes_and_accuracy(compared: Sequence[Comparison], scored: Sequence[Scored]) -> str:

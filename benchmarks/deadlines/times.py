@@ -89,7 +89,7 @@ def options(
     """What the oracle may do, each with the accuracy that our controller reckons with too."""
     modes, task = bundle.manifest.modes, pictures.task.name
     made = [Option("send", mode.index, mode.accuracy[task], found.send_ms[mode.width] / 1e3) for mode in modes]
-    for width, accuracy in LocalExit(bundle).accuracy.items() if local and pictures.has_exit else ():
+    for width, accuracy in LocalExit(bundle).counts_as.items() if local and pictures.has_exit else ():
         mode = next(mode.index for mode in modes if mode.width == width)
         made.append(Option("local", mode, accuracy, found.local_ms[width] / 1e3))
     return [*made, Option("whole", 0, WholeModel(bundle).accuracy, found.whole_ms / 1e3)] if whole else made

@@ -131,6 +131,13 @@ def test_its_accuracy_is_that_of_answering_everything(tiny_bundle: Bundle) -> No
         assert mode.accuracy["shape"] - (4 + mode.index / 4) / 100 == pytest.approx(accuracy[mode.width], abs=0.01)
 
 
+def test_without_leave_to_answer_it_counts_for_less_than_any_mode(tiny_bundle: Bundle) -> None:
+    worst = min(mode.accuracy["shape"] for mode in tiny_bundle.manifest.modes)
+    assert max(LocalExit(tiny_bundle).counts_as.values()) < worst
+    allowed = LocalExit(tiny_bundle, max_drop=0.5)
+    assert allowed.counts_as == allowed.accuracy
+
+
 def test_its_accuracy_in_a_bundle_that_was_trained() -> None:
     bundle = Bundle.load(shipped_bundle())
     measured = bundle.manifest.measured["local_exit"]["accuracy"]

@@ -8,6 +8,7 @@ import pytest
 from headwater.simulations.codecs import Scored, Setting
 from headwater.simulations.comparison import compare
 from headwater.simulations.lane import Passage
+from headwater.simulations.report_codecs import times
 from tests.simulations import runs
 
 
@@ -48,6 +49,17 @@ def test_a_codec_that_is_cheaper_is_shown_as_such(tmp_path: Path) -> None:
     compared = compare(tally, [scored(None, 1024, set()), scored("WebP", 15, set())])
     assert compared is not None
     assert compared.peers[0].times_ours == pytest.approx(0.5)
+
+
+def test_a_device_that_answered_all_by_itself_sent_nothing_to_compare(tmp_path: Path) -> None:
+    tally = runs.tally(runs.samples(tmp_path, 12))
+    for index in range(4):
+        tally.add(runs.record(index, taken_s=index, source="local", bytes=0))
+    compared = compare(tally, [scored(None, 1024, set()), scored("WebP", 15, set())])
+    assert compared is not None
+    (webp, jpeg) = compared.peers
+    assert (compared.mean_bytes, webp.times_ours, webp.difference) == (0, None, 0)
+    assert (times(webp), times(jpeg)) == ("we sent none", "not reached")
 
 
 def test_nothing_in_common_is_no_comparison(tmp_path: Path) -> None:
