@@ -102,10 +102,13 @@ class LocalExit:
 
     @classmethod
     def of(cls, bundle: Bundle, settings: DeviceSettings) -> LocalExit | None:
-        """The bundle's exit, None where it has none or the exit leaves a task open that is asked for.
+        """The bundle's exit; None where it has none, or leaves a task open that is asked for, or has nothing to do.
 
+        It has something to do where it has leave to answer (``max_drop``), or may have to step in (``deadline_ms``).
         Raises :class:`SettingsError` where that is so and ``max_drop`` asks for it.
         """
+        if settings.max_drop is None and settings.deadline_ms is None:
+            return None
         manifest = bundle.manifest
         tasks = asked(manifest, settings.tasks)
         if manifest.exit is not None and tasks == (manifest.exit.task,):

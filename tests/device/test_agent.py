@@ -340,7 +340,7 @@ async def test_a_picture_is_answered_here_with_no_server_in_reach(tiny_bundle: B
 
 async def test_without_max_drop_everything_is_sent_and_the_exit_s_confidence_told(tiny_bundle: Bundle) -> None:
     edge, watching, records = FakeEdge(answer=answer), Watching(), list[FrameRecord]()
-    settings = DeviceSettings(tasks=("shape",))
+    settings = DeviceSettings(tasks=("shape",), deadline_ms=60_000)
     async with serving(edge), Agent(tiny_bundle, address(edge), settings, controller=watching) as agent:
         await agent.run(pictures(12), records.append)
     assert {record.source for record in records} == {"edge"}

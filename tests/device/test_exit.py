@@ -70,9 +70,10 @@ def test_judging_changes_nothing_about_the_frame(tiny_bundle: Bundle) -> None:
 
 
 def test_it_is_there_where_it_answers_what_is_asked_and_sure_only_with_max_drop(tiny_bundle: Bundle) -> None:
-    assert LocalExit.of(tiny_bundle, DeviceSettings()) is None
-    assert LocalExit.of(without_exit(tiny_bundle), DeviceSettings(tasks=("shape",))) is None
-    never = LocalExit.of(tiny_bundle, DeviceSettings(tasks=("shape",), exit_score="energy"))
+    assert LocalExit.of(tiny_bundle, DeviceSettings(deadline_ms=300)) is None
+    assert LocalExit.of(without_exit(tiny_bundle), DeviceSettings(tasks=("shape",), deadline_ms=300)) is None
+    assert LocalExit.of(tiny_bundle, DeviceSettings(tasks=("shape",))) is None, "it would have nothing to do"
+    never = LocalExit.of(tiny_bundle, DeviceSettings(tasks=("shape",), exit_score="energy", deadline_ms=300))
     local = LocalExit.of(tiny_bundle, DeviceSettings(tasks=("shape",), exit_score="energy", max_drop=2))
     assert never is not None
     assert local is not None

@@ -47,8 +47,10 @@ def test_pictures_need_a_folder(tmp_path: Path) -> None:
 
 
 def test_the_exit_that_the_settings_ask_for(tiny_bundle: Bundle) -> None:
-    for max_drop in (None, 1.0):
-        assert load(tiny_bundle, DeviceSettings(max_drop=max_drop, tasks=("shape",))).maker.local_exit is not None
+    for max_drop, deadline_ms in ((None, 300), (1.0, None), (None, None)):
+        asked = DeviceSettings(max_drop=max_drop, deadline_ms=deadline_ms, tasks=("shape",))
+        wanted = max_drop is not None or deadline_ms is not None
+        assert (load(tiny_bundle, asked).maker.local_exit is not None) == wanted
     with pytest.raises(SettingsError, match="ask for that task alone"):
         load(tiny_bundle, DeviceSettings(max_drop=1.0))
 
