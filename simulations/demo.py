@@ -56,7 +56,7 @@ _GAP = Trace.steps([(16, 300_000), (4, 0), (3600, 300_000)])
 STATIONS = (
     Station("LoRa-like, 5 kbit/s", LinkTrace.constant("lora", 5_000, delay_s=0.1), 3),
     Station("NB-IoT-like, 30 kbit/s", LinkTrace.constant("nb-iot", 30_000, delay_s=0.2), 6),
-    Station("LTE-M-like, 300 kbit/s, gone for 4 s", LinkTrace("lte-m", _GAP, _GAP, 0.05, 0.05), 10, deadline_ms=600),
+    Station("LTE-M-like, gone for 4 s", LinkTrace("lte-m", _GAP, _GAP, 0.05, 0.05), 10, deadline_ms=600),
     Station("Wi-Fi, 20 Mbit/s", LinkTrace.constant("wifi", 20_000_000, delay_s=0.002), 15),
 )
 
