@@ -104,7 +104,7 @@ $(VENV)/.demo: $(INPUTS) | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) torch==2.13.0
-	$(PIP) --no-build-isolation --editable '.[train,demo,dev]'
+	$(PIP) --no-build-isolation --editable '.[train,federated,demo,dev]'
 	touch $@
 
 # CompressAI pins numpy<2 and torchvision; only its entropy coder is wanted, which needs neither. A peer that cannot be

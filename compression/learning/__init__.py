@@ -1,0 +1,1 @@
+"""What both ends share of learning: the split network, trainable again, and local training steps. Needs torch."""
