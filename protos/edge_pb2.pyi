@@ -31,6 +31,14 @@ class OfferKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OFFER_KIND_UNSPECIFIED: _ClassVar[OfferKind]
     OFFER_KIND_BUNDLE: _ClassVar[OfferKind]
     OFFER_KIND_FEDERATED_MESSAGE: _ClassVar[OfferKind]
+
+class BundleState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BUNDLE_STATE_UNSPECIFIED: _ClassVar[BundleState]
+    BUNDLE_STATE_FETCHED: _ClassVar[BundleState]
+    BUNDLE_STATE_REFUSED: _ClassVar[BundleState]
+    BUNDLE_STATE_IN_USE: _ClassVar[BundleState]
+    BUNDLE_STATE_ROLLED_BACK: _ClassVar[BundleState]
 TASK_KIND_UNSPECIFIED: TaskKind
 TASK_KIND_CLASSIFY: TaskKind
 TASK_KIND_IMAGE: TaskKind
@@ -47,6 +55,11 @@ STATUS_INTERNAL: Status
 OFFER_KIND_UNSPECIFIED: OfferKind
 OFFER_KIND_BUNDLE: OfferKind
 OFFER_KIND_FEDERATED_MESSAGE: OfferKind
+BUNDLE_STATE_UNSPECIFIED: BundleState
+BUNDLE_STATE_FETCHED: BundleState
+BUNDLE_STATE_REFUSED: BundleState
+BUNDLE_STATE_IN_USE: BundleState
+BUNDLE_STATE_ROLLED_BACK: BundleState
 
 class DescribeRequest(_message.Message):
     __slots__ = ()
@@ -147,7 +160,7 @@ class ServerTiming(_message.Message):
     def __init__(self, queue_us: _Optional[int] = ..., decode_us: _Optional[int] = ..., run_us: _Optional[int] = ..., batch: _Optional[int] = ..., queue_depth: _Optional[int] = ..., retry_after_ms: _Optional[int] = ..., collect_us: _Optional[int] = ...) -> None: ...
 
 class DeviceMessage(_message.Message):
-    __slots__ = ("hello", "frame", "cancel", "report", "heartbeat", "offer_reply", "goodbye", "kept")
+    __slots__ = ("hello", "frame", "cancel", "report", "heartbeat", "offer_reply", "goodbye", "kept", "use_bundle", "bundle_notice")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     FRAME_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
@@ -156,6 +169,8 @@ class DeviceMessage(_message.Message):
     OFFER_REPLY_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
     KEPT_FIELD_NUMBER: _ClassVar[int]
+    USE_BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_NOTICE_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     frame: FeatureFrame
     cancel: Cancel
@@ -164,7 +179,9 @@ class DeviceMessage(_message.Message):
     offer_reply: OfferReply
     goodbye: Goodbye
     kept: KeptFrame
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., frame: _Optional[_Union[FeatureFrame, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., offer_reply: _Optional[_Union[OfferReply, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., kept: _Optional[_Union[KeptFrame, _Mapping]] = ...) -> None: ...
+    use_bundle: UseBundle
+    bundle_notice: BundleNotice
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., frame: _Optional[_Union[FeatureFrame, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., offer_reply: _Optional[_Union[OfferReply, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., kept: _Optional[_Union[KeptFrame, _Mapping]] = ..., use_bundle: _Optional[_Union[UseBundle, _Mapping]] = ..., bundle_notice: _Optional[_Union[BundleNotice, _Mapping]] = ...) -> None: ...
 
 class ServerMessage(_message.Message):
     __slots__ = ("welcome", "answer", "mode_hint", "offer", "drain", "heartbeat", "kept_ack")
@@ -317,7 +334,7 @@ class ModeHint(_message.Message):
     def __init__(self, max_bytes: _Optional[int] = ..., max_groups: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("offer", "kind", "content_sha256", "content_bytes", "bundle_id", "round", "valid_for_ms")
+    __slots__ = ("offer", "kind", "content_sha256", "content_bytes", "bundle_id", "round", "valid_for_ms", "envelope")
     OFFER_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     CONTENT_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -325,6 +342,7 @@ class Offer(_message.Message):
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     VALID_FOR_MS_FIELD_NUMBER: _ClassVar[int]
+    ENVELOPE_FIELD_NUMBER: _ClassVar[int]
     offer: int
     kind: OfferKind
     content_sha256: bytes
@@ -332,7 +350,8 @@ class Offer(_message.Message):
     bundle_id: bytes
     round: int
     valid_for_ms: int
-    def __init__(self, offer: _Optional[int] = ..., kind: _Optional[_Union[OfferKind, str]] = ..., content_sha256: _Optional[bytes] = ..., content_bytes: _Optional[int] = ..., bundle_id: _Optional[bytes] = ..., round: _Optional[int] = ..., valid_for_ms: _Optional[int] = ...) -> None: ...
+    envelope: bytes
+    def __init__(self, offer: _Optional[int] = ..., kind: _Optional[_Union[OfferKind, str]] = ..., content_sha256: _Optional[bytes] = ..., content_bytes: _Optional[int] = ..., bundle_id: _Optional[bytes] = ..., round: _Optional[int] = ..., valid_for_ms: _Optional[int] = ..., envelope: _Optional[bytes] = ...) -> None: ...
 
 class OfferReply(_message.Message):
     __slots__ = ("offer", "accepted", "reason")
@@ -343,6 +362,22 @@ class OfferReply(_message.Message):
     accepted: bool
     reason: str
     def __init__(self, offer: _Optional[int] = ..., accepted: bool = ..., reason: _Optional[str] = ...) -> None: ...
+
+class UseBundle(_message.Message):
+    __slots__ = ("bundle_id",)
+    BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
+    bundle_id: bytes
+    def __init__(self, bundle_id: _Optional[bytes] = ...) -> None: ...
+
+class BundleNotice(_message.Message):
+    __slots__ = ("bundle_id", "state", "detail")
+    BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    bundle_id: bytes
+    state: BundleState
+    detail: str
+    def __init__(self, bundle_id: _Optional[bytes] = ..., state: _Optional[_Union[BundleState, str]] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class Drain(_message.Message):
     __slots__ = ("grace_ms", "servers")
@@ -365,7 +400,7 @@ class TransferMessage(_message.Message):
     def __init__(self, open: _Optional[_Union[TransferOpen, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., ack: _Optional[_Union[TransferAck, _Mapping]] = ..., close: _Optional[_Union[TransferClose, _Mapping]] = ...) -> None: ...
 
 class TransferOpen(_message.Message):
-    __slots__ = ("device", "content", "content_sha256", "content_bytes", "have_bytes", "upload", "offer")
+    __slots__ = ("device", "content", "content_sha256", "content_bytes", "have_bytes", "upload", "offer", "envelope")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     CONTENT_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -373,6 +408,7 @@ class TransferOpen(_message.Message):
     HAVE_BYTES_FIELD_NUMBER: _ClassVar[int]
     UPLOAD_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
+    ENVELOPE_FIELD_NUMBER: _ClassVar[int]
     device: str
     content: OfferKind
     content_sha256: bytes
@@ -380,7 +416,8 @@ class TransferOpen(_message.Message):
     have_bytes: int
     upload: bool
     offer: int
-    def __init__(self, device: _Optional[str] = ..., content: _Optional[_Union[OfferKind, str]] = ..., content_sha256: _Optional[bytes] = ..., content_bytes: _Optional[int] = ..., have_bytes: _Optional[int] = ..., upload: bool = ..., offer: _Optional[int] = ...) -> None: ...
+    envelope: bytes
+    def __init__(self, device: _Optional[str] = ..., content: _Optional[_Union[OfferKind, str]] = ..., content_sha256: _Optional[bytes] = ..., content_bytes: _Optional[int] = ..., have_bytes: _Optional[int] = ..., upload: bool = ..., offer: _Optional[int] = ..., envelope: _Optional[bytes] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("offset", "data", "sha256")
