@@ -8,6 +8,10 @@
     ├── FrameError             bytes that should be a feature frame are not one
     ├── SourceError            a frame source (camera, folder, stream) cannot deliver
     ├── StorageError           the device's spool or the server's archive cannot be used
+    ├── TransferError          a blob cannot be sent, received or stored: wrong hash, wrong size, no room
+    ├── LearningError          a federated round, or a message of one, cannot go on
+    │   └── UpdateError        bytes that should be a model update are not one
+    ├── RolloutError           a bundle cannot be built, published, fetched or swapped
     └── LinkError              the connection between device and server
         ├── RefusedError       the server answered, and refused: full, draining, or over a limit
         ├── UnknownBundleError the server does not serve the bundle that a frame was coded for
@@ -48,6 +52,22 @@ class SourceError(HeadwaterError):
 
 class StorageError(HeadwaterError):
     """The file of a spool or an archive is damaged, is something else, is in use, or cannot be written."""
+
+
+class TransferError(HeadwaterError):
+    """A blob cannot be sent, received or stored: wrong bytes, wrong hash, too large, no room on the disk."""
+
+
+class LearningError(HeadwaterError):
+    """Federated learning cannot go on: bytes that are no message, an app that is none, a state that does not fit."""
+
+
+class UpdateError(LearningError):
+    """Bytes that were to be decoded are not an update of the agreed network."""
+
+
+class RolloutError(HeadwaterError):
+    """A bundle cannot be built from what was learnt, published, fetched, swapped or rolled back."""
 
 
 class LinkError(HeadwaterError):
