@@ -122,6 +122,26 @@ def device(
     spool_max_hours: Annotated[
         float | None, typer.Option(help="How long a frame waits in it while the device is up, then it is dropped.")
     ] = None,
+    state: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where bundles, messages and training go on after a restart.")
+    ] = None,
+    train_data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Labelled pictures to take part in federated rounds with; they stay here."),
+    ] = None,
+    train_app: Annotated[
+        str | None, typer.Option(metavar="MODULE:NAME", help="The Flower ClientApp that trains.")
+    ] = None,
+    train_memory_mb: Annotated[
+        int | None, typer.Option(help="Megabytes that training may take; half of what is free if not given.")
+    ] = None,
+    train_seconds: Annotated[float | None, typer.Option(help="Processor seconds that a message may train for.")] = None,
+    train_on_battery: Annotated[
+        bool | None, typer.Option("--train-on-battery", help="Train although the device runs on its battery.")
+    ] = None,
+    train_max_celsius: Annotated[
+        float | None, typer.Option(metavar="DEGREES", help="Training waits while the device is hotter.")
+    ] = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None, typer.Option(help="Least level that is logged.")
     ] = None,

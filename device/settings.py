@@ -13,6 +13,7 @@ from headwater.compression.settings import between
 from headwater.device.policy import PRICES, Objective, Policy, Prices
 from headwater.device.route import ADDRESS
 
+APP = re.compile(r"\w+(\.\w+)*:\w+")
 Radio = Literal["wifi", "lte", "3g", "none"]
 
 
@@ -88,6 +89,20 @@ class DeviceSettings:
     """Of frames in it; more, and the oldest are dropped."""
     spool_max_hours: float = 168.0
     """How long a frame waits in it while the device is up, then it is dropped."""
+    state: Path | None = None
+    """Folder for what outlives the agent: bundles and messages that it was offered, and what training goes on from."""
+    train_data: Path | None = None
+    """Folder of labelled pictures; the device takes part in federated rounds with them, and they stay on it."""
+    train_app: str = "headwater.device.federated.app:app"
+    """The Flower ClientApp that trains, MODULE:NAME."""
+    train_memory_mb: int | None = None
+    """Megabytes that training may take above what its process needs idle; empty for half of what is free."""
+    train_seconds: float | None = None
+    """Processor seconds that a message may train for. The app is told, and ended at twice that; empty for any time."""
+    train_on_battery: bool = False
+    """Train although the device runs on its battery; else training waits for the mains."""
+    train_max_celsius: float | None = None
+    """Training waits while the device is hotter; empty for not looking."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """Least level that is logged, on standard error."""
 
@@ -108,6 +123,9 @@ class DeviceSettings:
             ("gain", self.gain, 0, 63),
             ("max_drop", self.max_drop, 0, 100),
             ("compute_watts", self.compute_watts, 0, 1000),
+            ("train_memory_mb", self.train_memory_mb, 1, 1 << 20),
+            ("train_seconds", self.train_seconds, 0.1, 1e6),
+            ("train_max_celsius", self.train_max_celsius, 20, 120),
         ):
             if value is not None:
                 between(key, value, least, most)
@@ -135,6 +153,17 @@ class DeviceSettings:
             raise SettingsError("slack is what the objectives bytes and energy may give up; give --objective too.")
         if (self.radio is not None or self.compute_watts is not None) and self.objective != "energy":
             raise SettingsError("radio and compute_watts are prices of energy; give --objective energy too.")
+        self._check_training()
+
+    def _check_training(self) -> None:
+        if self.train_data is None:
+            return
+        if self.state is None:
+            raise SettingsError("train_data is set, but no folder for what training goes on from; give --state DIR")
+        if not self.train_data.is_dir():
+            raise SettingsError(f"train_data is {self.train_data}; it must be a folder of labelled pictures")
+        if not APP.fullmatch(self.train_app):
+            raise SettingsError(f"train_app is {self.train_app!r}; it must be MODULE:NAME, such as fleet.client:app")
 
     @property
     def policy(self) -> Policy:

@@ -110,3 +110,17 @@ def test_what_contradicts_another_setting(given: dict[str, object], text: str) -
 def test_preferences_in_the_environment() -> None:
     given = resolve(DeviceSettings, environment={"HEADWATER_DEVICE_PREFER": "defect=2, cell_type=1"}).value
     assert given.policy.prefer == {"defect": 2.0, "cell_type": 1.0}
+
+
+def test_training_needs_a_place_for_its_state_and_a_folder_of_pictures(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="give --state DIR"):
+        DeviceSettings(train_data=tmp_path)
+    with pytest.raises(SettingsError, match="must be a folder of labelled pictures"):
+        DeviceSettings(train_data=tmp_path / "none", state=tmp_path)
+    assert DeviceSettings(train_data=tmp_path, state=tmp_path).train_app == "headwater.device.federated.app:app"
+
+
+@pytest.mark.parametrize("app", ["app", "fleet.client", ":app", "fleet.client:", "fleet/client.py:app"])
+def test_an_app_is_a_module_and_a_name(app: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="must be MODULE:NAME"):
+        DeviceSettings(train_data=tmp_path, state=tmp_path, train_app=app)
