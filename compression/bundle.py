@@ -14,7 +14,7 @@
     MODEL_CARD.md         optional: data, licence, recipe, figures
 
 A bundle's id is the SHA-256 of its manifest's bytes. Everything is checked on loading; nothing in a bundle is code that
-Python runs (no pickle).
+Python runs (no pickle). A device may have it without the files that only a server reads (decoder, tails, weights).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from headwater.compression.coder import Coder
 from headwater.compression.errors import BundleError
 from headwater.compression.exits import ExitTables
 from headwater.compression.frame import FrameCodec
-from headwater.compression.manifest import FileEntry, Manifest, Mode, Task
+from headwater.compression.manifest import FileEntry, Manifest, Mode, Task, for_server
 from headwater.compression.tables import PriorTables
 
 if TYPE_CHECKING:
@@ -99,17 +99,29 @@ def _within(data: bytes, name: str, limit: int) -> bytes:
 class Bundle:
     """A loaded and verified bundle. Make one with :meth:`load` or :meth:`from_files`."""
 
-    def __init__(self, manifest_bytes: bytes, files: Mapping[str, bytes], signature: bytes | None = None) -> None:
-        """Check every file against the manifest; raises :class:`BundleError`."""
+    def __init__(
+        self,
+        manifest_bytes: bytes,
+        files: Mapping[str, bytes],
+        signature: bytes | None = None,
+        *,
+        device: bool = False,
+    ) -> None:
+        """Check every file against the manifest; raises :class:`BundleError`.
+
+        ``device``: the files that only a server reads may be missing.
+        """
         self.manifest_bytes = manifest_bytes
         self.manifest = Manifest.from_json(manifest_bytes)
         self.signature = signature
         self.id = hashlib.sha256(manifest_bytes).digest()
         self._files = dict(files)
+        self._device = device
         if missing := self.manifest.missing_files():
             raise BundleError(f"the manifest lists no {', '.join(missing)}; build the bundle again")
         for name, entry in self.manifest.files.items():
-            _check(name, entry, self._files)
+            if name in files or not (device and for_server(name)):
+                _check(name, entry, self._files)
 
     @property
     def short_id(self) -> str:
@@ -117,8 +129,11 @@ class Bundle:
         return self.id[:SHORT_ID_BYTES].hex()
 
     @classmethod
-    def load(cls, path: Path | str) -> Bundle:
-        """Read a bundle from a directory or a zip and verify it; raises :class:`BundleError`."""
+    def load(cls, path: Path | str, *, device: bool = False) -> Bundle:
+        """Read a bundle from a directory or a zip and verify it; raises :class:`BundleError`.
+
+        ``device``: the files that only a server reads may be missing.
+        """
         path = Path(path)
         if not path.exists():
             raise BundleError(f"there is no bundle at {path}; `headwater train DATA --out {path}` makes one")
@@ -128,9 +143,11 @@ class Bundle:
         for name, entry in manifest.files.items():
             if entry.size > MAX_FILE_BYTES:
                 raise BundleError(f"{name} claims {entry.size} bytes; the most that is read is {MAX_FILE_BYTES}")
-        files = {name: store.read(name, limit=entry.size) for name, entry in manifest.files.items()}
-        signature = store.read(SIGNATURE, limit=4096) if SIGNATURE in store.names() else None
-        return cls(manifest_bytes, files, signature)
+        have = store.names()
+        wanted = {n: e for n, e in manifest.files.items() if n in have or not (device and for_server(n))}
+        files = {name: store.read(name, limit=entry.size) for name, entry in wanted.items()}
+        signature = store.read(SIGNATURE, limit=4096) if SIGNATURE in have else None
+        return cls(manifest_bytes, files, signature, device=device)
 
     @classmethod
     def build(cls, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
@@ -140,7 +157,7 @@ class Bundle:
 
     def signed(self, signature: bytes) -> Bundle:
         """The same bundle with this ``manifest.sig``; see :mod:`headwater.compression.signature`."""
-        return Bundle(self.manifest_bytes, self._files, signature)
+        return Bundle(self.manifest_bytes, self._files, signature, device=self._device)
 
     def with_file(self, name: str, data: bytes) -> Bundle:
         """The same bundle with one file added or replaced; it has another id and no signature."""

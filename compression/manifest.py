@@ -104,6 +104,11 @@ def head_file(width: float) -> str:
     return f"head_{width:g}.onnx"
 
 
+def for_server(name: str) -> bool:
+    """Whether only a server, or training, reads the file of this name: a device may do without."""
+    return name.startswith("tail_") or name in {"decoder.onnx", "weights.safetensors"}
+
+
 @dataclass(frozen=True)
 class Task:
     """One question that the bundle answers about an image."""
