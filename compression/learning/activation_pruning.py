@@ -1,0 +1,175 @@
+"""Scaled activation pruning: backward keeps the largest values of a layer's input, as a bit mask and values.
+
+Forward is dense and exact. Backward needs a convolution's input for one thing, the gradient of its weight, and there
+small values count for little: only the largest ``keep`` of them by magnitude are saved (FedMef, Huang et al., CVPR
+2024; the gradient of the input, which goes on to earlier layers, is exact). What makes one threshold serve a layer is
+that its input is scaled: FedMef standardises weights, here the frozen norm of the layer before has done it.
+
+    saved for a layer, bytes an element of its input:     1/8  bit mask: which are kept
+                                                       + 2 keep  their values, float16
+    and an element of its output, where it has a ReLU6:   1/8  whether the gradient passes
+    instead of (torch: convolution, norm, ReLU6)            4 + 4 + 4
+
+Zeros that a ReLU6 made are never kept: where they are many, a small ``keep`` costs nothing. The gates of the ReLU6 are
+exact. Norm and ReLU6 run with the convolution in one function, so that nothing but the above is saved: the norm's
+scale is multiplied into the weight, which gives its gradient without the activations.
+
+Legend: B batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+HIGHEST = 6.0
+"""Where a ReLU6 ends."""
+_SAMPLE = 16384
+"""Values that a threshold is taken from: its share is right within a percent."""
+_FINITE = torch.finfo(torch.float16).max
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is left of an activation."""
+
+    bits: torch.Tensor
+    """uint8 [ceil(n / 8)], which of the n elements are kept, in the order of memory."""
+    values: torch.Tensor
+    """float16, the kept ones in that order."""
+    shape: torch.Size
+    channels_last: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.bits.nbytes + self.values.nbytes
+
+
+def pack(x: torch.Tensor, keep: float) -> Kept:
+    """Keep the largest ``keep`` of the magnitudes of x [B, C, H, W], and no zeros."""
+    last = _channels_last(x)
+    flat = _flat(x.detach(), channels_last=last)
+    chosen = flat.abs() > threshold(flat, keep)
+    values = flat[chosen].clamp_(-_FINITE, _FINITE).half()
+    return Kept(_packed(chosen), values, x.shape, last)
+
+
+def unpack(kept: Kept) -> torch.Tensor:
+    """The activation, float32, 0 where nothing was kept; laid out in memory as it was."""
+    flat = torch.zeros(kept.shape.numel())
+    flat[_unpacked(kept.bits, flat.numel())] = kept.values.float()
+    return _shaped(flat, kept.shape, channels_last=kept.channels_last)
+
+
+def threshold(flat: torch.Tensor, keep: float) -> float:
+    """The magnitude that a share of ``keep`` of the values [n] is above, from a sample that is always the same."""
+    n = flat.numel()
+    if keep >= 1:
+        return 0.0
+    if n > _SAMPLE:
+        flat = flat[torch.randint(n, (_SAMPLE,), generator=torch.Generator().manual_seed(n))]
+    rank = max(1, round((1 - keep) * flat.numel()))
+    return float(flat.abs().kthvalue(rank).values)
+
+
+def pruned_conv(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    *,
+    keep: float,
+    stride: int = 1,
+    groups: int = 1,
+    relu6: bool = False,
+) -> torch.Tensor:
+    """Convolve x [B, C, H, W] with padding of half the kernel, add the bias [O] and clip to 0..6 if ``relu6``.
+
+    The result and the gradients of ``x`` and ``bias`` are exact; that of ``weight`` is what the kept values give.
+    """
+    y: torch.Tensor = _PrunedConv.apply(x, weight, bias, stride, groups, relu6, keep)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _PrunedConv(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's own context takes any attribute
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        stride: int,
+        groups: int,
+        relu6: bool,  # noqa: FBT001 - autograd passes by position
+        keep: float,
+    ) -> torch.Tensor:
+        y = functional.conv2d(x, weight, bias, stride, weight.shape[-1] // 2, groups=groups)
+        if relu6:
+            y.clamp_(0, HIGHEST)
+        kept = pack(x, keep) if ctx.needs_input_grad[1] else Kept(_NONE, _NONE, x.shape, channels_last=False)
+        ctx.save_for_backward(weight, kept.bits, kept.values, _gates(y) if relu6 else _NONE)
+        ctx.kept = kept.shape, kept.channels_last
+        ctx.how = stride, groups
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401 - as above
+        weight, bits, values, gates = ctx.saved_tensors
+        (stride, groups), (shape, channels_last) = ctx.how, ctx.kept
+        if gates.numel():
+            gradient = _gated(gradient, gates)
+        how = [stride] * 2, [weight.shape[-1] // 2] * 2, [1, 1], False, [0, 0], groups
+        back = torch.ops.aten.convolution_backward
+        # In two calls, so that the input is gone before its gradient comes: one map less at the peak.
+        weight_gradient = input_gradient = None
+        if ctx.needs_input_grad[1]:
+            x = unpack(Kept(bits, values, shape, channels_last))
+            weight_gradient = back(gradient, x, weight, None, *how, [False, True, False])[1]
+            del x
+        if ctx.needs_input_grad[0]:
+            anything = gradient.new_empty(1).expand(shape)  # its values are not read
+            input_gradient = back(gradient, anything, weight, None, *how, [True, False, False])[0]
+        bias_gradient = gradient.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None
+        return input_gradient, weight_gradient, bias_gradient, None, None, None, None
+
+
+_NONE = torch.empty(0, dtype=torch.uint8)
+
+
+def _gates(y: torch.Tensor) -> torch.Tensor:
+    """Where the gradient passes a ReLU6 with output y: uint8, a bit an element, after a byte for the layout."""
+    last = _channels_last(y)
+    flat = _flat(y, channels_last=last)
+    return torch.cat([torch.tensor([last], dtype=torch.uint8), _packed((flat > 0) & (flat < HIGHEST))])
+
+
+def _gated(gradient: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
+    passes = _unpacked(gates[1:], gradient.numel())
+    return gradient * _shaped(passes, gradient.shape, channels_last=bool(gates[0]))
+
+
+def _channels_last(x: torch.Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def _flat(x: torch.Tensor, *, channels_last: bool) -> torch.Tensor:
+    return (x.permute(0, 2, 3, 1) if channels_last else x).reshape(-1)
+
+
+def _shaped(flat: torch.Tensor, shape: torch.Size, *, channels_last: bool) -> torch.Tensor:
+    if not channels_last:
+        return flat.view(shape)
+    B, C, H, W = shape
+    return flat.view(B, H, W, C).permute(0, 3, 1, 2)
+
+
+def _packed(chosen: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.packbits(chosen.numpy()))
+
+
+def _unpacked(bits: torch.Tensor, count: int) -> torch.Tensor:
+    return torch.from_numpy(np.unpackbits(bits.numpy(), count=count).view(np.bool_))

@@ -1,0 +1,173 @@
+"""Dynamic sparse training on a device, after FedMef (Huang et al., CVPR 2024).
+
+:class:`Sparsity` is what `train` calls; :func:`sparsity_of` makes it from a plan. While it lasts,
+
+- weights outside the masks are 0 and stay 0;
+- *budget-aware extrusion*: of the active weights those due to be dropped at the next adjustment are pulled to 0 by
+  ``extrude * ||w||^2``, so that the others learn to do without them, while the step size falls to 0 over the steps
+  there are: ``(2B - 2b) / (2B - b)`` after b of B;
+- *scaled activation pruning*: of what backward needs of a layer's input only the largest ``keep`` is kept, as a bit
+  mask and values (:mod:`headwater.compression.learning.activation_pruning`);
+- in a round that ends with an adjustment, the largest gradients of inactive weights are kept for the server.
+
+    sparsity = sparsity_of(network, plan.sparse, masks)
+    with sparsity.installed():
+        for b, batch in enumerate(batches):
+            done = b / B
+            loss(batch).backward()                    # rates are multiplied by sparsity.rate(done)
+            sparsity.after_backward(last=b == B - 1)  # before gradients are clipped
+            optimizer.step()
+            sparsity.after_step()
+    trained.gathered = sparsity.gathered()
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import nn
+
+from headwater.compression.errors import LearningError
+from headwater.compression.learning import masks as masking
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from numpy.typing import NDArray
+
+CANDIDATES = 2
+"""How many gradients a device reports for each weight that grows: no two devices have the same largest ones."""
+
+
+class Sparsity(Protocol):
+    """What training calls; all of it is on the network that it was made for."""
+
+    def installed(self) -> AbstractContextManager[None]:
+        """While it lasts, the network's layers keep less of their activations; at its start masks are applied."""
+
+    def rate(self, done: float) -> float:
+        """Factor of the learning rates when a share ``done`` of the steps is over."""
+
+    def after_backward(self, *, last: bool) -> None:
+        """Change the gradients; before they are clipped. ``last``: no other step follows."""
+
+    def after_step(self) -> None:
+        """Put weights outside the masks back to 0, wherever the optimiser moved them."""
+
+    def gathered(self) -> dict[str, NDArray[Any]]:
+        """What the server needs for an adjustment: ``NAME:at`` uint32 and ``NAME:value`` float32 of each mask."""
+
+
+@dataclass(frozen=True)
+class SparsePlan:
+    """What a server asks of a sparse round; JSON on the wire."""
+
+    density: float = 0.5
+    """Share of the maskable weights that are active."""
+    keep: float = 1.0
+    """Share of each layer's input that is kept for backward; 1 keeps all."""
+    extrude: float = 0.0
+    """The factor of the extrusion; 0 leaves it and its schedule of the step size out."""
+    due: float = 0.0
+    """Share of each layer's active weights that the next adjustment replaces."""
+    grow: bool = False
+    """Whether an adjustment follows this round, so that gradients are wanted."""
+
+    def __post_init__(self) -> None:
+        """Raise :class:`LearningError` for a share that is none."""
+        shares = {"density": self.density, "keep": self.keep}
+        if wrong := [f"{name} = {value}" for name, value in shares.items() if not 0 < value <= 1]:
+            raise LearningError(f"of a sparse plan {', '.join(wrong)} has to be above 0 and at most 1")
+        if not 0 <= self.due < 1 or self.extrude < 0:
+            raise LearningError(
+                f"of a sparse plan due = {self.due} has to be in 0..1 and extrude = {self.extrude} >= 0"
+            )
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> SparsePlan:
+        """Read :meth:`to_json`; raises :class:`LearningError` for anything else."""
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            names = ", ".join(field.name for field in fields(cls))
+            raise LearningError(f"{text[:80]!r} is no sparse plan, an object of {names}: {error}") from error
+
+
+def maskable(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights that may be sparse, by their names in ``named_parameters``: convolutions and linear layers.
+
+    Norms, biases, gains and priors stay dense.
+    """
+    layers = ((name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+    return {f"{name}.weight".removeprefix("."): tuple(layer.weight.shape) for name, layer in layers}
+
+
+def sparsity_of(network: nn.Module, plan: SparsePlan, masks: masking.Masks) -> Sparsity:
+    """Make a network train sparse by a plan; raises :class:`LearningError` if masks and network do not fit."""
+    shapes = maskable(network)
+    if wrong := [name for name, mask in masks.items() if shapes.get(name) != mask.shape]:
+        raise LearningError(f"no weights of the network have the masks of {', '.join(wrong)}; has the model changed?")
+    return _FedMef(network, plan, masks)
+
+
+class _FedMef:
+    def __init__(self, network: nn.Module, plan: SparsePlan, masks: masking.Masks) -> None:
+        self._network, self._plan, self._masks = network, plan, masks
+        parameters = dict(network.named_parameters())
+        self._weights = {name: parameters[name] for name in masks}
+        self._absent: dict[str, torch.Tensor] = {}
+        self._due: dict[str, torch.Tensor] = {}
+        self._gathered: dict[str, NDArray[Any]] = {}
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """While it lasts, the network's layers keep less of their activations; at its start masks are applied."""
+        for name, mask in self._masks.items():
+            self._absent[name] = torch.from_numpy(~mask)
+        self.after_step()
+        if self._plan.extrude and self._plan.due:
+            for name, mask in self._masks.items():
+                due = masking.due(self._weights[name].detach().numpy(), mask, self._plan.due)
+                self._due[name] = torch.from_numpy(due)
+        yield
+
+    def rate(self, done: float) -> float:
+        """Factor of the learning rates when a share ``done`` of the steps is over."""
+        return (2 - 2 * done) / (2 - done) if self._due else 1.0
+
+    def after_backward(self, *, last: bool) -> None:
+        """Extrude, gather what grows, and leave no gradient outside the masks."""
+        for name, weight in self._weights.items():
+            gradient = weight.grad
+            if gradient is None:
+                continue
+            if last and self._plan.grow:
+                self._gather(name, gradient)
+            gradient.masked_fill_(self._absent[name], 0)
+            if name in self._due:
+                gradient.add_(weight.detach() * self._due[name], alpha=2 * self._plan.extrude)
+
+    def _gather(self, name: str, gradient: torch.Tensor) -> None:
+        mask = self._masks[name]
+        count = CANDIDATES * int(self._plan.due * int(mask.sum()))
+        for part, array in masking.top_gradients(gradient.numpy(), mask, count).items():
+            self._gathered[f"{name}:{part}"] = array
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Put weights outside the masks back to 0, wherever the optimiser moved them."""
+        for name, weight in self._weights.items():
+            weight.masked_fill_(self._absent[name], 0)
+
+    def gathered(self) -> dict[str, NDArray[Any]]:
+        """What the server needs for an adjustment."""
+        return self._gathered
