@@ -1,0 +1,173 @@
+"""Flower's messages as bytes, and what of Flower's own inside is needed for that: here and nowhere else.
+
+A message travels in two parts:
+
+    envelope    Flower's protobuf `Message` without its content: whose it is, where it goes, how long it lives, and an
+                error if it is one. Small; it rides in the offer or the opening of a transfer.
+    content     1 byte     0 as it is, 1 zstandard
+                the rest   Flower's protobuf `RecordDict`, empty for an error
+
+The content does not say for whom it is: what is sent to a hundred devices is one blob. It is the same bytes each time
+for the same records. Nothing here is pickled, and what comes from others is checked: :func:`unpack` gives a message or
+raises, within the time and memory that its limit allows.
+
+Flower's public API has no way to bytes and back, nor to call an app outside its own processes; so this module uses
+``flwr.common.serde``, ``flwr.app.message.message.make_message`` and ``flwr.supercore.task_identity`` of the pinned
+version, and its tests fail when one of them changes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read while flwr is imported
+
+import zstandard
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.app.message.message import make_message
+from flwr.clientapp import ClientApp
+from flwr.common import serde, serde_utils
+from flwr.common.constant import ErrorCode
+from flwr.proto.message_pb2 import Context as ContextProto
+from flwr.proto.message_pb2 import Message as MessageProto
+from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
+from flwr.supercore.task_identity import TaskIdentity
+from google.protobuf.message import DecodeError
+
+from headwater.compression.errors import LearningError
+from headwater.protos.nodes import SERVER_NODE, node_id
+
+__all__ = [
+    "SERVER_NODE",
+    "Parcel",
+    "acting_as",
+    "call",
+    "context_from_bytes",
+    "context_to_bytes",
+    "error_reply",
+    "node_id",
+    "pack",
+    "unpack",
+]
+
+MOST_BYTES = 1 << 30
+"""Of a content when it is unpacked, unless told otherwise."""
+_PLAIN, _ZSTD = b"\x00", b"\x01"
+_LEVEL = 1  # floats gain a few per cent at any level; records of a network's own codec gain nothing
+_PROBE_BYTES, _WORTH = 1 << 16, 0.98
+_TASK = 1
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A message on its way."""
+
+    envelope: bytes
+    content: bytes
+
+
+def pack(message: Message) -> Parcel:
+    """The message as bytes."""
+    envelope = MessageProto(metadata=serde_utils.metadata_to_proto(message.metadata))
+    if message.has_error():
+        envelope.error.CopyFrom(serde_utils.error_to_proto(message.error))
+    records = _records_to_bytes(message.content) if message.has_content() else b""
+    return Parcel(envelope.SerializeToString(deterministic=True), _squeezed(records))
+
+
+def unpack(parcel: Parcel, most_bytes: int = MOST_BYTES) -> Message:
+    """The message that these bytes are; raises :class:`LearningError` if they are none, or more than `most_bytes`."""
+    with _checked("message"):
+        envelope = MessageProto.FromString(parcel.envelope)
+        if not envelope.HasField("metadata"):
+            raise ValueError("its envelope has no metadata")
+        metadata = serde_utils.metadata_from_proto(envelope.metadata)
+        if envelope.HasField("error"):
+            return make_message(metadata, error=serde_utils.error_from_proto(envelope.error))
+        return make_message(metadata, content=_records_from_bytes(_unsqueezed(parcel.content, most_bytes)))
+
+
+def context_to_bytes(context: Context) -> bytes:
+    """What a node knows, as bytes: the same for the same context."""
+    return serde.context_to_proto(context).SerializeToString(deterministic=True)
+
+
+def context_from_bytes(data: bytes) -> Context:
+    """The other way round; raises :class:`LearningError` for bytes that are none."""
+    with _checked("context"):
+        return serde.context_from_proto(ContextProto.FromString(data))
+
+
+def call(app: ClientApp | Callable[[Message, Context], Message], message: Message, context: Context) -> Message:
+    """Have an app answer a message; it may change the context. An exception of the app becomes an error reply."""
+    with acting_as(message.metadata.run_id, context.node_id):
+        try:
+            reply: object = app(message, context)
+        except Exception as error:  # noqa: BLE001 - whatever an app raises is its reply
+            return error_reply(message, f"{type(error)}:<'{error}'>")
+        if not isinstance(reply, Message):
+            return error_reply(message, f"the app returned {type(reply).__name__}; a ClientApp returns a Message")
+        return reply
+
+
+def error_reply(message: Message, reason: str) -> Message:
+    """A reply that says why there is none, in the code that Flower gives to what an app raises."""
+    return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message)
+
+
+@contextmanager
+def acting_as(run_id: int, node: int = SERVER_NODE) -> Iterator[None]:
+    """Be this node in this run: messages that are made inside are its own."""
+    before = (TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id)  # noqa: SLF001 - unset raises
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = _TASK, run_id, node
+    try:
+        yield
+    finally:
+        TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = before  # noqa: SLF001 - the same
+
+
+def _records_to_bytes(records: RecordDict) -> bytes:
+    return serde.recorddict_to_proto(records).SerializeToString(deterministic=True)
+
+
+def _records_from_bytes(data: bytes) -> RecordDict:
+    return serde.recorddict_from_proto(RecordDictProto.FromString(data))
+
+
+def _squeezed(data: bytes) -> bytes:
+    if _promises(data):
+        small = zstandard.ZstdCompressor(_LEVEL).compress(data)
+        if len(small) < len(data):
+            return _ZSTD + small
+    return _PLAIN + data
+
+
+def _promises(data: bytes) -> bool:
+    """Whether a piece from the middle gets smaller: what is coded already is not read through for nothing."""
+    middle = data[max(0, len(data) - _PROBE_BYTES) // 2 :][:_PROBE_BYTES]
+    return len(zstandard.ZstdCompressor(_LEVEL).compress(middle)) < _WORTH * len(middle)
+
+
+def _unsqueezed(content: bytes, most_bytes: int) -> bytes:
+    kind, data = content[:1], content[1:]
+    if kind == _PLAIN:
+        size = len(data)
+    elif kind == _ZSTD:
+        size = zstandard.frame_content_size(data)
+    else:
+        raise ValueError(f"its content begins with {kind!r}")
+    if not 0 <= size <= most_bytes:
+        raise ValueError(f"its content would have {size} bytes, more than {most_bytes}")
+    return data if kind == _PLAIN else zstandard.ZstdDecompressor().decompress(data)
+
+
+@contextmanager
+def _checked(what: str) -> Iterator[None]:
+    """Turn what protobuf, zstandard and Flower make of wrong bytes into one error."""
+    try:
+        yield
+    except (DecodeError, zstandard.ZstdError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise LearningError(f"these bytes are no {what} of Flower: {error}") from error
