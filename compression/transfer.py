@@ -35,6 +35,8 @@ from headwater.compression.errors import TransferError
 
 LEAST_BYTES, MOST_BYTES = 4096, 1 << 20
 """Of a chunk. Fewer would be mostly header; more would hold up a fast line for a disk's sake."""
+FIRST_BYTES = 1024
+"""Of the chunk that finds out how long the way is."""
 CHUNK_S = 0.2
 """How long a chunk may hold the line."""
 SYNC_BYTES = 4 << 20
@@ -52,12 +54,13 @@ _RECORD = struct.Struct("<I32s")
 class Pace:
     """The size of the next chunk, so that it holds the line for :data:`CHUNK_S` at most.
 
-    A chunk takes the way there and back, whatever its size, and its own bytes at the line's rate. What the way alone
-    takes is told at the start (from the greeting of the transfer), and never more than the quickest chunk took. The
-    rate is believed at once when it falls, and in steps when it rises: a single lucky chunk does not make a huge one.
+    A chunk takes the way there and back, whatever its size, and its own bytes at the line's rate. What the way takes is
+    told (where a transfer opens with a greeting), or found with a first small chunk, and never more than the quickest
+    chunk took. The rate is believed at once when it falls, and in steps when it rises: a single lucky chunk does not
+    make a huge one.
     """
 
-    def __init__(self, way_s: float = 0.0, rate: float | None = None) -> None:
+    def __init__(self, way_s: float | None = None, rate: float | None = None) -> None:
         """Begin with what is known: the time of the way there and back, and bytes a second of a transfer before."""
         self.way_s = way_s
         self.rate = LEAST_BYTES / CHUNK_S if rate is None else rate
@@ -65,10 +68,14 @@ class Pace:
     def chunk_bytes(self, longest_s: float = CHUNK_S) -> int:
         """The size of the next chunk; shorter than :data:`CHUNK_S` where a busy line spares less."""
         share = longest_s / CHUNK_S
-        return int(min(max(self.rate * longest_s, LEAST_BYTES * share), MOST_BYTES * share))
+        size = int(min(max(self.rate * longest_s, LEAST_BYTES * share), MOST_BYTES * share))
+        return size if self.way_s is not None else min(size, FIRST_BYTES)
 
     def acknowledged(self, size: int, took_s: float) -> None:
         """Learn from a chunk: its bytes, and the time from writing it to its acknowledgement."""
+        if self.way_s is None:
+            self.way_s = took_s
+            return
         self.way_s = min(self.way_s, took_s)
         moving_s = max(took_s - self.way_s, size / (self.rate * _GROWTH))
         self.rate = size / moving_s
