@@ -292,7 +292,7 @@ class KeptAck(_message.Message):
     def __init__(self, stored: _Optional[_Iterable[bytes]] = ..., refused: _Optional[_Iterable[bytes]] = ..., retry_after_ms: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("frames_answered", "frames_local", "frames_dropped", "round_trip_us", "throughput_bytes_per_s", "head_ms", "mode", "memory_kib", "temperature_c")
+    __slots__ = ("frames_answered", "frames_local", "frames_dropped", "round_trip_us", "throughput_bytes_per_s", "head_ms", "mode", "memory_kib", "temperature_c", "bundles")
     FRAMES_ANSWERED_FIELD_NUMBER: _ClassVar[int]
     FRAMES_LOCAL_FIELD_NUMBER: _ClassVar[int]
     FRAMES_DROPPED_FIELD_NUMBER: _ClassVar[int]
@@ -302,6 +302,7 @@ class Report(_message.Message):
     MODE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_KIB_FIELD_NUMBER: _ClassVar[int]
     TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
     frames_answered: int
     frames_local: int
     frames_dropped: int
@@ -311,7 +312,24 @@ class Report(_message.Message):
     mode: int
     memory_kib: int
     temperature_c: float
-    def __init__(self, frames_answered: _Optional[int] = ..., frames_local: _Optional[int] = ..., frames_dropped: _Optional[int] = ..., round_trip_us: _Optional[int] = ..., throughput_bytes_per_s: _Optional[int] = ..., head_ms: _Optional[float] = ..., mode: _Optional[int] = ..., memory_kib: _Optional[int] = ..., temperature_c: _Optional[float] = ...) -> None: ...
+    bundles: _containers.RepeatedCompositeFieldContainer[BundleUse]
+    def __init__(self, frames_answered: _Optional[int] = ..., frames_local: _Optional[int] = ..., frames_dropped: _Optional[int] = ..., round_trip_us: _Optional[int] = ..., throughput_bytes_per_s: _Optional[int] = ..., head_ms: _Optional[float] = ..., mode: _Optional[int] = ..., memory_kib: _Optional[int] = ..., temperature_c: _Optional[float] = ..., bundles: _Optional[_Iterable[_Union[BundleUse, _Mapping]]] = ...) -> None: ...
+
+class BundleUse(_message.Message):
+    __slots__ = ("bundle_id", "answered", "failed", "judged", "agreed", "confidence")
+    BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    JUDGED_FIELD_NUMBER: _ClassVar[int]
+    AGREED_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    bundle_id: bytes
+    answered: int
+    failed: int
+    judged: int
+    agreed: int
+    confidence: float
+    def __init__(self, bundle_id: _Optional[bytes] = ..., answered: _Optional[int] = ..., failed: _Optional[int] = ..., judged: _Optional[int] = ..., agreed: _Optional[int] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ("sent_unix_ms",)

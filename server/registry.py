@@ -11,6 +11,7 @@ to an id, the check of a frame, is there for each.
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Self
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 KEEP = 2
 """Bundles of one name that are served at a time: the newest and the one before."""
+REVIVED = 3
+"""And so many earlier ones, for devices that slept through later ones."""
 
 
 class Served:
@@ -80,6 +83,7 @@ class Registry:
     def __init__(self, bundles: Iterable[Bundle] = (), threads: int = 1, warm: Sequence[int] = (1,)) -> None:
         self._threads = threads
         self._warm = warm
+        self._changing = threading.Lock()
         self._served: tuple[Served, ...] = ()
         self._by_id: dict[bytes, Served] = {}
         for bundle in sorted(bundles, key=lambda bundle: bundle.manifest.created):
@@ -99,6 +103,25 @@ class Registry:
         Raises:
             BundleError: if it cannot be served; what was served before still is.
         """
+        with self._changing:
+            return self._add(bundle)
+
+    def revive(self, bundle: Bundle) -> None:
+        """Serve an earlier bundle again; it takes the place of none but of one that was revived long ago.
+
+        Raises:
+            BundleError: if it cannot be served.
+        """
+        with self._changing:
+            if self._by_id.get(bundle.id) is not None:
+                return
+            self._check(bundle)
+            revived = Served(bundle, self._threads, self._warm)
+            namesakes = [served for served in self._served if served.name == revived.name]
+            gone = namesakes[KEEP] if len(namesakes) >= KEEP + REVIVED else None
+            self._publish((*(served for served in self._served if served is not gone), revived))
+
+    def _add(self, bundle: Bundle) -> tuple[Served, ...]:
         known = self._by_id.get(bundle.id)
         if known is not None and known.answered_by != bundle.id:
             return ()

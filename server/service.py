@@ -65,7 +65,8 @@ class Conversation:
 
     def __init__(self, session: Session, served: Served, outbox: Outbox) -> None:
         self.session = session
-        self.served = served
+        self.served: Served | None = served
+        """The bundle of frames that name none; None if it is not served here."""
         self.outbox = outbox
         self.heard = 0.0
         self.ended: asyncio.Future[Hangup] = asyncio.get_running_loop().create_future()
@@ -287,7 +288,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
 
     async def _listen(self, conversation: Conversation, context: Context) -> None:
         """Take messages until the device has no more; then let what is pending be answered."""
-        outbox, session, served = conversation.outbox, conversation.session, conversation.served
+        outbox, session = conversation.outbox, conversation.session
         while (message := await context.read()) is not grpc.aio.EOF:
             conversation.heard = self._loop.time()
             kind = message.WhichOneof("kind")
@@ -296,7 +297,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             if kind != "frame":
                 self._take(conversation, kind, message)
             elif session.outbox is outbox:  # else a newer stream of the session has taken over
-                session.frame(served, message.frame)
+                session.frame(conversation.served, message.frame)
             if outbox.full:
                 await outbox.room()
         session.end_of_input(outbox)
@@ -318,6 +319,8 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
                     raise Hangup(_CODES[why.status], why.detail) from None
             case "report":
                 session.report = message.report
+            case "use_bundle":
+                conversation.served = self.registry.find(message.use_bundle.bundle_id)
             case "hello":
                 raise Hangup(grpc.StatusCode.INVALID_ARGUMENT, "a second hello; open another stream for it")
             case _:  # of a newer agent, or about an offer that this server never made

@@ -136,8 +136,11 @@ class Session:
         """Wait until no frame is pending."""
         await self._quiet.wait()
 
-    def frame(self, served: Served, message: pb.FeatureFrame) -> None:
-        """Take a frame or a part of one: it is queued or collected, or answered at once."""
+    def frame(self, served: Served | None, message: pb.FeatureFrame) -> None:
+        """Take a frame or a part of one: it is queued or collected, or answered at once.
+
+        ``served``: the bundle of frames that name none; None where the device uses one that is not served here.
+        """
         sequence = message.sequence
         if message.part:
             if not self.parts.add(message):
@@ -158,13 +161,13 @@ class Session:
         elif self.parts.withdraw(sequence):
             self._refuse(sequence, Refusal(*_STATUS[State.CANCELLED]))
 
-    def _admit(self, served: Served, message: pb.FeatureFrame) -> None:
+    def _admit(self, served: Served | None, message: pb.FeatureFrame) -> None:
         if message.sequence == 0:
             raise Refusal(pb.STATUS_INVALID_FRAME, "the frame has no sequence number; they count up from 1")
         unread = len(self.outbox) if self.outbox is not None else 0
         if len(self.pending) + len(self.parts) + unread >= self._max_in_flight:
             raise Refusal(pb.STATUS_BUSY, f"{self._max_in_flight} frames of this device are unanswered already")
-        if message.bundle_id:
+        if message.bundle_id or served is None:
             served = self._admission.bundle(message.bundle_id)
         if message.groups:
             self.parts.begin(served, message)

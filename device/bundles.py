@@ -1,0 +1,293 @@
+"""The bundles on a device: which one is in use, which one it goes back to, and what it takes for a new one to be used.
+
+    DIR/state.json     which is current, which was before, the highest serial that was followed, what failed
+    DIR/<hex id>/      a bundle
+    DIR/new-<hex id>/  one that is being written; a power cut leaves it, the next start deletes it
+
+A bundle's folder gets its name when all of it is on the disk, and the state names a bundle when its folder has that:
+each step is a rename, which is there or is not. So a cut at any byte leaves the old state or the new one, never
+something between, and never a device without a bundle: the one that it was given (``--bundle``) always stays.
+
+A new bundle is on *trial* until frames coded by it were answered. A device that is started on trial too often, or whose
+frames the server will not have, goes back by itself, and does not take that release again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from headwater.compression import patch
+from headwater.compression.bundle import Bundle
+from headwater.compression.errors import BundleError, HeadwaterError, RolloutError, StorageError
+from headwater.compression.release import Release
+from headwater.compression.signature import verify
+from headwater.compression.transfer import sync_folder
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+STATE = "state.json"
+MAX_STARTS = 3
+"""How often an agent may be started on a bundle that has not proved itself."""
+_NEW = "new-"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class State:
+    """What survives; ids in hex."""
+
+    factory: str
+    """The bundle that the agent was given."""
+    current: str
+    """The bundle in use."""
+    previous: str | None = None
+    """The one that it goes back to."""
+    serial: int = 0
+    """Of the newest release that was followed or refused for good."""
+    trial: bool = False
+    """The current one has not proved itself yet."""
+    starts: int = 0
+    """Of the agent, on trial."""
+    refused: str = ""
+    """Why the release of that serial is not followed; empty where it is."""
+
+
+class BundleStore:
+    """One agent's bundles; used from one thread at a time. Make it with :meth:`open`."""
+
+    def __init__(self, folder: Path, key: Ed25519PublicKey, factory: Bundle, lock: BinaryIO) -> None:
+        self.folder = folder
+        self.key = key
+        self.factory = factory
+        self._lock = lock
+        self.state = self._read_state()
+
+    @classmethod
+    def open(cls, folder: Path, key: Ed25519PublicKey, factory: Bundle) -> Self:
+        """Open the folder, alone, and clear away what was left half-done; raises :class:`StorageError`.
+
+        Args:
+            folder: for bundles; it is made.
+            key: whose releases and bundles are believed.
+            factory: the bundle that the agent was given. Another one than last time is the user's word: it is used.
+        """
+        with ExitStack() as opened:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                lock = opened.enter_context((folder / "lock").open("wb"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                store = cls(folder, key, factory, lock)
+                store._clear_away()
+            except BlockingIOError as error:
+                raise StorageError(
+                    f"another agent uses the bundles in {folder}; give this one another --state"
+                ) from error
+            except OSError as error:
+                raise StorageError(f"{folder} cannot hold bundles: {error.strerror}; give another --state") from error
+            opened.pop_all()
+        return store
+
+    def close(self) -> None:
+        """Let another agent use the folder."""
+        self._lock.close()
+
+    # ------------------------------------------------------------ at the start
+
+    def begin(self) -> Bundle:
+        """The bundle to start with: the current one, else the one before, else the factory's."""
+        if self.state.trial:
+            if self.state.starts >= MAX_STARTS:
+                self.roll_back(f"the agent was started {MAX_STARTS} times on it without an answer")
+            else:
+                self._write(replace(self.state, starts=self.state.starts + 1))
+        try:
+            return self.get(bytes.fromhex(self.state.current))
+        except BundleError as error:
+            return self.roll_back(f"it cannot be loaded any more: {error}")
+
+    # ------------------------------------------------------------ a release
+
+    def judge(self, statement: bytes) -> Release:
+        """Read a release that was offered, and see whether it is to be followed, before anything is fetched for it.
+
+        Raises:
+            SignatureError: nobody who is trusted has signed it.
+            RolloutError: it is not to be followed; the text says why.
+        """
+        release = Release.read(statement, self.key)
+        name = self.factory.manifest.name
+        if release.name != name:
+            raise RolloutError(f"the release is of {release.name}; this device runs {name}")
+        if release.serial < self.state.serial or (release.serial == self.state.serial and self.state.refused):
+            why = f": {self.state.refused}" if self.state.refused else ""
+            raise RolloutError(f"release {release.serial} was left behind; {self.state.serial} came since{why}")
+        return release
+
+    def follows(self, release: Release) -> bool:
+        """Whether the bundle of a release is the one in use."""
+        return release.bundle_id.hex() == self.state.current
+
+    def has(self, bundle_id: bytes) -> bool:
+        """Whether a bundle is here already."""
+        return bundle_id == self.factory.id or self._path(bundle_id).is_dir()
+
+    def get(self, bundle_id: bytes) -> Bundle:
+        """A bundle that is here, checked to the last byte; raises :class:`BundleError`."""
+        if bundle_id == self.factory.id:
+            return self.factory
+        bundle = Bundle.load(self._path(bundle_id), device=True)
+        if bundle.id != bundle_id:
+            raise BundleError(f"{self._path(bundle_id)} holds another bundle; it will be fetched again")
+        return bundle
+
+    def unpack(self, release: Release, packed: bytes) -> Bundle:
+        """The bundle of a release from what was fetched, checked but for what it computes; nothing is stored yet.
+
+        Raises:
+            BundleError: it is damaged, is another one, or changes one that is not here.
+            SignatureError: who is trusted has not signed it.
+        """
+        ids = patch.read_ids(packed)
+        if ids.makes != release.bundle_id:
+            raise BundleError(f"{ids.makes[:5].hex()} was sent; released is {release.bundle_id[:5].hex()}")
+        old = None if ids.changes is None or not self.has(ids.changes) else self.get(ids.changes)
+        return self.trusted(release, patch.apply(packed, old))
+
+    def trusted(self, release: Release, bundle: Bundle) -> Bundle:
+        """The bundle, if it is signed and is no step back that nobody ordered; raises a :class:`HeadwaterError`."""
+        if bundle.id != self.factory.id:  # that one the user has put here
+            verify(bundle.manifest_bytes, bundle.signature, self.key)
+        if bundle.manifest.name != release.name:
+            raise RolloutError(f"the release is of {release.name}, its bundle of {bundle.manifest.name}")
+        now = self.get(bytes.fromhex(self.state.current)).manifest.created
+        if not release.back and _moment(bundle.manifest.created) < _moment(now):
+            raise RolloutError(f"the bundle is of {bundle.manifest.created}, older than that of {now} in use")
+        return bundle
+
+    def switch(self, release: Release, bundle: Bundle) -> None:
+        """Store a bundle, and use it from now on, on trial; raises :class:`StorageError`."""
+        try:
+            if not self.has(bundle.id):
+                self._store(bundle)
+            # Going back is no experiment: that bundle has proved itself.
+            self._write(
+                replace(
+                    self.state,
+                    current=bundle.id.hex(),
+                    previous=self.state.current,
+                    serial=release.serial,
+                    trial=not release.back,
+                    starts=0,
+                    refused="",
+                )
+            )
+            self._clear_away()
+        except OSError as error:
+            raise StorageError(f"{self.folder} cannot be written: {error.strerror}; is there room?") from error
+
+    def confirm(self) -> None:
+        """The current bundle has proved itself."""
+        if self.state.trial:
+            self._write(replace(self.state, trial=False, starts=0))
+
+    def stay(self, release: Release) -> None:
+        """Note that a release asks for what is in use already."""
+        if release.serial > self.state.serial:
+            self._write(replace(self.state, serial=release.serial, refused=""))
+
+    def refuse(self, release: Release, why: str) -> None:
+        """Never follow this release."""
+        if release.serial > self.state.serial:
+            self._write(replace(self.state, serial=release.serial, refused=why))
+
+    def roll_back(self, why: str) -> Bundle:
+        """Go back to the bundle before, or to the factory's; the release that was in force is not followed again."""
+        left = self.state.current
+        for wanted in (self.state.previous, self.state.factory):
+            try:
+                bundle = self.get(bytes.fromhex(wanted or ""))
+            except HeadwaterError:
+                continue
+            if bundle.id.hex() != left:
+                break
+        else:
+            bundle = self.factory
+        self._write(replace(self.state, current=bundle.id.hex(), previous=None, trial=False, starts=0, refused=why))
+        _log.warning("went back from bundle %s to %s: %s", left[:10], bundle.short_id, why)
+        return bundle
+
+    # ------------------------------------------------------------ the disk
+
+    def _path(self, bundle_id: bytes) -> Path:
+        return self.folder / bundle_id.hex()
+
+    def _store(self, bundle: Bundle) -> None:
+        new = self.folder / (_NEW + bundle.id.hex())
+        shutil.rmtree(new, ignore_errors=True)
+        bundle.save(new)
+        for path in new.iterdir():
+            _sync(path)
+        sync_folder(new)
+        new.rename(self._path(bundle.id))
+        sync_folder(self.folder)
+
+    def _read_state(self) -> State:
+        factory = self.factory.id.hex()
+        fresh = State(factory, factory)
+        path = self.folder / STATE
+        if not path.exists():
+            return fresh
+        try:
+            state = State(**json.loads(path.read_bytes()))
+        except (ValueError, TypeError) as error:
+            # No power cut does that; somebody has edited it.
+            _log.warning("%s is damaged (%s): starting with the bundle that was given", path, error)
+            return fresh
+        return state if state.factory == factory else replace(fresh, serial=state.serial)
+
+    def _write(self, state: State) -> None:
+        new = self.folder / f"{_NEW}{STATE}"
+        new.write_text(json.dumps(asdict(state), indent=1) + "\n", "utf-8")
+        _sync(new)
+        new.rename(self.folder / STATE)
+        sync_folder(self.folder)
+        self.state = state
+
+    def _clear_away(self) -> None:
+        """Delete what was left half-done, and bundles that nothing leads back to."""
+        kept = {self.state.current, self.state.previous}
+        for path in self.folder.iterdir():
+            if path.is_dir() and path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name.startswith(_NEW):
+                path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _moment(created: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(created)
+    except ValueError as error:
+        raise RolloutError(f"the bundle says that it is of {created!r:.80}, which is no time") from error
+    if moment.tzinfo is None:
+        raise RolloutError(f"the bundle says that it is of {created!r:.80}, without a time zone")
+    return moment
