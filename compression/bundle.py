@@ -228,15 +228,22 @@ class Bundle:
                 f"exit.safetensors is for {tables.widths} widths, by mode {tables.width_of.tolist()}; "
                 f"the manifest has {len(manifest.widths)}, by mode {width_of}; build the bundle again"
             )
+        classes = len(self.task(manifest.exit.task).labels)
+        if len(tables.opinions) and tables.opinions.shape[1] != classes:
+            raise BundleError(
+                f"exit.safetensors has opinions on {tables.opinions.shape[1]} classes; {manifest.exit.task} has "
+                f"{classes}; build the bundle again"
+            )
         return tables
 
     def coder(self) -> Coder:
         """A new entropy coder for this bundle's latents."""
         return Coder(self.tables, self.manifest.latent.height, self.manifest.latent.width)
 
-    def frames(self) -> FrameCodec:
-        """A new frame codec, bound to this bundle's id."""
-        return FrameCodec(self.id, len(self.manifest.modes), len(self.tables.group_ends))
+    def frames(self, bundle_id: bytes | None = None) -> FrameCodec:
+        """A new frame codec, bound to this bundle's id, or to that of a bundle with the same heads and tables."""
+        opinions = 0 if self.manifest.exit is None else len(self.exits.opinions)
+        return FrameCodec(bundle_id or self.id, len(self.manifest.modes), len(self.tables.group_ends), opinions)
 
     def mode(self, width: float, gain: int) -> Mode:
         """The mode of this width and gain; raises :class:`BundleError` with those there are."""

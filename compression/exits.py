@@ -7,6 +7,11 @@ stands and nothing is sent; else the server answers (cascaded inference). There 
     energy    log sum_k exp(z_k)                 the negative free energy (Liu et al., NeurIPS 2020), by which EBJR
                                                  (Akbari et al., BMVC 2021) chooses between a small and a large model
 
+What it makes of a picture also goes with a frame that is sent, as its *opinion*: one byte, an index into O logit
+vectors that both ends have. The server joins it with its tail's own logits, their mean: the exit reads the latent
+before it is quantised, and two classifiers that differ are right more often than either of them (late fusion; Kittler
+et al., "On combining classifiers", TPAMI 1998).
+
 ``exit.safetensors`` holds, measured on N held-out images, what each of T thresholds does, so that the user names a
 *drop*, in points of accuracy against always sending, and no threshold:
 
@@ -17,6 +22,7 @@ stands and nothing is sent; else the server answers (cascaded inference). There 
     calibration_error  float32  [2, W]       expected calibration error before and after the temperature, 0 to 1
     width_of           uint8    [M]          index of each mode's width
     images             uint32   [1]          N
+    opinions           float32  [O, K]       logits by opinion, O up to 256; none where devices say none
 
 How the promise holds on images that nobody has seen: to take the lowest threshold whose measured drop is allowed
 picks, among hundreds, the one that was lucky on these images. Conformal risk control (Angelopoulos et al., ICLR 2024)
@@ -26,7 +32,7 @@ where the loss cannot fall when the threshold does. That of a cascade can, now a
 the server is wrong; so here the bound is approximate. In simulation an upper confidence limit held too but answered a
 third fewer frames, and a smoothed curve (isotonic regression) broke the promise as often as not.
 
-Letters: S scores, W widths, M modes, T thresholds, N images, K classes.
+Letters: S scores, W widths, M modes, T thresholds, N images, K classes, O opinions.
 """
 
 from __future__ import annotations
@@ -45,6 +51,12 @@ if TYPE_CHECKING:
 ExitScore = Literal["softmax", "energy"]
 SCORES: tuple[ExitScore, ...] = get_args(ExitScore)
 MAX_THRESHOLDS = 10_000
+MAX_OPINIONS = 256
+
+
+def joined(logits: NDArray[np.float32], opinion: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the server answers: logits [..., K] of its tail and those of the device's opinion, their mean."""
+    return np.asarray((logits + opinion) / np.float32(2))
 
 
 def score_of(logits: NDArray[Any], score: ExitScore) -> NDArray[np.float64]:
@@ -68,6 +80,7 @@ class ExitTables(ArrayFile):
         "calibration_error": np.float32,
         "width_of": np.uint8,
         "images": np.uint32,
+        "opinions": np.float32,
     }
 
     temperature: NDArray[np.float32]
@@ -77,6 +90,7 @@ class ExitTables(ArrayFile):
     calibration_error: NDArray[np.float32]
     width_of: NDArray[np.uint8]
     images: NDArray[np.uint32]
+    opinions: NDArray[np.float32]
 
     def __post_init__(self) -> None:
         """Check every array against the others; raises :class:`BundleError`."""
@@ -89,6 +103,8 @@ class ExitTables(ArrayFile):
             raise self.wrong(
                 f"threshold has shape {self.threshold.shape}; want [S, W, T], T from 1 to {MAX_THRESHOLDS}"
             )
+        if self.opinions.ndim != 2 or len(self.opinions) > MAX_OPINIONS or self.opinions.shape[1] < 2:
+            raise self.wrong(f"opinions has shape {self.opinions.shape}; want [O, K], O up to {MAX_OPINIONS}")
         S, W, T = len(SCORES), self.widths, self.threshold.shape[2]
         wanted = {
             "threshold": (S, W, T),
@@ -122,6 +138,12 @@ class ExitTables(ArrayFile):
     def modes(self) -> int:
         """M, the number of modes."""
         return int(self.width_of.size)
+
+    def opinion(self, logits: NDArray[np.float32]) -> int | None:
+        """The opinion nearest to logits [K], the temperature applied; None where there are none."""
+        if not len(self.opinions):
+            return None
+        return int(np.square(self.opinions - (logits - logits.mean())).sum(axis=1).argmin())
 
     def bound(self, mode: int, score: ExitScore) -> NDArray[np.float64]:
         """Points that each threshold may lose on unseen images, [T]: never rising with the threshold."""

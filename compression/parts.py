@@ -4,18 +4,21 @@ The first part is the frame cut after its first groups. A later one brings the g
 header and the checksum of the frame cut after *its* groups, but of the payload only what no earlier part has carried:
 
     offset  bytes  field
-    0       1      bits 0-5 mode index | bit 6 partial: groups are still missing after this part | bit 7 always 0
+    0       1      bits 0-5 mode index | bit 6 partial: groups are still missing after this part | bit 7 opinion,
+                   in the first part only
     1       0 / 1  only if partial: how many channel groups are there with this part
-    1 / 2   2      CRC-16 of the cut frame: over the bundle's id, the bytes before it, and the payload *from the
-                   frame's beginning*, so that it is right only after exactly the bytes that this part continues
-    3 / 4   ...    payload of this part
+    1 / 2   2      CRC-16 of the cut frame: over the bundle's id, the bytes before it, and what stands behind it
+                   *from the frame's beginning*, so that it is right only after exactly the bytes that this part
+                   continues
+    3 / 4   0 / 1  the opinion
+    ...     ...    payload of this part
 
-So parts that are lost, repeated, swapped or of another frame are noticed by what follows them, and the last part's
-checksum is that of the whole frame.
+So parts that are lost, repeated, swapped or of another frame are noticed by what follows them.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from headwater.compression.errors import FrameError
@@ -63,8 +66,9 @@ def split(
     begin = 0
     for groups, end in enumerate(group_ends[: frame.groups], 1):
         if groups == frame.groups or min(end - begin, size - end) >= least_bytes:
-            piece = Frame(frame.mode, groups, frame.payload[begin:end])
-            parts.append(Part(groups, codec.pack(piece, frame.payload[:begin])))
+            piece = Frame(frame.mode, groups, frame.payload[begin:end], None if parts else frame.opinion)
+            before = replace(frame, payload=frame.payload[:begin]).body if parts else b""
+            parts.append(Part(groups, codec.pack(piece, before)))
             begin = end
     return parts
 
@@ -100,13 +104,16 @@ class Joiner:
                 f"the parts have {self.size + len(data)} bytes with this one; at most {self._max_bytes} are read"
             )
         so_far = self.frame
-        before = b"" if so_far is None else so_far.payload
-        part = self._codec.unpack(data, before)
+        part = self._codec.unpack(data, b"" if so_far is None else so_far.body)
         if part.groups > self.groups:
             raise FrameError(f"the part goes to group {part.groups}; the frame has {self.groups}")
         if so_far is not None and part.mode != so_far.mode:
             raise FrameError(f"the part is of mode {part.mode}; the frame began in mode {so_far.mode}")
         if so_far is not None and part.groups <= so_far.groups:
             raise FrameError(f"the part goes to group {part.groups}; {so_far.groups} groups are there already")
+        if so_far is not None and part.opinion is not None:
+            raise FrameError("the part brings an opinion; only the first part of a frame does")
         self.size += len(data)
-        self.frame = Frame(part.mode, part.groups, before + part.payload)
+        payload = b"" if so_far is None else so_far.payload
+        opinion = part.opinion if so_far is None else so_far.opinion
+        self.frame = Frame(part.mode, part.groups, payload + part.payload, opinion)

@@ -3,10 +3,10 @@
     latent [C_w, H, W] ──exit.onnx──> logits [K] ──score──> at least the mode's threshold?  yes: the answer stands
                                                                                             no: the frame is sent
 
-It runs wherever the bundle has one that answers what is asked for. Its answer stands by itself only with ``max_drop``:
-the user states how many points of accuracy may be lost against always sending, and the bundle's calibration turns that
-into a threshold for each mode when the agent starts (compression/exits.py says how, and why it holds). Else it is kept
-for the case that the server's does not come by the deadline.
+It runs wherever the bundle has one on a task that is asked for: what it says goes with the frame, as a byte that the
+server joins with its own (compression/exits.py). Its answer stands by itself only with ``max_drop``: the user states
+how many points of accuracy may be lost against always sending, and the bundle's calibration turns that into a threshold
+for each mode when the agent starts. With a deadline it is kept for the case that the server's does not come by then.
 
 Letters: C_w channels of a mode's latent, C of the full one, H W its sides, K classes, M modes.
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -54,15 +53,21 @@ class Judged:
     """The score of that answer: a probability, or an energy, as the settings ask."""
     sure: bool
     """Whether the answer may stand without asking the server."""
-    exit_ms: float
-    """What that took."""
+    opinion: int | None = None
+    """The same for the server; None where the bundle knows none."""
 
 
 class LocalExit:
     """The bundle's exit, loaded and warm, with a threshold for each mode. Keeps no reference to the bundle."""
 
     def __init__(
-        self, bundle: Bundle, max_drop: float | None = None, score: ExitScore = "softmax", threads: int = 1
+        self,
+        bundle: Bundle,
+        max_drop: float | None = None,
+        score: ExitScore = "softmax",
+        threads: int = 1,
+        *,
+        answers: bool = True,
     ) -> None:
         """Load the exit; raises :class:`BundleError`, also where the bundle has none.
 
@@ -71,7 +76,10 @@ class LocalExit:
             max_drop: points of accuracy that may be lost against always sending; None: it is never sure.
             score: what confidence is measured by.
             threads: of its inference.
+            answers: whether its answer is all that is asked for, and may be wanted; else it has an opinion only.
         """
+        self.answers = answers
+        """Whether it may step in, or answer by itself."""
         manifest, tables = bundle.manifest, bundle.exits
         assert manifest.exit is not None
         self.task = bundle.task(manifest.exit.task)
@@ -86,6 +94,7 @@ class LocalExit:
         """By width, what the controller reckons with. Who has not said with ``max_drop`` that the exit may answer wants
         the server's answers: then it counts for less than any of them, however good it is, and only steps in."""
         self._score = score
+        self._tables = tables
         self._width_of = tables.width_of.tolist()
         self._latent = np.zeros(
             (1, manifest.latent.channels, manifest.latent.height, manifest.latent.width), np.float32
@@ -102,19 +111,20 @@ class LocalExit:
 
     @classmethod
     def of(cls, bundle: Bundle, settings: DeviceSettings) -> LocalExit | None:
-        """The bundle's exit; None where it has none, or leaves a task open that is asked for, or has nothing to do.
+        """The bundle's exit; None where it has none, or has nothing to do.
 
-        It has something to do where it has leave to answer (``max_drop``), or may have to step in (``deadline_ms``).
-        Raises :class:`SettingsError` where that is so and ``max_drop`` asks for it.
+        It has something to do where it has leave to answer (``max_drop``) or may have to step in (``deadline_ms``), and
+        leaves no task open that is asked for; and where it has an opinion on one of them. Raises
+        :class:`SettingsError` where it leaves one open and ``max_drop`` is set.
         """
-        if settings.max_drop is None and settings.deadline_ms is None:
-            return None
         manifest = bundle.manifest
         tasks = asked(manifest, settings.tasks)
-        if manifest.exit is not None and tasks == (manifest.exit.task,):
+        wanted = settings.max_drop is not None or settings.deadline_ms is not None
+        if wanted and manifest.exit is not None and tasks == (manifest.exit.task,):
             return cls(bundle, settings.max_drop, settings.exit_score, settings.threads)
         if settings.max_drop is None:
-            return None
+            heard = manifest.exit is not None and manifest.exit.task in tasks and len(bundle.exits.opinions)
+            return cls(bundle, None, settings.exit_score, settings.threads, answers=False) if heard else None
         if manifest.exit is None:
             raise SettingsError(
                 f"max_drop is {settings.max_drop:g}, but the bundle {manifest.name} has no local exit; "
@@ -128,11 +138,10 @@ class LocalExit:
 
     def judge(self, latent: NDArray[np.float32], mode: int) -> Judged:
         """Answer a latent [C_w, H, W], before gain and rounding; sure where the mode's threshold is reached."""
-        begin = time.perf_counter()
         logits = self.logits(latent, self._width_of[mode])
         confidence = float(score_of(logits, self._score))
         results = {self.task.name: from_logits(self.task.labels, logits)}
-        return Judged(results, confidence, confidence >= self.thresholds[mode], (time.perf_counter() - begin) * 1e3)
+        return Judged(results, confidence, confidence >= self.thresholds[mode], self._tables.opinion(logits))
 
     def logits(self, latent: NDArray[np.float32], width: int) -> NDArray[np.float32]:
         """Run the exit on a latent [C_w, H, W] of the width of this index; [K], the temperature applied."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,7 +74,11 @@ class Seen:
     head_ms: float
     """The network."""
     judged: Judged | None = None
-    """What the local exit says, where there is one."""
+    """What the local exit says, where it may answer."""
+    exit_ms: float = 0.0
+    """What the exit took, if it ran."""
+    opinion: int | None = None
+    """What it says to the server."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,11 +112,13 @@ class FrameMaker:
         Args:
             bundle: the model.
             threads: of the head's inference.
-            local_exit: judges each latent.
+            local_exit: judges each latent, or has an opinion on it at least.
             parts_above: give frames of more bytes than this in parts too; None for none.
         """
         self.head = Head(bundle, threads)
-        self.local_exit = local_exit
+        self.local_exit = local_exit if local_exit is not None and local_exit.answers else None
+        """The exit, where it may answer."""
+        self._exit = local_exit
         self.groups = len(bundle.tables.group_ends)
         """G, the channel groups of a whole frame."""
         self._coder = bundle.coder()
@@ -134,8 +140,12 @@ class FrameMaker:
         width = self.head.modes[mode].width
         latent = self.head.latent(image, width)
         run = time.perf_counter()
-        judged = None if self.local_exit is None else self.local_exit.judge(latent, mode)
-        return Seen(width, latent, (prepared - begin) * 1e3, (run - prepared) * 1e3, judged)
+        seen = Seen(width, latent, (prepared - begin) * 1e3, (run - prepared) * 1e3)
+        if self._exit is None:
+            return seen
+        judged = self._exit.judge(latent, mode)
+        exit_ms, answer = (time.perf_counter() - run) * 1e3, judged if self.local_exit is not None else None
+        return replace(seen, judged=answer, exit_ms=exit_ms, opinion=judged.opinion)
 
     def code(self, seen: Seen, mode: int, groups: int | None = None, most_bytes: int | None = None) -> Coded:
         """Make a frame of what the head saw.
@@ -166,5 +176,5 @@ class FrameMaker:
         """The frame of a mode, its bytes, and where each group ends in the uncut payload."""
         encoded = self._coder.encode(self.head.quantise(seen.latent, mode), mode)
         groups = self.groups if groups is None else groups
-        frame = Frame(mode, groups, encoded.payload[: encoded.group_ends[groups - 1]])
+        frame = Frame(mode, groups, encoded.payload[: encoded.group_ends[groups - 1]], seen.opinion)
         return frame, self._frames.pack(frame), encoded.group_ends

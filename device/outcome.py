@@ -9,7 +9,7 @@ a picture and what the device made of it ── answered ──────> the
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from headwater.compression.errors import LinkError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from headwater.device.controller import Decision, Outcome
     from headwater.device.feed import Picture
     from headwater.device.head import Coded, Seen
+    from headwater.device.loaded import Loaded
     from headwater.device.record import Result
     from headwater.device.whole import Answered
     from headwater.device.window import Reply
@@ -40,6 +41,8 @@ class Made:
     """The last one; its mode is what was coded, if anything was."""
     mode: Mode
     """Of that index."""
+    loaded: Loaded = field(kw_only=True)
+    """The bundle that it was made with, which may have been left since."""
     deadline_ms: int | None = None
     seen: Seen | None = None
     coded: Coded | None = None
@@ -128,7 +131,7 @@ def _unanswered(made: Made, sequence: int) -> FrameRecord:
         wait_ms=0.0,
         round_trip_ms=0.0,
         truth=made.picture.truth,
-        exit_ms=judged.exit_ms if judged is not None else 0.0,
+        exit_ms=seen.exit_ms if seen is not None else 0.0,
         action=made.decision.action,
         reason=made.decision.reason,
         confidence=judged.confidence if judged is not None else None,

@@ -73,7 +73,8 @@ class Engine:
         began = time.perf_counter()
         latents, errors = served.coder.decode_batch(payloads, modes, [work.frame.groups for work in works])
         decoded = time.perf_counter()
-        outputs = served.tails.run(latents, np.array(modes, np.int64), [work.mask for work in works])
+        opinions = [work.frame.opinion for work in works]
+        outputs = served.tails.run(latents, np.array(modes, np.int64), [work.mask for work in works], opinions)
         ran = time.perf_counter()
         taken = _Taken(round((decoded - began) * 1e6), round((ran - decoded) * 1e6), len(batch))
         hand_over(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 from headwater.compression.bundle import SHORT_ID_BYTES, Bundle
 from headwater.compression.errors import BundleError
-from headwater.compression.frame import FrameCodec
+from headwater.compression.exits import ExitTables
 from headwater.server.tails import Tails
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Served:
     def _alias(self, bundle_id: bytes) -> Self:
         alias = copy.copy(self)
         alias.id = bundle_id
-        alias.frames = FrameCodec(bundle_id, len(self.bundle.manifest.modes), len(self.bundle.tables.group_ends))
+        alias.frames = self.bundle.frames(bundle_id)
         return alias
 
     def __repr__(self) -> str:
@@ -176,5 +176,5 @@ def _listed(served: Served) -> str:
 
 def _different_files(one: Bundle, other: Bundle) -> list[str]:
     """What decides how a frame of one is read and is not the same in the other."""
-    names = {mode.head_file for mode in one.manifest.modes} | {"tables.safetensors", "decoder.onnx"}
-    return sorted(name for name in names if one.manifest.files[name] != other.manifest.files.get(name))
+    names = {mode.head_file for mode in one.manifest.modes} | {"tables.safetensors", "decoder.onnx", ExitTables.FILE}
+    return sorted(name for name in names if one.manifest.files.get(name) != other.manifest.files.get(name))

@@ -4,6 +4,9 @@ Sessions do not spin: a thread that waits for work sleeps, so that an idle serve
 its cores to the next batch. With one thread (the default) a batch runs in the thread that calls :meth:`Tails.run`,
 and several batches run side by side.
 
+What a device says of a picture itself, in its frame's opinion (compression/exits.py), is joined with the logits of the
+task that it is on.
+
 Tasks that give an image run only where they are asked for by name: a PNG is hundreds of times the bytes of some scores.
 
 Legend: B batch, C H W latent, K classes of a task, T tasks, C_in H_in W_in the image.
@@ -19,6 +22,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from headwater.compression.errors import BundleError
+from headwater.compression.exits import joined
 from headwater.compression.inference import session
 
 if TYPE_CHECKING:
@@ -49,6 +53,9 @@ class Tails:
         self._image = bundle.manifest.input.shape
         latent = bundle.manifest.latent
         self._latent = (latent.channels, latent.height, latent.width)
+        said = bundle.manifest.exit
+        self._opinion_on = "" if said is None else said.task
+        self._opinions = None if said is None else bundle.exits.opinions
         self._decoder = _load(bundle, "decoder.onnx", threads, {"latent", "mode"}, "features")
         self._tails = [_load(bundle, task.tail_file, threads, {"features"}, task.output) for task in self.tasks]
 
@@ -66,7 +73,11 @@ class Tails:
                 raise BundleError(f"the graphs of the bundle fail on a batch of {batch}: {error}") from error
 
     def run(
-        self, latents: NDArray[np.float32], modes: NDArray[np.int64], masks: Sequence[int]
+        self,
+        latents: NDArray[np.float32],
+        modes: NDArray[np.int64],
+        masks: Sequence[int],
+        opinions: Sequence[int | None] = (),
     ) -> list[dict[str, Output] | None]:
         """Answer a batch.
 
@@ -74,6 +85,7 @@ class Tails:
             latents: dequantised, float32 [B, C, H, W].
             modes: [B], the mode that coded each.
             masks: [B], bit t set for the task at position t; 0 asks for all that classify.
+            opinions: [B], those of the frames, None where one has none; empty where none has one.
 
         Returns:
             For each frame the output of every task that it asked for, or None where the network gave something that
@@ -91,6 +103,8 @@ class Tails:
                 continue
             wanted = features if len(rows) == len(masks) else features[rows]
             (output,) = tail.run([task.output], {"features": wanted})
+            if task.name == self._opinion_on and any(opinion is not None for opinion in opinions):
+                output = self._joined(output, [opinions[row] for row in rows])
             finite, outputs = self._finish(task, output, len(rows))
             for row, sound, values in zip(rows, finite, outputs, strict=True):
                 answer = answers[row]
@@ -99,6 +113,13 @@ class Tails:
                 if not sound:
                     answers[row] = None
         return answers
+
+    def _joined(self, logits: NDArray[np.float32], opinions: Sequence[int | None]) -> NDArray[np.float32]:
+        """Logits [B, K] with those of the opinions [B]."""
+        assert self._opinions is not None
+        rows = [row for row, opinion in enumerate(opinions) if opinion is not None]
+        logits[rows] = joined(logits[rows], self._opinions[[opinion for opinion in opinions if opinion is not None]])
+        return logits
 
     def _finish(self, task: Task, output: NDArray[np.float32], rows: int) -> tuple[list[bool], Sequence[Output]]:
         """Whether each row is finite, and what it says."""

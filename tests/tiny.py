@@ -344,6 +344,15 @@ def _measure(files: dict[str, bytes], tables: PriorTables) -> list[float]:
     return means
 
 
+@cache
+def opinionated() -> Bundle:
+    """The bundle with four opinions on ``shape``: none, and each of its labels."""
+    source = bundle()
+    said = np.vstack([np.zeros((1, 3)), 3 * np.eye(3) - 1]).astype(np.float32)
+    tables = dataclasses.replace(source.exits, opinions=said)
+    return source.with_file(ExitTables.FILE, to_safetensors(tables.arrays()))
+
+
 def _exit_tables(files: dict[str, bytes]) -> ExitTables:
     """Thresholds at the scores of 36 images; the losses fall evenly to 0, from more points the higher the mode."""
     logits = [
@@ -360,6 +369,7 @@ def _exit_tables(files: dict[str, bytes]) -> ExitTables:
         calibration_error=np.array([[0.08] * len(WIDTHS), [0.03] * len(WIDTHS)], np.float32),
         width_of=np.array([list(WIDTHS).index(width) for width, _ in PAIRS], np.uint8),
         images=np.array([10_000], np.uint32),
+        opinions=np.zeros((0, 3), np.float32),
     )
 
 

@@ -59,6 +59,7 @@ def calibrate(
     server_logits: Sequence[NDArray[np.float32]],
     labels: NDArray[np.int64],
     width_of: Sequence[int],
+    opinions: NDArray[np.float32] | None = None,
 ) -> ExitTables:
     """Set temperatures and measure thresholds.
 
@@ -67,6 +68,7 @@ def calibrate(
         server_logits: of each mode, [N, K].
         labels: the right classes, [N].
         width_of: index of each mode's width.
+        opinions: [O, K]; None for none.
     """
     temperatures = [temperature(logits, labels) for logits in exit_logits]
     scaled = [logits / np.float32(t) for logits, t in zip(exit_logits, temperatures, strict=True)]
@@ -90,6 +92,7 @@ def calibrate(
         calibration_error=np.array(errors, np.float32),
         width_of=np.array(width_of, np.uint8),
         images=np.array([len(labels)], np.uint32),
+        opinions=np.zeros((0, exit_logits[0].shape[1]), np.float32) if opinions is None else opinions,
     )
 
 

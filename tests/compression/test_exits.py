@@ -7,7 +7,7 @@ import pytest
 
 from headwater.compression.bundle import Bundle, to_safetensors
 from headwater.compression.errors import BundleError
-from headwater.compression.exits import ExitTables, score_of
+from headwater.compression.exits import ExitTables, joined, score_of
 from headwater.compression.manifest import Exit
 from tests.compression.priors import with_value
 
@@ -23,7 +23,23 @@ def arrays(drop: list[float] | None = None, images: int = 999) -> dict[str, np.n
         "calibration_error": np.array([[0.1], [0.02]], np.float32),
         "width_of": np.array([0], np.uint8),
         "images": np.array([images], np.uint32),
+        "opinions": np.array([[-2.0, 2.0], [0.0, 0.0], [2.0, -2.0]], np.float32),
     }
+
+
+@pytest.mark.parametrize(("logits", "opinion"), [([9, 13], 0), ([1, 1.9], 1), ([5, 0], 2), ([-5, -1000], 2)])
+def test_an_opinion_is_the_nearest_to_the_logits_whatever_is_added_to_all(logits: list[float], opinion: int) -> None:
+    assert ExitTables.from_arrays(arrays()).opinion(np.array(logits, np.float32)) == opinion
+
+
+def test_tables_without_opinions_have_none() -> None:
+    bare = ExitTables.from_arrays(arrays() | {"opinions": np.zeros((0, 2), np.float32)})
+    assert bare.opinion(np.array([1, 2], np.float32)) is None
+
+
+def test_what_is_joined_is_the_mean() -> None:
+    one, other = np.array([[1, 2]], np.float32), np.array([[3, -2]], np.float32)
+    np.testing.assert_array_equal(joined(one, other), [[2, 0]])
 
 
 def test_softmax_is_the_likeliest_class_s_probability() -> None:

@@ -11,13 +11,38 @@ from headwater.compression.frame import Frame, FrameCodec, read_bundle_id
 
 ID = bytes(range(32))
 CODEC = FrameCodec(ID, modes=16, groups=4)
+HEARD = FrameCodec(ID, modes=16, groups=4, opinions=9)
 FRAMES = st.builds(Frame, st.integers(0, 15), st.integers(1, 4), st.binary(max_size=100))
+OPINIONS = st.builds(Frame, st.integers(0, 15), st.integers(1, 4), st.binary(max_size=9), st.integers(0, 8))
 
 
 @given(FRAMES)
 def test_both_forms_come_back_as_they_went(frame: Frame) -> None:
-    assert CODEC.unpack(CODEC.pack(frame)) == frame
-    assert CODEC.unpack_file(CODEC.pack_file(frame)) == frame
+    for codec in (CODEC, HEARD):
+        assert codec.unpack(codec.pack(frame)) == frame
+        assert codec.unpack_file(codec.pack_file(frame)) == frame
+
+
+@given(OPINIONS)
+def test_an_opinion_is_one_byte_and_comes_back(frame: Frame) -> None:
+    packed = HEARD.pack(frame)
+    assert HEARD.unpack(packed) == frame
+    assert HEARD.unpack_file(HEARD.pack_file(frame)) == frame
+    assert len(packed) == len(HEARD.pack(Frame(frame.mode, frame.groups, frame.payload))) + 1
+
+
+def test_an_opinion_that_the_bundle_has_not() -> None:
+    for codec, opinion in ((HEARD, 9), (HEARD, -1), (CODEC, 0)):
+        with pytest.raises(ValueError, match=f"opinion {opinion}; this bundle has {codec.opinions}"):
+            codec.pack(Frame(0, 4, b"x", opinion))
+    more = FrameCodec(ID, modes=16, groups=4, opinions=10)
+    with pytest.raises(FrameError, match="opinion is 9; this bundle has 0 to 8"):
+        HEARD.unpack(more.pack(Frame(0, 4, b"x", 9)))
+    crc = crc_hqx(ID + b"\x80", 0xFFFF)
+    with pytest.raises(FrameError, match="opinion is missing"):
+        HEARD.unpack(b"\x80" + crc.to_bytes(2, "little"))
+    with pytest.raises(ValueError, match="257 opinions"):
+        FrameCodec(ID, 1, 1, 257)
 
 
 def test_the_header_is_as_small_as_was_promised() -> None:
@@ -34,6 +59,8 @@ def test_the_bytes_are_those_of_the_documented_layout() -> None:
     stream = b"\x45\x03" + crc.to_bytes(2, "little") + b"payload"
     assert CODEC.pack(Frame(5, 3, b"payload")) == stream
     assert CODEC.pack_file(Frame(5, 3, b"payload")) == b"HW\x01" + ID[:5] + stream
+    crc = crc_hqx(ID + b"\xc5\x03" + b"\x08payload", 0xFFFF)
+    assert HEARD.pack(Frame(5, 3, b"payload", 8)) == b"\xc5\x03" + crc.to_bytes(2, "little") + b"\x08payload"
 
 
 def test_the_checksum_is_the_named_one() -> None:

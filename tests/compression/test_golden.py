@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from headwater.compression.parts import Joiner, split
 from tests.golden import make_coder
 
 GOLDEN = json.loads(make_coder.FILE.read_text(encoding="utf-8"))
-CODEC = FrameCodec(bytes.fromhex(GOLDEN["bundle_id"]), len(GOLDEN["modes"]), len(GOLDEN["group_ends"]))
+CODEC = FrameCodec(
+    bytes.fromhex(GOLDEN["bundle_id"]), len(GOLDEN["modes"]), len(GOLDEN["group_ends"]), GOLDEN["opinions"]
+)
 
 
 @pytest.mark.parametrize("implementation", ["c", "python"])
@@ -30,6 +33,8 @@ def test_frames_are_made_and_read_byte_for_byte(frame: dict[str, Any], implement
     assert list(encoded.group_ends) == frame["group_ends"]
     whole = Frame(frame["mode"], 2, encoded.payload)
     cut = Frame(frame["mode"], 1, encoded.payload[: encoded.group_ends[0]])
+    assert CODEC.pack(replace(whole, opinion=199)).hex() == frame["stream_with_opinion"]
+    assert CODEC.unpack(bytes.fromhex(frame["stream_with_opinion"])) == replace(whole, opinion=199)
     assert CODEC.pack(whole).hex() == frame["stream"]
     assert CODEC.pack_file(whole).hex() == frame["self_contained"]
     assert CODEC.pack(cut).hex() == frame["stream_of_first_group"]
@@ -44,14 +49,14 @@ def test_frames_are_made_and_read_byte_for_byte(frame: dict[str, Any], implement
 
 @pytest.mark.parametrize("frame", GOLDEN["frames"], ids=lambda frame: frame["name"])
 def test_parts_are_made_and_read_byte_for_byte(frame: dict[str, Any]) -> None:
-    whole = CODEC.unpack(bytes.fromhex(frame["stream"]))
-    parts = [bytes.fromhex(part) for part in frame["parts"]]
-    assert [part.data for part in split(CODEC, whole, frame["group_ends"], least_bytes=0)] == parts
-    assert parts[0] == bytes.fromhex(frame["stream_of_first_group"])
-    joiner = Joiner(CODEC, groups=2, max_bytes=1000)
-    for part in parts:
-        joiner.add(part)
-    assert joiner.frame == whole
+    assert frame["parts"][0] == frame["stream_of_first_group"]
+    for form, made in (("stream", "parts"), ("stream_with_opinion", "parts_with_opinion")):
+        whole, parts = CODEC.unpack(bytes.fromhex(frame[form])), [bytes.fromhex(part) for part in frame[made]]
+        assert [part.data for part in split(CODEC, whole, frame["group_ends"], least_bytes=0)] == parts
+        joiner = Joiner(CODEC, groups=2, max_bytes=1000)
+        for part in parts:
+            joiner.add(part)
+        assert joiner.frame == whole
 
 
 def test_the_file_is_what_its_script_makes() -> None:

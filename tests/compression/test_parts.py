@@ -15,16 +15,19 @@ from headwater.compression.parts import Joiner, split
 from tests import tiny
 
 ID = bytes(range(32))
-CODEC = FrameCodec(ID, modes=16, groups=4)
+CODEC = FrameCodec(ID, modes=16, groups=4, opinions=9)
 LIMIT = 2000
 
 SIZES = st.lists(st.integers(0, 60), min_size=4, max_size=4)
 
 
-def coded(sizes: list[int], groups: int = 4, mode: int = 5) -> tuple[Frame, list[int]]:
+OPINION = st.none() | st.integers(0, 8)
+
+
+def coded(sizes: list[int], groups: int = 4, opinion: int | None = None) -> tuple[Frame, list[int]]:
     """A frame whose groups have these sizes."""
     ends = list(accumulate(sizes))
-    return Frame(mode, groups, np.random.default_rng(sizes).bytes(ends[-1])[: ends[groups - 1]]), ends
+    return Frame(5, groups, np.random.default_rng(sizes).bytes(ends[-1])[: ends[groups - 1]], opinion), ends
 
 
 def cut_up(frame: Frame, ends: list[int], least_bytes: int = 40) -> list[bytes]:
@@ -40,9 +43,9 @@ def join(parts: list[bytes], groups: int = 4) -> Joiner:
     return joiner
 
 
-@given(SIZES, st.integers(1, 4), st.integers(0, 100))
-def test_parts_come_back_as_the_frame_that_went(sizes: list[int], groups: int, least: int) -> None:
-    frame, ends = coded(sizes, groups)
+@given(SIZES, st.integers(1, 4), st.integers(0, 100), OPINION)
+def test_parts_come_back_as_the_frame_that_went(sizes: list[int], groups: int, least: int, opinion: int | None) -> None:
+    frame, ends = coded(sizes, groups, opinion)
     parts = cut_up(frame, ends, least)
     joiner = join(parts, groups)
     assert joiner.complete
@@ -50,14 +53,14 @@ def test_parts_come_back_as_the_frame_that_went(sizes: list[int], groups: int, l
     assert joiner.size == sum(map(len, parts))
 
 
-@given(SIZES, st.integers(0, 30))
-def test_every_beginning_is_the_frame_cut_there(sizes: list[int], least: int) -> None:
-    frame, ends = coded(sizes)
+@given(SIZES, st.integers(0, 30), OPINION)
+def test_every_beginning_is_the_frame_cut_there(sizes: list[int], least: int, opinion: int | None) -> None:
+    frame, ends = coded(sizes, opinion=opinion)
     parts = cut_up(frame, ends, least)
     for count in range(1, len(parts)):
         so_far = join(parts[:count]).frame
         assert so_far is not None
-        assert so_far == Frame(frame.mode, so_far.groups, frame.payload[: ends[so_far.groups - 1]])
+        assert so_far == Frame(frame.mode, so_far.groups, frame.payload[: ends[so_far.groups - 1]], opinion)
 
 
 @given(SIZES, st.integers(1, 100))
@@ -88,6 +91,17 @@ def test_the_first_part_is_a_cut_frame_and_the_last_one_s_checksum_the_whole_fra
     parts = cut_up(frame, ends)
     assert CODEC.unpack(parts[0]) == Frame(5, 1, frame.payload[:50])
     assert parts[-1][1:3] == CODEC.pack(frame)[1:3]
+
+
+def test_only_the_first_part_brings_the_opinion(parts: list[bytes]) -> None:
+    frame, ends = coded([50, 50, 50, 50], opinion=7)
+    told = cut_up(frame, ends)
+    assert [part[0] & 0x80 for part in told] == [0x80, 0, 0, 0]
+    assert [len(part) for part in told] == [55, 54, 54, 53]
+    joiner = join(told[:1])
+    refused(joiner, parts[1], "checksum")
+    assert joiner.frame is not None
+    refused(joiner, CODEC.pack(Frame(5, 2, b"x", 7), joiner.frame.body), "only the first part of a frame does")
 
 
 def test_ends_of_another_frame_are_refused() -> None:

@@ -34,7 +34,6 @@ def test_answers_where_the_score_reaches_the_threshold_of_its_mode(tiny_bundle: 
             judged = local.judge(head.latent(tiny.image(seed), mode.width), mode.index)
             assert judged.confidence == score_of(logits, score)
             assert judged.sure is bool(score_of(logits, score) >= local.thresholds[mode.index])
-            assert judged.exit_ms > 0
             shares = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum()
             result = judged.results["shape"]
             assert result.label == ("left", "middle", "right")[int(logits.argmax())]
@@ -67,6 +66,35 @@ def test_judging_changes_nothing_about_the_frame(tiny_bundle: Bundle) -> None:
         assert frame.seen.judged is None
         assert coded.seen.judged is not None
         assert coded.data == frame.data
+
+
+def test_its_opinion_goes_with_the_frame_and_costs_a_byte(tiny_bundle: Bundle) -> None:
+    bundle = tiny.opinionated()
+    usual, maker = FrameMaker(tiny_bundle), FrameMaker(bundle, 1, LocalExit.of(bundle, DeviceSettings()))
+    assert maker.local_exit is None, "it may not answer: two tasks are asked for"
+    said = set()
+    for seed in range(12):
+        picture = Image.fromarray(tiny.image(seed)[0])
+        coded = maker.make(picture, 13)
+        logits = tiny.exit_logits(bundle, seed, 13)
+        assert coded.seen.judged is None
+        assert coded.frame.opinion == bundle.exits.opinion(logits)
+        assert len(coded.data) == len(usual.make(picture, 13).data) + 1
+        assert bundle.frames().unpack(coded.data) == coded.frame
+        said.add(coded.frame.opinion)
+    assert len(said) > 1
+
+
+def test_it_has_an_opinion_on_its_own_task_only() -> None:
+    bundle = tiny.opinionated()
+    assert LocalExit.of(bundle, DeviceSettings(tasks=("bright",))) is None
+    for settings in (DeviceSettings(), DeviceSettings(tasks=("shape",)), DeviceSettings(deadline_ms=300)):
+        local = LocalExit.of(bundle, settings)
+        assert local is not None
+        assert not local.answers
+    local = LocalExit.of(bundle, DeviceSettings(tasks=("shape",), deadline_ms=300))
+    assert local is not None
+    assert local.answers
 
 
 def test_it_is_there_where_it_answers_what_is_asked_and_sure_only_with_max_drop(tiny_bundle: Bundle) -> None:

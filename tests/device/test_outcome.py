@@ -13,24 +13,27 @@ from headwater.device.controller import Action, Decision
 from headwater.device.exit import Judged
 from headwater.device.feed import Picture
 from headwater.device.head import Coded, Seen
+from headwater.device.loaded import load
 from headwater.device.outcome import Made, answered, answered_here, late, observation, skipped, stepped_in, unsent
 from headwater.device.record import Result
+from headwater.device.settings import DeviceSettings
 from headwater.device.whole import Answered
 from headwater.device.window import Reply
 from headwater.protos import edge_pb2 as pb
 from tests import tiny
 
 PICTURE = Picture("x.png", Image.new("L", (32, 32)), {"shape": "left"}, 0.0)
+LOADED = load(tiny.bundle(), DeviceSettings())
 TAKEN = datetime(2026, 5, 4, 9, 12, 33, 120_000, UTC)
 LEFT = {"shape": Result("left", 0.9, {"left": 0.9, "middle": 0.06, "right": 0.04})}
-SEEN = Seen(0.5, np.zeros((4, 8, 8), np.float32), 1.0, 2.0, Judged(LEFT, 0.9, sure=False, exit_ms=0.25))
+SEEN = Seen(0.5, np.zeros((4, 8, 8), np.float32), 1.0, 2.0, Judged(LEFT, 0.9, sure=False), 0.25)
 TIMING = pb.ServerTiming(queue_us=100, decode_us=200, run_us=700, batch=3, collect_us=5000)
 
 
 @pytest.fixture
 def made(tiny_bundle: Bundle) -> Made:
     """A picture of which nothing has been made yet."""
-    return Made(PICTURE, TAKEN, Decision(5, reason="a reason"), tiny_bundle.manifest.modes[5], 300)
+    return Made(PICTURE, TAKEN, Decision(5, reason="a reason"), tiny_bundle.manifest.modes[5], 300, loaded=LOADED)
 
 
 def coded(made: Made, size: int = 5) -> Made:

@@ -10,6 +10,7 @@ Python coder, the reference; drawn with nothing but integers, so that no numpy c
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ FILE = Path(__file__).with_name("coder.json")
 BUNDLE_ID = bytes(range(100, 132))
 HEIGHT, WIDTH = 3, 5
 GROUP_ENDS = [1, 3]
+OPINIONS = 200
 MODES: list[tuple[int, list[tuple[int, list[int]]]]] = [
     # lanes, then a channel's low and frequencies, the last one ESCAPE's
     (1, [(-1, [5000, 55000, 5000, 536])]),
@@ -101,13 +103,14 @@ def symbols(mode: int, what: str) -> list[int]:
 def vectors() -> dict[str, Any]:
     """The whole file."""
     coder = Coder(tables(), HEIGHT, WIDTH, implementation="python")
-    codec, frames = FrameCodec(BUNDLE_ID, len(MODES), len(GROUP_ENDS)), []
+    codec, frames = FrameCodec(BUNDLE_ID, len(MODES), len(GROUP_ENDS), OPINIONS), []
     for name, mode, what in FRAMES:
         channels = coder.tables.mode_channels[mode]
         flat = symbols(mode, what)
         encoded = coder.encode(np.array(flat, np.int16).reshape(channels, HEIGHT, WIDTH), mode)
         whole = Frame(mode, len(GROUP_ENDS), encoded.payload)
         cut = Frame(mode, 1, encoded.payload[: encoded.group_ends[0]])
+        told = replace(whole, opinion=OPINIONS - 1)
         frames.append(
             {
                 "name": name,
@@ -119,9 +122,11 @@ def vectors() -> dict[str, Any]:
                 "stream_of_first_group": codec.pack(cut).hex(),
                 "parts": [part.data.hex() for part in split(codec, whole, encoded.group_ends, least_bytes=0)],
                 "self_contained": codec.pack_file(whole).hex(),
+                "stream_with_opinion": codec.pack(told).hex(),
+                "parts_with_opinion": [part.data.hex() for part in split(codec, told, encoded.group_ends, 0)],
             }
         )
-    shape = {"bundle_id": BUNDLE_ID.hex(), "height": HEIGHT, "width": WIDTH, "group_ends": GROUP_ENDS}
+    shape = {"bundle_id": BUNDLE_ID.hex(), "opinions": OPINIONS, "height": HEIGHT, "width": WIDTH, "group_ends": GROUP_ENDS}
     modes = [{"lanes": n, "tables": [{"low": low, "frequencies": f} for low, f in mode]} for n, mode in MODES]
     return {"version": 1, **shape, "modes": modes, "frames": frames}
 

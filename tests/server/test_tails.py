@@ -58,6 +58,23 @@ def test_each_row_of_a_batch_is_what_onnxruntime_gives_for_it_alone(tiny_bundle:
             np.testing.assert_allclose(answer[task], expected, atol=1e-5)
 
 
+def test_an_opinion_is_joined_with_the_tail_of_its_task() -> None:
+    bundle = tiny.opinionated()
+    tails, some = Tails(bundle), batch(bundle, range(4))
+    alone, told = tails.run(*some, [0] * 4), tails.run(*some, [0, 0, 1, 2], [None, 2, 3, 1])
+    assert_same(told[0], alone[0])
+    for row, opinion in ((1, 2), (2, 3)):
+        got, without = told[row], alone[row]
+        assert got is not None
+        assert without is not None
+        logits = (np.log(without["shape"]) + bundle.exits.opinions[opinion]) / 2
+        assert got["shape"] == pytest.approx(np.exp(logits) / np.exp(logits).sum(), abs=1e-5)
+    last, before = told[3], alone[3]
+    assert last is not None
+    assert before is not None
+    assert last == {"bright": pytest.approx(before["bright"], abs=1e-6)}, "the opinion is on another task"
+
+
 def test_only_the_tails_that_are_asked_for_run(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     tails = Tails(tiny_bundle)
     rows: dict[str, list[int]] = {"shape": [], "bright": []}
