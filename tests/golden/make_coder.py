@@ -126,7 +126,13 @@ def vectors() -> dict[str, Any]:
                 "parts_with_opinion": [part.data.hex() for part in split(codec, told, encoded.group_ends, 0)],
             }
         )
-    shape = {"bundle_id": BUNDLE_ID.hex(), "opinions": OPINIONS, "height": HEIGHT, "width": WIDTH, "group_ends": GROUP_ENDS}
+    shape = {
+        "bundle_id": BUNDLE_ID.hex(),
+        "opinions": OPINIONS,
+        "height": HEIGHT,
+        "width": WIDTH,
+        "group_ends": GROUP_ENDS,
+    }
     modes = [{"lanes": n, "tables": [{"low": low, "frequencies": f} for low, f in mode]} for n, mode in MODES]
     return {"version": 1, **shape, "modes": modes, "frames": frames}
 
