@@ -41,7 +41,8 @@ from headwater.device.channel import open_channel
 from headwater.device.feed import Picture
 from headwater.device.images import ImageFolder
 from headwater.device.keeping import Keeping
-from headwater.device.link import Link, LinkOptions
+from headwater.device.link import Link
+from headwater.device.link_options import LinkOptions
 from headwater.device.loaded import load
 from headwater.device.record import FrameRecord, RecordFile
 from headwater.device.report import PERIOD_S, Reporter
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from headwater.compression.bundle import Bundle
     from headwater.compression.manifest import Manifest
     from headwater.device.controller import Controller
+    from headwater.device.loaded import Loaded
     from headwater.device.outcome import Made
     from headwater.device.window import Reply
 
@@ -100,7 +102,7 @@ class Agent:
         """
         self.settings = settings or DeviceSettings()
         self.servers = ((server,) if isinstance(server, str) else tuple(server or ())) or self.settings.server
-        self.controller = controller
+        self.controller = self._given = controller
         self._bundle = bundle
         self._connect_timeout_s = connect_timeout_s
         self._channel = channel
@@ -118,8 +120,8 @@ class Agent:
         """
         async with AsyncExitStack() as stack:
             self._worker = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="headwater-head"))
-            self._loaded = await self._in_worker(partial(load, self._bundle, self.settings))
-            self.controller = self.controller or self._loaded.controller
+            loaded = await self._in_worker(partial(load, self._bundle, self.settings, self._given))
+            self.controller = loaded.controller
             records = self.settings.records
             self._records = stack.enter_context(RecordFile(records)) if records is not None else None
             folder = self.settings.save_images
@@ -127,13 +129,13 @@ class Agent:
             self.spool = await self._in_worker(partial(Spool.open, self.settings))
             if self.spool is not None:
                 stack.enter_context(self.spool)
-            options = self._link_options()
+            options = self._link_options(loaded)
             link = Link(self.servers, options, channel=self._channel, spool=self.spool, on_late=self._late)
-            self._answering = Answering(self._loaded, self.controller, link, self._worker, self.settings)
+            self._answering = Answering(loaded, link, self._worker, self.settings)
             self.link = await stack.enter_async_context(link)
             if self.spool is not None and self.settings.keep != "none":
                 everything, session = self.settings.keep == "all", self.link.session
-                keeping = Keeping(self.spool, self._loaded, session, self._worker, answered=everything)
+                keeping = Keeping(self.spool, session, self._worker, answered=everything)
                 self._keeping = await stack.enter_async_context(keeping)
             if self._connect_timeout_s is not None:
                 await self.link.wait_connected(self._connect_timeout_s)
@@ -149,7 +151,7 @@ class Agent:
     @property
     def manifest(self) -> Manifest:
         """Of the bundle in use."""
-        return self._loaded.manifest
+        return self._answering.loaded.manifest
 
     @property
     def pending(self) -> int:
@@ -280,19 +282,16 @@ class Agent:
             await self.link.wait_connected()
             check(replace(self.settings, server=self.servers), self.manifest, self.link.welcome.tasks)
 
-    @property
-    def _answering_itself(self) -> bool:
-        """Whether every picture has an answer with no server at all."""
-        return self.settings.deadline_ms is not None and self._loaded.maker.local_exit is not None
-
-    def _link_options(self) -> LinkOptions:
+    def _link_options(self, loaded: Loaded) -> LinkOptions:
+        # With a deadline and an exit every picture has an answer with no server at all.
+        answering_itself = self.settings.deadline_ms is not None and loaded.maker.local_exit is not None
         return LinkOptions(
             self.settings.device_name,
-            self._loaded.bundle_id,
+            loaded.bundle_id,
             metadata.version("headwater"),
             window=self.settings.window,
             longest_pause_s=self.settings.retry_s,
-            persistent=self._answering_itself,
+            persistent=answering_itself,
         )
 
     async def _report_now_and_then(self) -> None:

@@ -20,7 +20,6 @@ import logging
 import random
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import grpc.aio
@@ -28,6 +27,7 @@ import grpc.aio
 from headwater.compression.errors import HeadwaterError, LinkError
 from headwater.device.channel import FINAL, open_channel, to_error, write
 from headwater.device.delivery import Delivery
+from headwater.device.link_options import LinkOptions
 from headwater.device.route import Route
 from headwater.device.window import Outgoing, Reply, Window
 from headwater.protos import edge_pb2 as pb
@@ -46,30 +46,6 @@ GOODBYE_S = 1.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class LinkOptions:
-    """How a link behaves."""
-
-    device: str
-    """The device's name."""
-    bundle_id: bytes
-    """Full id of the bundle whose frames are sent, 32 bytes."""
-    version: str = ""
-    """Of headwater, for people."""
-    window: int = 8
-    """Frames that may fly; the server may allow fewer."""
-    first_pause_s: float = 0.1
-    longest_pause_s: float = 10.0
-    connect_timeout_s: float = 20.0
-    """From opening a connection to the server's welcome; a link of 5 kbit/s needs two seconds of it."""
-    failover_s: float = 5.0
-    """The same while there are other servers to go to; twice as long in each round in which all have failed."""
-    linger_s: float = 3.0
-    """On closing, how long kept frames may still be delivered."""
-    persistent: bool = False
-    """Go on trying though every server refuses this device for good: it answers by itself until somebody mends that."""
-
-
 class Link:
     """``async with Link("edge:50051", options) as link: reply = await link.send(data)``."""
 
@@ -82,6 +58,7 @@ class Link:
         channel: Callable[[str], grpc.aio.Channel] = open_channel,
         rng: random.Random | None = None,
         on_late: Callable[[Reply], None] = lambda _: None,
+        on_offer: Callable[[pb.Offer], None] | None = None,
     ) -> None:
         """Prepare a link; entering it connects.
 
@@ -92,10 +69,14 @@ class Link:
             channel: opens a channel to an address, encrypted if need be.
             rng: makes jitter and the session's number.
             on_late: gets the server's answer to a frame that was given up, see :class:`Window`.
+            on_offer: gets what the server offers, and answers it by :meth:`control`; None refuses everything.
         """
         self._rng = rng or random.SystemRandom()
         self._route = Route([servers] if isinstance(servers, str) else servers, options.device)
         self.options = options
+        self.bundle_id = options.bundle_id
+        """Of the bundle in use; see :meth:`use`."""
+        self._agreed = b""
         self.window = Window(options.window, self._rng, on_late)
         self.connections = 0
         """How many there have been."""
@@ -108,6 +89,9 @@ class Link:
         """Why there is no connection; None while there is one."""
         self.heard_s = time.monotonic()
         """When the server was last heard of."""
+        self.channel: grpc.aio.Channel | None = None
+        """The connection, for transfers beside the stream (courier.py); None while there is none."""
+        self._on_offer = on_offer or self._refuse
         self._channel = channel
         self.session = self._rng.getrandbits(63) + 1  # 0 would mean no session
         """Random; with it a frame's number is unique."""
@@ -167,6 +151,7 @@ class Link:
         self,
         data: bytes | Sequence[Part],
         *,
+        bundle_id: bytes = b"",
         tasks: Sequence[str] = (),
         priority: int = 0,
         give_up_s: float | None = None,
@@ -174,7 +159,7 @@ class Link:
         """Send a frame in the stream form, or in parts, and wait for its answer, across any number of connections.
 
         Parts are written one after the other, other messages between them; those that are not written when the answer
-        comes, or when the frame is given up, stay here.
+        comes, or when the frame is given up, stay here. ``bundle_id`` coded it, full; the one in use if not given.
 
         Cancelling the caller withdraws the frame. ``give_up_s``, by ``time.monotonic()``, ends the waiting with
         STATUS_EXPIRED. Raises :class:`LinkError` when the link is closed, and what the server said when it refuses
@@ -185,7 +170,7 @@ class Link:
         if self._runner.done() and self.last_error is not None:
             raise self.last_error
         whole, parts = (data, ()) if isinstance(data, bytes) else (b"", data)
-        frame = pb.FeatureFrame(data=whole, tasks=tasks, priority=priority)
+        frame = pb.FeatureFrame(data=whole, tasks=tasks, priority=priority, bundle_id=bundle_id or self.bundle_id)
         outgoing = self.window.submit(frame, time.monotonic(), give_up_s, parts)
         self._wake.set()
         timer = self._give_up_at(outgoing)
@@ -196,6 +181,11 @@ class Link:
                 timer.cancel()
             if outgoing.future.cancelled() and outgoing.sequence in self.window.flying:
                 self.control(pb.DeviceMessage(cancel=pb.Cancel(sequence=outgoing.sequence)))
+
+    def use(self, bundle_id: bytes) -> None:
+        """From now on, frames that name no bundle are of this one; those of another name it, also when sent again."""
+        self.bundle_id = bundle_id
+        self.control(pb.DeviceMessage(use_bundle=pb.UseBundle(bundle_id=bundle_id)))
 
     def control(self, message: pb.DeviceMessage) -> None:
         """Write a message that is no frame, before the next frame; without a connection it is dropped."""
@@ -252,10 +242,12 @@ class Link:
                     await write(call, pb.DeviceMessage(hello=self._hello()))
                     first = await call.read()
                 if isinstance(first, pb.ServerMessage):
+                    self.channel = channel
                     self._greeted(first.welcome, time.monotonic() - began_s)
                     await self._exchange(call)
             finally:
                 self.connected.clear()
+                self.channel = None
                 call.cancel()
 
     async def _exchange(self, call: Call) -> None:
@@ -274,12 +266,14 @@ class Link:
         return self._delivery is not None and bool(self._delivery.flying)
 
     def _hello(self) -> pb.Hello:
+        self._agreed = self.bundle_id
         return pb.Hello(
             device=self.options.device,
-            bundle_id=self.options.bundle_id,
+            bundle_id=self._agreed,
             agent_version=self.options.version,
             session=self.session,
             resume_from=self.window.resume_from,
+            capabilities=self.options.capabilities,
         )
 
     def _greeted(self, welcome: pb.Welcome, greeting_s: float) -> None:
@@ -292,6 +286,8 @@ class Link:
         self._refusing.discard(self.server)
         self._control.clear()
         self.connected.set()
+        if self.bundle_id != self._agreed:  # it was changed while the hello was on its way
+            self.use(self.bundle_id)
         _log.info("connected to %s", self.server)
 
     def _lost(self, error: HeadwaterError) -> None:
@@ -332,7 +328,9 @@ class Link:
 
     def _next_message(self, now_s: float) -> pb.DeviceMessage | None:
         if self._control:
-            return self._control.popleft()
+            message = self._control.popleft()
+            self._agreed = message.use_bundle.bundle_id or self._agreed
+            return message
         if (frame := self._next_frame(now_s)) is not None:
             if self._delivery is not None:
                 self._delivery.live_written(len(frame.data))
@@ -344,7 +342,7 @@ class Link:
         if (part := self.window.next_part()) is not None:
             return part
         outgoing = self.window.next(now_s)
-        return None if outgoing is None else outgoing.frame
+        return None if outgoing is None else _nameless(outgoing.frame, self._agreed)
 
     def _held_for_s(self, now_s: float) -> float | None:
         """How long something that is to be written is held."""
@@ -370,9 +368,12 @@ class Link:
                 self.window.draining = True
                 self._route.stopping(message.drain.servers)
             case "offer":
-                reply = pb.OfferReply(offer=message.offer.offer, reason="this agent takes no offers")
-                self.control(pb.DeviceMessage(offer_reply=reply))
+                self._on_offer(message.offer)
         self._wake.set()
+
+    def _refuse(self, offer: pb.Offer) -> None:
+        reply = pb.OfferReply(offer=offer.offer, reason="this agent takes no offers")
+        self.control(pb.DeviceMessage(offer_reply=reply))
 
     def _works(self) -> None:
         self._worked = True
@@ -385,6 +386,16 @@ async def _wait(event: asyncio.Event, timeout_s: float) -> None:
             await event.wait()
     except TimeoutError:
         return
+
+
+def _nameless(frame: pb.FeatureFrame, agreed: bytes) -> pb.FeatureFrame:
+    """The frame as it is written: 34 bytes shorter where both ends know of which bundle it is."""
+    if frame.bundle_id != agreed:
+        return frame
+    written = pb.FeatureFrame()
+    written.CopyFrom(frame)
+    written.ClearField("bundle_id")
+    return written
 
 
 def _heartbeat() -> pb.DeviceMessage:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -112,6 +113,11 @@ class Window:
         """
         self.counts = Counts()
         self.flying: dict[int, Outgoing] = {}
+        self.idle = asyncio.Event()
+        """Set while no frame waits or flies: what is large and can wait is sent then (courier.py)."""
+        self.idle.set()
+        self.submitted_s = -math.inf
+        """When the last frame came."""
         self.draining = False
         """The server is stopping: nothing more is written on this connection."""
         self.hold_until_s = 0.0
@@ -167,7 +173,14 @@ class Window:
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         outgoing = Outgoing(frame.sequence, frame, future, give_up_s, now_s, parts=parts)
         heapq.heappush(self._waiting, outgoing)
+        self.submitted_s = now_s
+        self.idle.clear()
+        future.add_done_callback(lambda _: self._mark())  # answered, given up, or withdrawn
         return outgoing
+
+    def _mark(self) -> None:
+        if not self.unanswered:
+            self.idle.set()
 
     def next(self, now_s: float) -> Outgoing | None:
         """Take the next frame to write; None while none waits, the window is full or writing is held."""
@@ -231,6 +244,7 @@ class Window:
             if not outgoing.future.done():
                 heapq.heappush(self._waiting, outgoing)
         self.flying.clear()
+        self._mark()
 
     def answered(self, answer: pb.Answer, now_s: float) -> bool:
         """Take an answer; True if it is the end of a frame's way, in time or late."""
@@ -238,6 +252,11 @@ class Window:
         if outgoing is None:
             self.counts.stray += 1
             return False
+        final = self._judge(outgoing, answer, now_s)
+        self._mark()
+        return final
+
+    def _judge(self, outgoing: Outgoing, answer: pb.Answer, now_s: float) -> bool:
         if outgoing.parts and answer.status == pb.STATUS_OK:
             self._learn_way(outgoing, answer.timing, now_s)
         again = answer.status in _AGAIN and self._again(outgoing, answer, now_s)
@@ -276,6 +295,7 @@ class Window:
                 outgoing.future.set_exception(error)
         self._waiting.clear()
         self.flying.clear()
+        self._mark()
 
     def _learn_way(self, outgoing: Outgoing, timing: pb.ServerTiming, now_s: float) -> None:
         server_us = timing.collect_us + timing.queue_us + timing.decode_us + timing.run_us

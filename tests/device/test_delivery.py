@@ -10,7 +10,8 @@ import pytest
 
 from headwater.device.delivery import FEW, Delivery
 from headwater.device.kept import KeptFrame
-from headwater.device.link import Link, LinkOptions
+from headwater.device.link import Link
+from headwater.device.link_options import LinkOptions
 from headwater.device.spool import Spool
 from headwater.device.window import Window
 from headwater.protos import edge_pb2 as pb

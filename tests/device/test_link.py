@@ -14,7 +14,8 @@ import pytest
 
 from headwater.compression.errors import LinkError, RefusedError, UnknownBundleError
 from headwater.compression.parts import Part
-from headwater.device.link import Link, LinkOptions
+from headwater.device.link import Link
+from headwater.device.link_options import LinkOptions
 from headwater.protos import edge_pb2 as pb
 from tests.device.fake_edge import FakeEdge, ok, serving
 

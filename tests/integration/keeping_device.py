@@ -13,7 +13,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from headwater.device.kept import KeptFrame
-from headwater.device.link import Link, LinkOptions
+from headwater.device.link import Link
+from headwater.device.link_options import LinkOptions
 from headwater.device.spool import Spool
 
 PAUSE_S = 0.01

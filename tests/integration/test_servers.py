@@ -16,7 +16,8 @@ from headwater.compression.bundle import Bundle
 from headwater.compression.errors import UnknownBundleError
 from headwater.device import read_records
 from headwater.device.channel import open_channel
-from headwater.device.link import Link, LinkOptions
+from headwater.device.link import Link
+from headwater.device.link_options import LinkOptions
 from headwater.device.route import ranked
 from headwater.device.window import Reply
 from tests import tiny
