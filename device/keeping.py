@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from headwater.device.head import Coded
-    from headwater.device.loaded import Loaded
     from headwater.device.outcome import Made
     from headwater.device.record import FrameRecord
     from headwater.device.spool import Spool
@@ -26,18 +25,16 @@ if TYPE_CHECKING:
 class Keeping:
     """Keeps frames in a spool; ``async with Keeping(...) as keeping: keeping.keep(made, record)``."""
 
-    def __init__(self, spool: Spool, loaded: Loaded, session: int, worker: Executor, *, answered: bool) -> None:
+    def __init__(self, spool: Spool, session: int, worker: Executor, *, answered: bool) -> None:
         """Prepare to keep frames.
 
         Args:
             spool: where to.
-            loaded: what they are coded with.
             session: the link's.
             worker: the head's thread.
             answered: keep also what a server answered.
         """
         self._spool = spool
-        self._loaded = loaded
         self._session = session
         self._worker = worker
         self._answered = answered
@@ -75,15 +72,16 @@ class Keeping:
             session=self._session,
             sequence=record.sequence,
             captured_unix_ms=int(made.taken.timestamp() * 1e3),
-            bundle_id=self._loaded.bundle_id,
-            data=self._loaded.maker.self_contained(coded),
+            bundle_id=made.loaded.bundle_id,
+            data=made.loaded.maker.self_contained(coded),
             local_answer=answer_json(made.own_results),
             name=record.name,
         )
         await loop.run_in_executor(self._disk, self._spool.keep, frame)
 
-    def _code(self, made: Made) -> Coded:
-        maker, mode = self._loaded.maker, made.mode.index
+    @staticmethod
+    def _code(made: Made) -> Coded:
+        maker, mode = made.loaded.maker, made.mode.index
         if made.seen is None:
             return maker.make(made.picture.image, mode)
         return maker.code(made.seen, mode, made.decision.groups)

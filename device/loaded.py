@@ -29,12 +29,13 @@ class Loaded:
     manifest: Manifest
     bundle_id: bytes
     controller: Controller
+    """The caller's, where one was given; else made for this bundle."""
     whole: WholeModel | None = None
     """The whole model on the device, where the settings ask for it."""
 
 
-def load(bundle: Bundle | Path | str, settings: DeviceSettings) -> Loaded:
-    """Load a bundle, or take one that is loaded.
+def load(bundle: Bundle | Path | str, settings: DeviceSettings, controller: Controller | None = None) -> Loaded:
+    """Load a bundle, or take one that is loaded; modes are picked by ``controller``, or by one made for it.
 
     Raises :class:`BundleError`, also for a mode that it lacks, and :class:`SettingsError` for a local exit or a whole
     model that cannot be, or pictures that have nowhere to go.
@@ -45,8 +46,8 @@ def load(bundle: Bundle | Path | str, settings: DeviceSettings) -> Loaded:
     parts_above = settings.progressive_bytes if settings.progressive else None
     maker = FrameMaker(bundle, settings.threads, LocalExit.of(bundle, settings), parts_above)
     whole = WholeModel.of(bundle, settings)
-    controller = controller_for(bundle, settings, maker.local_exit, whole)
-    return Loaded(maker, bundle.manifest, bundle.id, controller, whole)
+    chosen = controller or controller_for(bundle, settings, maker.local_exit, whole)
+    return Loaded(maker, bundle.manifest, bundle.id, chosen, whole)
 
 
 def controller_for(

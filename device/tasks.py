@@ -1,4 +1,4 @@
-"""Which tasks there are to ask for: those of the bundle, or, once a server has greeted, those that it has.
+"""Which tasks there are to ask for: those of the bundle, and, once a server has greeted, those that it has.
 
 A server may have a later bundle that answers for the device's own with more tasks. So what the bundle lacks is looked
 for at the server before it is called unknown.
@@ -27,8 +27,9 @@ def offered(specs: Iterable[pb.TaskSpec]) -> tuple[Task, ...]:
 
 
 def known(manifest: Manifest, specs: Sequence[pb.TaskSpec]) -> tuple[Task, ...]:
-    """The server's tasks, or the bundle's own while no server has said which it has."""
-    return offered(specs) or manifest.tasks
+    """The bundle's own tasks, and what else the server says that it has."""
+    own = {task.name for task in manifest.tasks}
+    return (*manifest.tasks, *(task for task in offered(specs) if task.name not in own))
 
 
 def asked(manifest: Manifest, tasks: tuple[str, ...]) -> tuple[str, ...]:
