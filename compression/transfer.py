@@ -256,6 +256,19 @@ class BlobStore:
         """Whether it is there."""
         return self.path(sha256).is_file()
 
+    def size(self, sha256: bytes) -> int:
+        """Its bytes; raises :class:`TransferError` if it is not there."""
+        path = self.path(sha256)
+        with _explained(path):
+            return path.stat().st_size
+
+    def older_than(self, age_s: float) -> list[bytes]:
+        """The blobs that came that long ago."""
+        before = time.time() - age_s
+        with _explained(self.folder):
+            files = [entry for entry in os.scandir(self.folder) if len(entry.name) == 2 * HASH_BYTES]
+            return [bytes.fromhex(entry.name) for entry in files if entry.stat().st_mtime <= before]
+
     def open(self, sha256: bytes) -> Outgoing:
         """Send it; raises :class:`TransferError` if it is not there."""
         return Outgoing(self.path(sha256))

@@ -1,0 +1,96 @@
+"""How one process tells the others that something changed in the mailbox, without anybody asking again and again.
+
+Each listener has a named pipe in the folder ``bells``; to ring is to write a byte into every pipe there. A ring says
+nothing but "look": what there is to see is in the mailbox, where it stays, so a ring that comes twice, or to a process
+that was just looking, does no harm. A listener looks now and then all the same. The pipe of a process that was killed
+is removed by the next one that rings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import uuid
+from pathlib import Path
+from typing import Self
+
+from headwater.compression.errors import StorageError
+
+FOLDER = "bells"
+LOOK_S = 5.0
+"""A listener looks as often as this although nobody rang."""
+
+
+class Doorbell:
+    """One listener's bell; :meth:`fileno` is for an event loop's reader, :meth:`wait` for a thread."""
+
+    def __init__(self, state: Path) -> None:
+        """Hang up a bell in a mailbox's folder; raises :class:`StorageError`."""
+        folder = state / FOLDER
+        name = uuid.uuid4().hex
+        hidden, self._path = folder / f".{name}", folder / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            os.mkfifo(hidden, 0o600)
+            # Also for writing: a pipe that somebody may write to never ends.
+            self._pipe = os.open(hidden, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            hidden.rename(self._path)  # seen only now that it is heard
+        except OSError as error:
+            raise StorageError(
+                f"{folder} takes no named pipe: {error.strerror}; put the state on a local disk"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take it down."""
+        self._path.unlink(missing_ok=True)
+        os.close(self._pipe)
+
+    def fileno(self) -> int:
+        """Readable while there are rings."""
+        return self._pipe
+
+    def heard(self) -> bool:
+        """Whether it rang since it was asked last."""
+        rang = False
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._pipe, 4096):
+                rang = True
+        return rang
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for a ring, at most so long; whether there was one."""
+        select.select([self._pipe], [], [], max(timeout_s, 0.0))
+        return self.heard()
+
+
+def ring(state: Path) -> None:
+    """Ring every bell of a mailbox's folder."""
+    with contextlib.suppress(FileNotFoundError):  # nobody has ever listened
+        for entry in os.scandir(state / FOLDER):
+            if not entry.name.startswith("."):
+                _ring(Path(entry.path))
+
+
+def _ring(path: Path) -> None:
+    try:
+        pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        path.unlink(missing_ok=True)  # its listener was killed
+        return
+    try:
+        with contextlib.suppress(BlockingIOError):  # it is ringing already, and loud
+            os.write(pipe, b"!")
+    finally:
+        os.close(pipe)
