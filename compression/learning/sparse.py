@@ -10,7 +10,7 @@
   mask and values (:mod:`headwater.compression.learning.activation_pruning`);
 - in a round that ends with an adjustment, the largest gradients of inactive weights are kept for the server.
 
-    sparsity = sparsity_of(network, plan.sparse, masks)
+    sparsity = sparsity_from(network, plan.sparse, plan.masks, version_0)
     with sparsity.installed():
         for b, batch in enumerate(batches):
             done = b / B
@@ -19,6 +19,10 @@
             optimizer.step()
             sparsity.after_step()
     trained.gathered = sparsity.gathered()
+
+On the wire, in the record of the round: ``sparse``, a :class:`SparsePlan` as JSON ("" for a dense round), and
+``masks``, what has changed since the first masks. Those each end makes by itself, from the arrays of version 0, so that
+a device needs no masks of earlier rounds.
 """
 
 from __future__ import annotations
@@ -109,6 +113,24 @@ def maskable(network: nn.Module) -> dict[str, tuple[int, ...]]:
     """
     layers = ((name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear))
     return {f"{name}.weight".removeprefix("."): tuple(layer.weight.shape) for name, layer in layers}
+
+
+def sparsity_from(network: nn.Module, plan: str, changes: bytes, start: masking.Arrays) -> Sparsity | None:
+    """What a round asks of training, None for a dense one.
+
+    Args:
+        network: that is trained, with the arrays of this round's version.
+        plan: the round's ``sparse``.
+        changes: the round's ``masks``; empty for the first ones.
+        start: arrays of version 0.
+
+    Raises :class:`LearningError` for a plan or masks that are none, or are not of this network.
+    """
+    if not plan:
+        return None
+    known = SparsePlan.from_json(plan)
+    first = masking.first(start, maskable(network), known.density)
+    return sparsity_of(network, known, masking.from_bytes(changes, first) if changes else first)
 
 
 def sparsity_of(network: nn.Module, plan: SparsePlan, masks: masking.Masks) -> Sparsity:
