@@ -1,7 +1,8 @@
 """Which weights of a sparse network are there: densities, the shared prune-and-grow step, masks as bytes.
 
-A mask is True where a weight is active. Server and devices make the first masks from the arrays of version 0, which
-both hold; later ones differ by what an adjustment dropped and grew, and travel as those positions.
+A mask is True where a weight is active. Server and devices make the first masks from the arrays that all hold when
+sparse rounds begin; later ones differ by what an adjustment dropped and grew, and only that travels, beside the update
+that leads to the version that has them.
 
     every dT rounds until T_end, in every layer:   k = share * active,   share = (a / 2) * (1 + cos(pi * t / T_end))
         drop the k active weights of least magnitude
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 FALL = 0.2
 """The a of the schedule: the share of active weights that an adjustment at the very start replaces."""
 _DIGEST = 8
-_HEADER = struct.Struct("<2sB8s8s")  # magic, version, digest of the masks it starts from, digest of those it gives
+_HEADER = struct.Struct("<2sBd8s8s")
+"""Magic, version, density of the first masks (0 if they were made before), digests of the masks before and after."""
 _MAGIC, _VERSION = b"hM", 1
 _LEVEL = 19
 
@@ -142,34 +144,54 @@ def digest(masks: Masks) -> bytes:
     return found.digest()[:_DIGEST]
 
 
-def to_bytes(masks: Masks, known: Masks) -> bytes:
-    """What has changed since ``known``: a bit a weight, of which few are set, compressed."""
+def to_bytes(masks: Masks, known: Masks, density: float = 0.0) -> bytes:
+    """What has changed since ``known``: a bit a weight, of which few are set, compressed.
+
+    With a ``density``, ``known`` are the first masks, which whoever reads this makes from the arrays that are held.
+    """
     changed = [np.packbits(masks[name] ^ known[name]).tobytes() for name in sorted(masks)]
-    header = _HEADER.pack(_MAGIC, _VERSION, digest(known), digest(masks))
+    header = _HEADER.pack(_MAGIC, _VERSION, density, digest(known), digest(masks))
     return header + zstandard.ZstdCompressor(level=_LEVEL).compress(b"".join(changed))
 
 
-def from_bytes(data: bytes, known: Masks) -> dict[str, NDArray[np.bool_]]:
-    """The masks of :func:`to_bytes`; raises :class:`LearningError` if these bytes are none or start from others."""
+def from_bytes(data: bytes, known: Masks | None, arrays: Arrays, shapes: Shapes) -> dict[str, NDArray[np.bool_]]:
+    """The masks of :func:`to_bytes`.
+
+    Args:
+        data: the bytes; untrusted.
+        known: the masks of now, if there are any.
+        arrays: of the version before: where there are no masks yet, the first ones are made from these.
+        shapes: of what may be sparse.
+
+    Raises :class:`LearningError` if these bytes are no masks, or start from others.
+    """
     if len(data) < _HEADER.size:
         raise LearningError(f"{len(data)} bytes are no masks: their header alone has {_HEADER.size}")
-    magic, version, start, end = _HEADER.unpack_from(data)
+    magic, version, density, start, end = _HEADER.unpack_from(data)
     if (magic, version) != (_MAGIC, _VERSION):
         raise LearningError(f"bytes that start with {data[:3].hex()} are no masks of version {_VERSION}")
-    if start != digest(known):
-        raise LearningError(f"these masks start from {start.hex()}, but {digest(known).hex()} are here")
-    size = sum(-(-mask.size // 8) for mask in known.values())
-    try:
-        changed = zstandard.ZstdDecompressor().decompress(data[_HEADER.size :], max_output_size=size)
-    except zstandard.ZstdError as error:
-        raise LearningError(f"these masks cannot be decompressed: {error}") from error
-    if len(changed) != size:
-        raise LearningError(f"these masks have {len(changed)} bytes; {size} are wanted")
+    known = known if density == 0 else first(arrays, shapes, density)
+    if known is None or start != digest(known):
+        here = "none" if known is None else digest(known).hex()
+        raise LearningError(f"these masks start from {start.hex()}, but {here} are here")
+    changed = _bits(data[_HEADER.size :], sum(-(-mask.size // 8) for mask in known.values()))
     masks: dict[str, NDArray[np.bool_]] = {}
+    done = 0
     for name in sorted(known):
-        mask, bits = known[name], np.frombuffer(changed, np.uint8)
-        here, changed = bits[: -(-mask.size // 8)], changed[-(-mask.size // 8) :]
-        masks[name] = mask ^ np.unpackbits(here, count=mask.size).astype(np.bool_).reshape(mask.shape)
+        mask = known[name]
+        bits = np.unpackbits(changed[done : done + -(-mask.size // 8)], count=mask.size).astype(np.bool_)
+        masks[name] = mask ^ bits.reshape(mask.shape)
+        done += -(-mask.size // 8)
     if digest(masks) != end:
         raise LearningError(f"these masks should be {end.hex()} and are {digest(masks).hex()}")
     return masks
+
+
+def _bits(data: bytes, size: int) -> NDArray[np.uint8]:
+    try:
+        raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise LearningError(f"these masks cannot be decompressed: {error}") from error
+    if len(raw) != size:
+        raise LearningError(f"these masks have {len(raw)} bytes; {size} are wanted")
+    return np.frombuffer(raw, np.uint8)

@@ -10,7 +10,7 @@
   mask and values (:mod:`headwater.compression.learning.activation_pruning`);
 - in a round that ends with an adjustment, the largest gradients of inactive weights are kept for the server.
 
-    sparsity = sparsity_from(network, plan.sparse, plan.masks, version_0)
+    sparsity = sparsity_from(network, plan.sparse, masks, arrays)
     with sparsity.installed():
         for b, batch in enumerate(batches):
             done = b / B
@@ -18,11 +18,12 @@
             sparsity.after_backward(last=b == B - 1)  # before gradients are clipped
             optimizer.step()
             sparsity.after_step()
-    trained.gathered = sparsity.gathered()
+    trained.gathered = sparsity.gathered()            # as a record "gathered" beside the update
 
-On the wire, in the record of the round: ``sparse``, a :class:`SparsePlan` as JSON ("" for a dense round), and
-``masks``, what has changed since the first masks. Those each end makes by itself, from the arrays of version 0, so that
-a device needs no masks of earlier rounds.
+On the wire, the round's record has ``sparse``, a :class:`SparsePlan` as JSON ("" for a dense round). Masks belong to
+versions: the *note* of a step from one version to the next, where it is not empty, gives the masks of the latter
+(:func:`headwater.compression.learning.masks.from_bytes`, read before the step's update); the update is coded with those
+masks, and the version is 0 outside them. A device keeps the masks of the version that it holds.
 """
 
 from __future__ import annotations
@@ -115,22 +116,23 @@ def maskable(network: nn.Module) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight".removeprefix("."): tuple(layer.weight.shape) for name, layer in layers}
 
 
-def sparsity_from(network: nn.Module, plan: str, changes: bytes, start: masking.Arrays) -> Sparsity | None:
+def sparsity_from(
+    network: nn.Module, plan: str, masks: masking.Masks | None, arrays: masking.Arrays
+) -> Sparsity | None:
     """What a round asks of training, None for a dense one.
 
     Args:
         network: that is trained, with the arrays of this round's version.
         plan: the round's ``sparse``.
-        changes: the round's ``masks``; empty for the first ones.
-        start: arrays of version 0.
+        masks: those that came with that version; None where no version has had any yet.
+        arrays: of that version.
 
-    Raises :class:`LearningError` for a plan or masks that are none, or are not of this network.
+    Raises :class:`LearningError` for a plan that is none, or masks that are not of this network.
     """
     if not plan:
         return None
     known = SparsePlan.from_json(plan)
-    first = masking.first(start, maskable(network), known.density)
-    return sparsity_of(network, known, masking.from_bytes(changes, first) if changes else first)
+    return sparsity_of(network, known, masks or masking.first(arrays, maskable(network), known.density))
 
 
 def sparsity_of(network: nn.Module, plan: SparsePlan, masks: masking.Masks) -> Sparsity:

@@ -115,18 +115,31 @@ def test_masks_survive_bytes_and_little_change_is_few_bytes() -> None:
     before = masking.first(weights, SHAPES, 0.3)
     _, after = masking.adjust(weights, before, arrays(2), 0.05)
     data = masking.to_bytes(after, before)
-    back = masking.from_bytes(data, before)
+    back = masking.from_bytes(data, before, {}, {})
     assert all(np.array_equal(back[name], after[name]) for name in after)
     size = sum(mask.size for mask in before.values()) / 8
     assert len(data) < size / 2
     assert len(masking.to_bytes(before, before)) < 60
 
 
+def test_the_first_masks_are_made_from_the_arrays_and_may_be_changed_at_once() -> None:
+    weights = arrays()
+    first = masking.first(weights, SHAPES, 0.3)
+    _, after = masking.adjust(weights, first, arrays(2), 0.1)
+    data = masking.to_bytes(after, first, 0.3)
+    back = masking.from_bytes(data, None, weights, SHAPES)
+    assert all(np.array_equal(back[name], after[name]) for name in after)
+    with pytest.raises(LearningError, match="start from"):
+        masking.from_bytes(data, None, arrays(1), SHAPES)
+    with pytest.raises(LearningError, match="none are here"):
+        masking.from_bytes(masking.to_bytes(first, first), None, weights, SHAPES)
+
+
 def test_masks_of_another_start_are_refused() -> None:
     before = masking.first(arrays(), SHAPES, 0.3)
     other = masking.first(arrays(5), SHAPES, 0.3)
     with pytest.raises(LearningError, match="start from"):
-        masking.from_bytes(masking.to_bytes(before, before), other)
+        masking.from_bytes(masking.to_bytes(before, before), other, {}, {})
 
 
 def test_any_bytes_are_masks_or_an_error() -> None:
@@ -137,7 +150,7 @@ def test_any_bytes_are_masks_or_an_error() -> None:
         broken = bytearray(data)
         broken[place] ^= 1 << int(rng.integers(8))
         with pytest.raises(LearningError):
-            masking.from_bytes(bytes(broken), before)
-    for cut in (0, 1, 18, 19, 25, len(data) - 1):
+            masking.from_bytes(bytes(broken), before, {}, {})
+    for cut in (0, 1, 26, 27, 35, len(data) - 1):
         with pytest.raises(LearningError):
-            masking.from_bytes(data[:cut], before)
+            masking.from_bytes(data[:cut], before, {}, {})
