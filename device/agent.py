@@ -38,21 +38,22 @@ from headwater.compression.errors import (
 from headwater.device.answering import Answering
 from headwater.device.answers import images
 from headwater.device.channel import open_channel
+from headwater.device.courier import Courier
 from headwater.device.feed import Picture
 from headwater.device.images import ImageFolder
 from headwater.device.keeping import Keeping
 from headwater.device.link import Link
 from headwater.device.link_options import LinkOptions
-from headwater.device.loaded import load
 from headwater.device.record import FrameRecord, RecordFile
-from headwater.device.report import PERIOD_S, Reporter
+from headwater.device.report import Reporter
 from headwater.device.settings import DeviceSettings
 from headwater.device.spool import Spool
+from headwater.device.swapping import CAPABILITY, Swapping, open_store, start
 from headwater.device.tasks import check, known, lacking
 from headwater.protos import edge_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 
     import grpc.aio
     from numpy.typing import NDArray
@@ -120,7 +121,10 @@ class Agent:
         """
         async with AsyncExitStack() as stack:
             self._worker = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="headwater-head"))
-            loaded = await self._in_worker(partial(load, self._bundle, self.settings, self._given))
+            self._store = await self._in_worker(partial(open_store, self._bundle, self.settings))
+            if self._store is not None:
+                stack.callback(self._store.close)
+            loaded = await self._in_worker(partial(start, self._store, self._bundle, self.settings, self._given))
             self.controller = loaded.controller
             records = self.settings.records
             self._records = stack.enter_context(RecordFile(records)) if records is not None else None
@@ -130,9 +134,22 @@ class Agent:
             if self.spool is not None:
                 stack.enter_context(self.spool)
             options = self._link_options(loaded)
-            link = Link(self.servers, options, channel=self._channel, spool=self.spool, on_late=self._late)
-            self._answering = Answering(loaded, link, self._worker, self.settings)
+            link = Link(
+                *(self.servers, options),
+                channel=self._channel,
+                spool=self.spool,
+                on_late=self._late,
+                on_offer=self._offered,
+                on_unknown=self._unknown,
+            )
+            self._swapping = self._make_swapping(link)
+            self._answering = Answering(loaded, link, self._worker, self.settings, self._distrust)
             self.link = await stack.enter_async_context(link)
+            self._courier = Courier(link)
+            self._reporter.use(loaded.bundle_id)
+            if self._swapping is not None:
+                self._swapping.begin(loaded)
+                stack.push_async_callback(self._swapping.close)
             if self.spool is not None and self.settings.keep != "none":
                 everything, session = self.settings.keep == "all", self.link.session
                 keeping = Keeping(self.spool, session, self._worker, answered=everything)
@@ -257,7 +274,10 @@ class Agent:
             record = await self._with_images(record, reply)
         if self._records is not None:
             self._records.write(record)
-        self._reporter.add(record)
+        status = None if reply is None else reply.answer.status
+        self._reporter.add(record, made, status)
+        if self._swapping is not None:
+            self._swapping.saw(made, status)
         return record, made
 
     def _late(self, reply: Reply) -> None:
@@ -291,13 +311,43 @@ class Agent:
             metadata.version("headwater"),
             window=self.settings.window,
             longest_pause_s=self.settings.retry_s,
+            capabilities=() if self._store is None else (CAPABILITY,),
             persistent=answering_itself,
         )
 
     async def _report_now_and_then(self) -> None:
         while True:
-            await asyncio.sleep(PERIOD_S)
+            await asyncio.sleep(self.settings.report_s)
             self.link.control(pb.DeviceMessage(report=self._reporter.report()))
+
+    # ------------------------------------------------------------ bundles
+
+    def _make_swapping(self, link: Link) -> Swapping | None:
+        if self._store is None:
+            return None
+
+        def fetch(offer: pb.Offer, folder: Path) -> Awaitable[Path]:
+            return self._courier.download(offer, folder)
+
+        return Swapping(self._store, self.settings, self._given, fetch, self._use, link.control)
+
+    def _use(self, loaded: Loaded) -> None:
+        """From the next picture on, use this bundle."""
+        self._answering.loaded, self.controller = loaded, loaded.controller
+        self._reporter.use(loaded.bundle_id)
+        self.link.use(loaded.bundle_id)
+
+    def _offered(self, offer: pb.Offer) -> None:
+        if offer.kind == pb.OFFER_KIND_BUNDLE and self._swapping is not None:
+            self._swapping.offered(offer)
+        else:
+            self.link.refuse(offer)
+
+    async def _unknown(self, why: str) -> bool:
+        return await self._distrust(self._answering.loaded, why)
+
+    async def _distrust(self, loaded: Loaded, why: str) -> bool:
+        return self._swapping is not None and await self._swapping.distrust(loaded, why)
 
     async def _in_worker(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)

@@ -212,8 +212,21 @@ class BundleStore:
         if release.serial > self.state.serial:
             self._write(replace(self.state, serial=release.serial, refused=why))
 
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other bundle than the one in use."""
+        return self.state.current == self.state.factory and self.state.previous is None
+
+    def path(self, factory: Path) -> Path:
+        """Where the bundle in use is; ``factory`` is where the one is that the agent was given."""
+        return factory if self.state.current == self.state.factory else self.folder / self.state.current
+
     def roll_back(self, why: str) -> Bundle:
-        """Go back to the bundle before, or to the factory's; the release that was in force is not followed again."""
+        """Go back to the bundle before, or to the factory's.
+
+        One that was on trial is to blame: its release is not followed again. One that had proved itself is not: the
+        server may have lost it, and offers it again when it is there.
+        """
         left = self.state.current
         for wanted in (self.state.previous, self.state.factory):
             try:
@@ -224,7 +237,8 @@ class BundleStore:
                 break
         else:
             bundle = self.factory
-        self._write(replace(self.state, current=bundle.id.hex(), previous=None, trial=False, starts=0, refused=why))
+        blame = why if self.state.trial else self.state.refused
+        self._write(replace(self.state, current=bundle.id.hex(), previous=None, trial=False, starts=0, refused=blame))
         _log.warning("went back from bundle %s to %s: %s", left[:10], bundle.short_id, why)
         return bundle
 

@@ -125,6 +125,11 @@ def device(
     state: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where bundles, messages and training go on after a restart.")
     ] = None,
+    trusted_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Take newer bundles from the server that the holder of this key released."),
+    ] = None,
+    report_s: Annotated[float | None, typer.Option(help="How often the server is told how the device does.")] = None,
     train_data: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Labelled pictures to take part in federated rounds with; they stay here."),

@@ -55,7 +55,8 @@ def _wanted(arrays: dict[str, NDArray[np.generic]], width: float, number: int) -
     latents = arrays.get(f"latent_{width:g}")
     if latents is None or number >= len(latents):
         raise BundleError(f"{FILE} holds no latents of width {width:g}; build the bundle again")
-    return latents[number].astype(np.float32)
+    latent: NDArray[np.float32] = latents[number].astype(np.float32)
+    return latent
 
 
 def _compare(got: NDArray[np.float32], wanted: NDArray[np.float32], what: str) -> None:

@@ -20,11 +20,12 @@ import logging
 import random
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 import grpc.aio
 
-from headwater.compression.errors import HeadwaterError, LinkError
+from headwater.compression.errors import HeadwaterError, LinkError, UnknownBundleError
 from headwater.device.channel import FINAL, open_channel, to_error, write
 from headwater.device.delivery import Delivery
 from headwater.device.link_options import LinkOptions
@@ -34,7 +35,7 @@ from headwater.protos import edge_pb2 as pb
 from headwater.protos.edge_pb2_grpc import EdgeStub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from headwater.compression.parts import Part
     from headwater.device.channel import Call
@@ -59,6 +60,7 @@ class Link:
         rng: random.Random | None = None,
         on_late: Callable[[Reply], None] = lambda _: None,
         on_offer: Callable[[pb.Offer], None] | None = None,
+        on_unknown: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         """Prepare a link; entering it connects.
 
@@ -70,13 +72,13 @@ class Link:
             rng: makes jitter and the session's number.
             on_late: gets the server's answer to a frame that was given up, see :class:`Window`.
             on_offer: gets what the server offers, and answers it by :meth:`control`; None refuses everything.
+            on_unknown: told that no server has the bundle in use; True if another one was used meanwhile.
         """
         self._rng = rng or random.SystemRandom()
         self._route = Route([servers] if isinstance(servers, str) else servers, options.device)
         self.options = options
-        self.bundle_id = options.bundle_id
-        """Of the bundle in use; see :meth:`use`."""
-        self._agreed = b""
+        self.bundle_id, self._agreed = options.bundle_id, b""
+        """Of the bundle in use, see :meth:`use`; and of that which the server takes nameless frames for."""
         self.window = Window(options.window, self._rng, on_late)
         self.connections = 0
         """How many there have been."""
@@ -91,7 +93,8 @@ class Link:
         """When the server was last heard of."""
         self.channel: grpc.aio.Channel | None = None
         """The connection, for transfers beside the stream (courier.py); None while there is none."""
-        self._on_offer = on_offer or self._refuse
+        self._on_offer = on_offer or self.refuse
+        self._on_unknown = on_unknown or _nothing_else
         self._channel = channel
         self.session = self._rng.getrandbits(63) + 1  # 0 would mean no session
         """Random; with it a frame's number is unique."""
@@ -210,7 +213,7 @@ class Link:
                 await self._converse()
             except grpc.aio.AioRpcError as error:
                 self._lost(to_error(error, self.server))
-                if error.code() in FINAL and self._refused_by_all() and not self.options.persistent:
+                if error.code() in FINAL and await self._refused_for_good() and not self.options.persistent:
                     return
             except TimeoutError:
                 self._lost(LinkError(f"the server {self.server} did not greet within {self._greeting_limit_s:g} s"))
@@ -220,12 +223,15 @@ class Link:
             if not self._closing and self._route.pauses:
                 await asyncio.sleep(self._next_pause_s())
 
-    def _refused_by_all(self) -> bool:
-        """Whether the server at hand was the last one that had not refused this device for good; ends all frames."""
+    async def _refused_for_good(self) -> bool:
+        """Whether all servers have refused this device, whatever bundle it has; ends all frames then."""
         self._refusing.add(self.server)
         if not self._refusing.issuperset(self._route.known):
             return False
         assert self.last_error is not None
+        if isinstance(self.last_error, UnknownBundleError) and await self._on_unknown(str(self.last_error)):
+            self._refusing.clear()  # the device has another bundle now
+            return False
         if str(self.last_error) != self._complained:
             self._complained = str(self.last_error)
             _log.error("%s", self._complained)
@@ -342,7 +348,7 @@ class Link:
         if (part := self.window.next_part()) is not None:
             return part
         outgoing = self.window.next(now_s)
-        return None if outgoing is None else _nameless(outgoing.frame, self._agreed)
+        return None if outgoing is None else outgoing.message(self._agreed)
 
     def _held_for_s(self, now_s: float) -> float | None:
         """How long something that is to be written is held."""
@@ -371,31 +377,23 @@ class Link:
                 self._on_offer(message.offer)
         self._wake.set()
 
-    def _refuse(self, offer: pb.Offer) -> None:
-        reply = pb.OfferReply(offer=offer.offer, reason="this agent takes no offers")
-        self.control(pb.DeviceMessage(offer_reply=reply))
+    def refuse(self, offer: pb.Offer) -> None:
+        """Say that offers of this kind are not taken."""
+        self.control(pb.DeviceMessage(offer_reply=pb.OfferReply(offer=offer.offer, reason="this agent takes none")))
 
     def _works(self) -> None:
         self._worked = True
         self._pause_s, self._patience_s = self.options.first_pause_s, self.options.failover_s
 
 
+async def _nothing_else(_: str) -> bool:
+    return False
+
+
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             await event.wait()
-    except TimeoutError:
-        return
-
-
-def _nameless(frame: pb.FeatureFrame, agreed: bytes) -> pb.FeatureFrame:
-    """The frame as it is written: 34 bytes shorter where both ends know of which bundle it is."""
-    if frame.bundle_id != agreed:
-        return frame
-    written = pb.FeatureFrame()
-    written.CopyFrom(frame)
-    written.ClearField("bundle_id")
-    return written
 
 
 def _heartbeat() -> pb.DeviceMessage:

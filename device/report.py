@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING
 from headwater.protos import edge_pb2 as pb
 
 if TYPE_CHECKING:
+    from headwater.device.outcome import Made
     from headwater.device.record import FrameRecord, Source
 
-PERIOD_S = 30.0
 LOOK_BACK_S = 60.0
+MOST_USES = 4
+"""Bundles that are told of: the last ones that were in use."""
+FAULTS = frozenset({pb.STATUS_INVALID_FRAME, pb.STATUS_UNKNOWN_BUNDLE, pb.STATUS_UNKNOWN_TASK, pb.STATUS_INTERNAL})
+"""With these a frame is given up though the server heard it."""
 _THERMAL = Path("/sys/class/thermal/thermal_zone0/temp")
 
 
@@ -25,11 +29,27 @@ class Reporter:
     def __init__(self) -> None:
         self._recent: deque[tuple[float, FrameRecord]] = deque(maxlen=4096)
         self._sources: Counter[Source] = Counter()
+        self._uses: OrderedDict[bytes, pb.BundleUse] = OrderedDict()
 
-    def add(self, record: FrameRecord) -> None:
-        """Count a frame that is done with."""
+    def add(self, record: FrameRecord, made: Made, status: pb.Status | None) -> None:
+        """Count a frame that is done with, and the server's word on it where there is one."""
         self._recent.append((time.monotonic(), record))
         self._sources[record.source] += 1
+        use = self._use(made.loaded.bundle_id)
+        use.failed += status in FAULTS
+        if record.source == "edge" and record.results:
+            _count(use, record, made)
+
+    def use(self, bundle_id: bytes) -> None:
+        """A bundle is in use from now on."""
+        self._use(bundle_id)
+        self._uses.move_to_end(bundle_id)
+
+    def _use(self, bundle_id: bytes) -> pb.BundleUse:
+        use = self._uses.setdefault(bundle_id, pb.BundleUse(bundle_id=bundle_id))
+        if len(self._uses) > MOST_USES:
+            self._uses.popitem(last=False)
+        return use
 
     def report(self) -> pb.Report:
         """The report for now."""
@@ -46,7 +66,17 @@ class Reporter:
             mode=recent[-1].mode if recent else 0,
             memory_kib=resident_kib(),
             temperature_c=_temperature(),
+            bundles=self._uses.values(),
         )
+
+
+def _count(use: pb.BundleUse, record: FrameRecord, made: Made) -> None:
+    use.answered += 1
+    use.confidence += max(next(iter(record.results.values())).scores.values(), default=0.0)
+    for task, own in made.exit_results.items():
+        if task in record.results:
+            use.judged += 1
+            use.agreed += own.label == record.results[task].label
 
 
 def resident_kib() -> int:

@@ -91,6 +91,10 @@ class DeviceSettings:
     """How long a frame waits in it while the device is up, then it is dropped."""
     state: Path | None = None
     """Folder for what outlives the agent: bundles and messages that it was offered, and what training goes on from."""
+    trusted_key: Path | None = None
+    """Public key of whoever releases bundles; newer ones that it has signed are taken from the server. Empty for none."""
+    report_s: float = 30.0
+    """How often the server is told how the device does."""
     train_data: Path | None = None
     """Folder of labelled pictures; the device takes part in federated rounds with them, and they stay on it."""
     train_app: str = "headwater.device.federated.app:app"
@@ -112,6 +116,7 @@ class DeviceSettings:
         between("window", self.window, 1, 1024)
         between("progressive_bytes", self.progressive_bytes, 0, 1 << 21)
         between("retry_s", self.retry_s, 0.1, 3600)
+        between("report_s", self.report_s, 0.1, 3600)
         between("spool_max_mib", self.spool_max_mib, 1, 1 << 20)
         between("spool_max_hours", self.spool_max_hours, 0.01, 1e6)
         if self.keep != "none" and self.spool is None:
@@ -154,6 +159,8 @@ class DeviceSettings:
         if (self.radio is not None or self.compute_watts is not None) and self.objective != "energy":
             raise SettingsError("radio and compute_watts are prices of energy; give --objective energy too.")
         self._check_training()
+        if self.trusted_key is not None and self.state is None:
+            raise SettingsError("trusted_key is set, but no folder for the bundles that it lets in; give --state DIR")
 
     def _check_training(self) -> None:
         if self.train_data is None:

@@ -101,6 +101,15 @@ class Outgoing:
         """Bytes of the frame with its headers, all parts together."""
         return sum(len(part.data) for part in self.parts) or len(self.frame.data)
 
+    def message(self, agreed: bytes) -> pb.FeatureFrame:
+        """As it is written: 34 bytes shorter where it is of the bundle that both ends agreed on."""
+        if self.frame.bundle_id != agreed:
+            return self.frame
+        written = pb.FeatureFrame()
+        written.CopyFrom(self.frame)
+        written.ClearField("bundle_id")
+        return written
+
 
 class Window:
     """The frames of one session that have no answer yet."""

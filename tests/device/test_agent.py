@@ -287,10 +287,9 @@ async def test_heeds_the_servers_wish(tiny_bundle: Bundle) -> None:
     assert (watching.situations[1].max_bytes, watching.situations[1].max_groups) == (5, 3)
 
 
-async def test_reports_now_and_then(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headwater.device.agent.PERIOD_S", 0.05)
+async def test_reports_now_and_then(tiny_bundle: Bundle) -> None:
     edge = FakeEdge(answer=answer)
-    async with serving(edge), Agent(tiny_bundle, address(edge), DeviceSettings(width=1.0)) as agent:
+    async with serving(edge), Agent(tiny_bundle, address(edge), DeviceSettings(width=1.0, report_s=0.1)) as agent:
         await agent.infer(tiny.image(0)[0])
         await edge.until(lambda: any(message.report.frames_answered == 1 for message in edge.others))
     report = next(message.report for message in edge.others if message.report.frames_answered)
@@ -298,6 +297,9 @@ async def test_reports_now_and_then(tiny_bundle: Bundle, monkeypatch: pytest.Mon
     assert report.memory_kib > 10_000
     assert report.head_ms > 0
     assert report.round_trip_us > 0
+    (use,) = report.bundles
+    assert (use.bundle_id, use.answered, use.failed, use.judged) == (tiny_bundle.id, 1, 0, 0)
+    assert 0 < use.confidence <= 1
 
 
 @pytest.mark.parametrize("score", ["softmax", "energy"])
