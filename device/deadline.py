@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from headwater.device.controller import OVERHEAD_BYTES, Action, Decision
@@ -30,7 +31,7 @@ from headwater.device.estimates import DeviceEstimate, Level, RoundTrip, Sent
 from headwater.device.options import Option, table
 from headwater.device.pacing import Budget, Climber, Doubt, Explorer
 from headwater.device.policy import Policy
-from headwater.device.ways import HOPELESS, Room, Wanted, Way, promising, sends, worthiest
+from headwater.device.ways import NOISE, Room, Wanted, Way, cheapest, likeliest, sends, steady, worthiest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -38,10 +39,6 @@ if TYPE_CHECKING:
     from headwater.compression.manifest import Mode
     from headwater.device.controller import Observation, Situation
 
-NOISE = 0.002
-"""An accuracy that is better by less is no reason to change the way."""
-STEADY = 0.5
-"""Chance from which on a frame's way may be kept for being nearly as good."""
 LIKELY, LIKELIER = 0.5, 0.8
 """Chance from which on a larger frame may be tried: with a fallback, and without one."""
 LINK_SHARE = 0.9
@@ -80,7 +77,7 @@ class DeadlineController:
         self._wish: tuple[int | None, int | None] = (None, None)
         self._level = Level(self.policy.level)
         self._slack = NOISE if self.policy.objective == "accuracy" else self.policy.slack / 100
-        self._table = table(modes, self._accuracy)
+        self._offer()
         self._budget = self._new_budget()
         self._explorer = Explorer()
         self._climber = Climber()
@@ -98,6 +95,16 @@ class DeadlineController:
         asked = {task: accuracy for task, accuracy in of_tasks.items() if not self._tasks or task in self._tasks}
         return self.policy.accuracy(asked)
 
+    def _offer(self) -> None:
+        """Draw up what may be chosen from."""
+        self._table = table(self._modes, self._accuracy, *self._wish)
+        self._widest_first = [
+            (width, options, max(options[-1].accuracy, self._exit.get(width, 0.0)))
+            for width, options in reversed(self._table.items())
+        ]
+        """Each width, its options, and the most that one of its ways can be worth."""
+        self._narrowest = self._widest_first[-1][1]
+
     def _new_budget(self) -> Budget:
         rate = self.policy.max_bytes_per_s
         if rate is None:
@@ -110,24 +117,25 @@ class DeadlineController:
     def choose(self, situation: Situation) -> Decision:
         """Say what to do with the next picture; there is always something."""
         self._heed(situation)
-        ways = self._ways(situation)
-        best = self._best(ways)
-        self._worth = max([way.worth for way in ways if way.sure], default=0.0)
+        left_ms = _left_ms(situation)
+        now = self._room(situation, left_ms)
+        ways, worth = self._ways(situation, left_ms, now)
+        best, self._worth = self._best(ways, worth, now), worth
         if best is None or best.action != "send":
             reason = "" if situation.connected else "no connection"
-            return self._explore(best, situation) or self._done(best or self._last_resort(situation), reason)
+            return self._explore(best, situation) or self._done(best or self._last_resort(situation), now, reason)
         larger = self._larger(best, ways, situation) if self._climber.due else None
         if larger is not None:
             self._climber.tried()
-            return self._decision(larger, TRYING)
-        return self._done(best)
+            return self._decision(larger, now, TRYING)
+        return self._done(best, now)
 
     def _heed(self, situation: Situation) -> None:
         """Take note of the time, of the server's wishes and of a connection that is back."""
         wish = situation.max_groups, situation.max_bytes
         if wish != self._wish:
             self._wish = wish
-            self._table = table(self._modes, self._accuracy, *wish)
+            self._offer()
         if situation.connected and not self._connected:
             self._explorer.back(situation.time_s)
             self._silence = None
@@ -136,93 +144,77 @@ class DeadlineController:
         self._connected = situation.connected
         self._budget.picture(situation.time_s)
 
-    def _ways(self, situation: Situation) -> list[Way]:
-        """Every way that the device has the time for and that may be worth it, widest first."""
-        upper, now, best = self.device.margin.upper, self._room(situation), 0.0
-        whole = self._whole_way(situation, upper)
-        ways = [] if whole is None else [whole]
-        widths = self._widths(situation, upper)
-        for width, device_ms in reversed(widths):  # the best are mostly there, and spare weighing the others
-            options, local = self._table[width], self._local(width, situation)
-            if local is not None:
+    def _ways(self, situation: Situation, left_ms: float, now: Room | None) -> tuple[list[Way], float]:
+        """Every way that the device has the time for and that may be worth it; what the best of the sure is worth."""
+        device, slack = self.device, self._slack
+        exits = self._exit if situation.exit_available else _NO_EXIT
+        whole = self._whole_way(situation, left_ms)
+        ways, best = ([], 0.0) if whole is None else ([whole], whole.worth)
+        narrowest = self._narrowest
+        wanted = Wanted(self._level.asked, slack, narrowest[0])
+        wider_ms = min(left_ms / device.margin.upper, situation.interval_ms or math.inf) if device.known else -1.0
+        for width, options, top in self._widest_first:  # the best are mostly there, and spare weighing the others
+            if top < best - slack:
+                continue
+            device_ms = device.expected_ms(width)
+            # Of the narrowest no margin is asked: there is nothing quicker.
+            if device_ms > (left_ms if options is narrowest else wider_ms):
+                continue
+            local = exits.get(width)
+            if local is not None and local >= best - slack:
                 ways.append(Way("local", options[0], local, 1.0, True, device_ms))  # noqa: FBT003 - a tuple's field
                 best = max(best, local)
             if now is not None:
-                wanted = Wanted(local, self._level.asked, best, self._slack, 1.0, width == widths[0][0])
-                best = sends(ways, options, now, self._budget, wanted, device_ms)
-        return ways
-
-    def _widths(self, situation: Situation, upper: float) -> list[tuple[float, float]]:
-        """The widths whose head the device has the time for, narrowest first, and what they take."""
-        left_ms, interval_ms = _left_ms(situation), situation.interval_ms or math.inf
-        found: list[tuple[float, float]] = []
-        for width in self._table:
-            device_ms = self.device.expected_ms(width)
-            # Of the narrowest no margin is asked: there is nothing quicker.
-            if device_ms * (upper if found else 1.0) > left_ms or (found and device_ms > interval_ms):
-                break
-            found.append((width, device_ms))
-        return found if self.device.known else found[:1]
+                best = sends(ways, options, now, self._budget, wanted, local, best, device_ms)
+        return ways, best
 
     def _local(self, width: float, situation: Situation) -> float | None:
         return self._exit.get(width) if situation.exit_available else None
 
-    def _room(self, situation: Situation) -> Room | None:
+    def _room(self, situation: Situation, left_ms: float) -> Room | None:
         """What there is for a frame that is written now; None where the link is not known or not there."""
-        if not (situation.connected and self.link.known):
+        link, frames, oldest_ms = self.link, situation.frames_unanswered, situation.oldest_ms
+        if not (situation.connected and link.known):
             return None
-        frames, oldest_ms = situation.frames_unanswered, situation.oldest_ms
-        ahead_bytes = situation.bytes_unanswered + frames * OVERHEAD_BYTES
-        left_ms = _left_ms(situation) - self.device.code_ms - situation.held_ms
+        left_ms -= self.device.code_ms + situation.held_ms
         most_ms = LINK_SHARE * (situation.interval_ms or math.inf)
-        beyond = self.link.overdue(ahead_bytes / frames, oldest_ms) if frames else 0.0
-        return Room(left_ms, *self.link.line, most_ms, ahead_bytes, oldest_ms, self.link.margin.chances(beyond))
+        base_ms, byte_ms = link.line
+        if not frames:
+            most_bytes = steady(most_ms, left_ms - base_ms, byte_ms, 0.0)
+            return Room(left_ms, base_ms, byte_ms, 0.0, 0.0, most_bytes, link.margin.chance)
+        ahead_bytes = situation.bytes_unanswered + frames * OVERHEAD_BYTES
+        most_bytes = steady(most_ms, left_ms - base_ms, byte_ms, max(byte_ms * ahead_bytes - oldest_ms, 0.0))
+        within = link.margin.chances(link.overdue(ahead_bytes / frames, oldest_ms))
+        return Room(left_ms, base_ms, byte_ms, ahead_bytes, oldest_ms, most_bytes, within)
 
-    def _whole_way(self, situation: Situation, upper: float) -> Way | None:
+    def _whole_way(self, situation: Situation, left_ms: float) -> Way | None:
         if situation.whole_ms is None or self._whole is None:
             return None
         time_ms = self.device.whole_ms(situation.whole_ms)
-        if time_ms * upper > _left_ms(situation) or time_ms > (situation.interval_ms or math.inf):
+        if time_ms * self.device.margin.upper > left_ms or time_ms > (situation.interval_ms or math.inf):
             return None
-        widest = next(reversed(self._table.values()))[0]
-        return Way("whole", widest, self._whole, 1.0, sure=True, compute_ms=time_ms)
+        widest = self._widest_first[0][1]
+        return Way("whole", widest[0], self._whole, 1.0, sure=True, compute_ms=time_ms)
 
     # ------------------------------------------------------------ which of them
 
-    def _best(self, ways: Sequence[Way], could_be: float = 0.0) -> Way | None:
+    def _best(self, ways: Sequence[Way], worth: float, now: Room | None) -> Way | None:
         """What the policy wants most; None where there is nothing but the hopeless.
 
-        ``could_be`` is the worth of a way that is not among these any more.
+        ``worth`` is what the best of them is worth, or one that is not among these any more.
         """
-        sure = [way for way in ways if way.sure]
-        if not sure:
-            return self._likely(ways)
-        best = worthiest(sure)
-        if self.policy.objective != "accuracy":
-            enough = [way for way in sure if way.worth >= max(best.worth, could_be) - self._slack]
-            return min(enough or [best], key=self._cost)
-        for way in sure:
-            if way.worth >= best.worth - NOISE and way.chance >= STEADY and way.key == self._kept:
-                return way
-        return best
-
-    def _likely(self, ways: Sequence[Way]) -> Way | None:
-        """Where the level cannot be had: the most accurate of those that are nearly as likely as the likeliest."""
-        chance = max((way.chance for way in ways), default=0.0)
-        if chance < HOPELESS:
-            return None
-        return max((way for way in ways if way.chance >= chance - 2 * (1 - self.policy.level)), key=promising)
-
-    def _cost(self, way: Way) -> tuple[float, float]:
-        """What the policy wants little of; of equals the more accurate."""
-        if self.policy.objective == "bytes":
-            return way.wire_bytes, -way.worth
-        return self.policy.prices.joule(way.compute_ms, way.wire_bytes, way.sending_ms), -way.worth
+        best = None
+        if self.policy.objective == "accuracy":
+            best = worthiest(ways, self._kept)
+        elif ways:
+            cost = self.policy.cost(0.0 if now is None else now.byte_ms)
+            best = cheapest(ways, worth - self._slack, cost) or worthiest(ways, None)
+        return best or likeliest(ways, 2 * (1 - self.policy.level))
 
     def _larger(self, best: Way, ways: Sequence[Way], situation: Situation) -> Way | None:
         """The next larger frame that is likely in time, if that or one above it would be better."""
         likely = LIKELY if situation.exit_available else LIKELIER
-        larger = [way for way in ways if way.wire_bytes > best.wire_bytes]
+        larger = [way for way in ways if best.wire_bytes < way.wire_bytes <= self._budget.each]
         if all(way.option.accuracy <= best.worth + self._slack for way in larger):
             return None
         return min((way for way in larger if way.chance >= likely), key=lambda way: way.wire_bytes, default=None)
@@ -239,7 +231,7 @@ class DeadlineController:
         if option is None:
             return None
         self._explorer.sent(situation.time_s)
-        return self._decision(Way("send", option, 0.0, 0.0, sure=False), EXPLORING)
+        return self._decision(Way("send", option, 0.0, 0.0, sure=False), None, EXPLORING)
 
     def _cheapest_better(self, best: Way | None, situation: Situation) -> Option | None:
         """The smallest frame whose answer would be worth more than what there is; at the same width if it can be."""
@@ -269,13 +261,13 @@ class DeadlineController:
         offline = possible and not situation.connected and options[0].mean_bytes <= self._budget.left
         return Way("send" if offline else "skip", options[0], 0.0, 0.0, sure=False)
 
-    def _done(self, way: Way, reason: str = "") -> Decision:
+    def _done(self, way: Way, now: Room | None, reason: str = "") -> Decision:
         if way.key == self._kept:
             self._climber.same()
         else:
             self._kept = way.key
             self._climber.moved()
-        return self._decision(way, reason if way.action in {"local", "send"} else "")
+        return self._decision(way, now, reason if way.action in {"local", "send"} else "")
 
     # ------------------------------------------------------------ after the head
 
@@ -284,34 +276,40 @@ class DeadlineController:
         if decision.action != "send":
             return decision
         width = self._modes[decision.mode].width
-        local, now = self._local(width, situation), self._room(situation)
+        local, now = self._local(width, situation), self._room(situation, _left_ms(situation))
         if now is None or decision.reason in {EXPLORING, TRYING} or width not in self._table:
             gone = local is not None and not situation.connected
             return replace(decision, action="local", reason="no connection") if gone else decision
         doubt = 1.0 if self.policy.objective == "accuracy" else self._doubt.factor(confidence)
         options = self._table[width]
-        wanted = Wanted(local, self._level.asked, local or 0.0, self._slack, doubt)
+        wanted = Wanted(self._level.asked, self._slack, options[0], doubt)
         ways: list[Way] = [] if local is None else [Way("local", options[0], local, 1.0, sure=True)]
-        sends(ways, options, now, self._budget, wanted)
+        worth = sends(ways, options, now, self._budget, wanted, local, local or 0.0)
         could_be = self._worth if local is None else local + doubt * (self._worth - local)
-        best = self._best(ways, could_be)
+        best = self._best(ways, max(worth, could_be), now)
         if best is None:
             return decision
-        return self._decision(best, most_bytes=self._most_bytes(best, local))
+        return self._decision(best, now, most_bytes=self._most_bytes(best, now, local))
 
-    def _decision(self, way: Way, reason: str = "", most_bytes: int | None = None) -> Decision:
-        if way.action == "send":
-            self._foretold[way.option.mode] = way.option.mean_bytes
+    def _decision(self, way: Way, now: Room | None, reason: str = "", most_bytes: int | None = None) -> Decision:
+        mode, action, groups = way.option.mode, way.action, way.option.groups
+        if action == "send":
+            self._foretold[mode] = way.option.mean_bytes
+            in_time = now is not None and now.left_ms < math.inf
+            reason = reason or (_IN_TIME[round(100 * way.chance)] if in_time else "no deadline")
         else:
-            reason = reason or _REASONS[way.action if way.sure else "skip"]
-            return Decision(way.option.mode, None, way.action, None, reason)
-        return Decision(way.option.mode, way.option.groups, "send", most_bytes, reason or _chance(way))
+            reason, groups = reason or _REASONS[action if way.sure else "skip"], None
+        decide = _decided if most_bytes is None else Decision
+        return decide(mode, groups, action, most_bytes, reason)
 
-    def _most_bytes(self, way: Way, local: float | None) -> int | None:
+    def _most_bytes(self, way: Way, room: Room, local: float | None) -> int | None:
         """The longest frame; None where a shorter one is of no use, as the exit does better, or length is no matter."""
-        room, size = way.room, way.option.mean_bytes
-        shorter = [other for other in self._table[way.option.width] if other.mean_bytes < size]
-        if room is None or not shorter or shorter[-1].accuracy <= (local or 0.0):
+        size, below = way.option.mean_bytes, None
+        for other in self._table[way.option.width]:
+            if other.mean_bytes >= size:
+                break
+            below = other
+        if below is None or below.accuracy <= (local or 0.0):
             return None
         most = room.most_bytes(way.wire_bytes, self.link.margin.upper) - OVERHEAD_BYTES
         return None if most == math.inf else max(int(most), 1)
@@ -320,15 +318,15 @@ class DeadlineController:
 
     def observe(self, observation: Observation) -> None:
         """Learn from a frame that is done with."""
+        outcome, flew = observation.outcome, observation.attempts > 0
         self._learn_device(observation)
-        if observation.confidence is not None and observation.outcome != "late":
+        if observation.confidence is not None and outcome != "late" and self.policy.objective != "accuracy":
             self._doubt.add(observation.confidence)
-        flew = observation.outcome in {"answered", "failed", "expired", "local"} and observation.attempts > 0
-        if flew:
+        if flew and outcome in {"answered", "failed", "expired", "local"}:
             self._budget.spend((observation.sent_bytes + OVERHEAD_BYTES) * observation.attempts)
-        if flew and observation.outcome != "failed":
-            self._level.add(in_time=observation.outcome == "answered")
-        if observation.round_trip_ms is not None and observation.outcome in {"answered", "late"}:
+            if outcome != "failed":
+                self._level.add(in_time=outcome == "answered")
+        if observation.round_trip_ms is not None and outcome in {"answered", "late"}:
             self._learn_link(observation, observation.round_trip_ms)
         elif observation.waited_ms:
             size = observation.sent_bytes + observation.bytes_ahead + OVERHEAD_BYTES
@@ -356,6 +354,8 @@ class DeadlineController:
             self._explorer.late(observation.time_s, round_trip_ms)
 
 
+_NO_EXIT: Mapping[float, float] = {}
+_IN_TIME = tuple(f"in time: {percent}%" for percent in range(101))
 _REASONS = {
     "local": "the local exit does best",
     "whole": "the whole model fits",
@@ -367,6 +367,5 @@ def _left_ms(situation: Situation) -> float:
     return math.inf if situation.deadline_ms is None else situation.deadline_ms - situation.age_ms
 
 
-def _chance(way: Way) -> str:
-    no_matter = way.room is None or way.room.left_ms == math.inf
-    return "no deadline" if no_matter else f"in time: {way.chance:.0%}"
+_decided = lru_cache(maxsize=4096)(Decision)
+"""A decision that may have been made before: they are the same again and again, and nobody can change them."""

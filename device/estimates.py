@@ -41,13 +41,16 @@ FIRST_CORRECTION, LEAST_CORRECTION, MOST_CORRECTION = 0.3, 0.02, 2.0
 class Margin:
     """Errors of a forecast, as times over what was foretold: chances, and an upper bound."""
 
-    __slots__ = ("_correction", "_level", "_order", "_sorted", "upper")
+    __slots__ = ("_body", "_correction", "_moves", "_order", "_sorted", "upper")
 
     def __init__(self, level: float, memory: int = MEMORY) -> None:
         """Bound errors with the probability `level`."""
-        self._level = level
+        self._moves = STEP * level, STEP * (level - 1)
+        """Of the correction, by a miss and by a hit."""
         self._order: deque[float] = deque(maxlen=memory)
         self._sorted: list[float] = []
+        self._body = 0
+        """Rank of the body's quantile."""
         self._correction = FIRST_CORRECTION
         self.upper = math.exp(FIRST_CORRECTION)
         """What an error is at most, with the probability of the level."""
@@ -57,44 +60,45 @@ class Margin:
 
     def add(self, error: float) -> None:
         """Learn the error of a forecast that was made before its outcome was known; above 0."""
-        correction = self._correction + STEP * (self._level if error > self.upper else self._level - 1)
-        self._correction = min(max(correction, LEAST_CORRECTION), MOST_CORRECTION)
-        if len(self._order) == self._order.maxlen:
-            self._sorted.pop(bisect_right(self._sorted, self._order[0]) - 1)
-        self._order.append(error)
-        insort(self._sorted, error)
-        count = len(self._sorted)
-        body = self._sorted[min(math.ceil(BODY * (count + 1)), count) - 1]
-        self.upper = body * math.exp(self._correction)
+        miss, hit = self._moves
+        correction = self._correction + (miss if error > self.upper else hit)
+        self._correction = correction = min(max(correction, LEAST_CORRECTION), MOST_CORRECTION)
+        order, ranked = self._order, self._sorted
+        if len(ranked) == order.maxlen:
+            del ranked[bisect_right(ranked, order[0]) - 1]
+        else:
+            self._body = min(math.ceil(BODY * (len(ranked) + 2)), len(ranked) + 1) - 1
+        order.append(error)
+        insort(ranked, error)
+        self.upper = ranked[self._body] * math.exp(correction)
 
-    def chances(self, beyond: float = 0.0) -> Callable[[float], float]:
-        """Probability that an error is at most so large, if it is known to be `beyond` another one.
+    def chance(self, error: float) -> float:
+        """Probability that an error is at most so large.
 
         One more error is reckoned with than was seen, so that little is sure while little is known: it is as likely
         above 1 as below, and one that has grown to k times is as likely to grow to m times that with chance 1 / m.
         """
-        order, passed, guess = self._sorted, bisect_right(self._sorted, beyond), _guess(beyond)
-        left, gone = len(order) - passed + 1 - guess, passed + guess
+        guess = 1 - 0.5 / error if error > 1 else 0.5 * error
+        return (bisect_right(self._sorted, error) + guess) / (len(self._sorted) + 1)
+
+    def chances(self, beyond: float) -> Callable[[float], float]:
+        """:meth:`chance` of an error that is known to be `beyond` another one."""
+        gone = self.chance(beyond)
 
         def chance(error: float) -> float:
-            if error <= beyond:
-                return 0.0
-            return (bisect_right(order, error) + (1 - 0.5 / error if error > 1 else 0.5 * error) - gone) / left
+            return (self.chance(error) - gone) / (1 - gone) if error > beyond else 0.0
 
         return chance
 
     @property
     def noise(self) -> float:
         """Half of the width of the errors' middle, relative."""
-        return math.log(self.quantile(0.8) / self.quantile(0.2)) / 2
+        ranked = self._sorted
+        return math.log(ranked[int(0.8 * len(ranked))] / ranked[int(0.2 * len(ranked))]) / 2 if ranked else 0.0
 
     def quantile(self, share: float) -> float:
         """The error that this share of the recent ones does not exceed; 1 where there is none."""
         return self._sorted[int(share * len(self._sorted))] if self._sorted else 1.0
-
-
-def _guess(error: float) -> float:
-    return 1 - 0.5 / error if error > 1 else 0.5 * error
 
 
 SLOWLY = 0.002
@@ -109,11 +113,13 @@ class Level:
 
     def __init__(self, wanted: float) -> None:
         self.wanted = self.asked = wanted
+        self._miss, self._hit = SLOWLY * wanted, SLOWLY * (wanted - 1)
+        self._least = wanted - 5 * (1 - wanted)
 
     def add(self, *, in_time: bool) -> None:
         """Learn what became of a frame."""
-        off = self.wanted - 1 if in_time else self.wanted
-        self.asked = min(max(self.asked + SLOWLY * off, self.wanted - 5 * (1 - self.wanted)), 1.0)
+        asked = self.asked + (self._hit if in_time else self._miss)
+        self.asked = min(max(asked, self._least), 1.0)
 
 
 # ------------------------------------------------------------ to the server and back
@@ -132,30 +138,30 @@ class Line:
     Relative, because a fading link spreads its times in proportion: the quick frames tell what is there always.
     """
 
-    __slots__ = ("_guess_ms", "_n", "_s", "_ss", "_st", "_t", "base_ms", "byte_ms")
+    __slots__ = ("_guess_ms", "_sums", "base_ms", "byte_ms")
 
     def __init__(self, guess_ms: float | None = None) -> None:
         """Begin with nothing, or with a guess of the base."""
         self._guess_ms = guess_ms
-        self._n = self._s = self._ss = self._t = self._st = 0.0
+        self._sums = 0.0, 0.0, 0.0, 0.0, 0.0
+        """Weighted: of frames, sizes, times, sizes squared, sizes by times."""
         self.base_ms = self.byte_ms = 0.0
         """Time of a frame beside that of its bytes, and of a byte; neither is below 0."""
 
     def add(self, size: float, time_ms: float, noise: float) -> None:
         """Learn a frame of a link whose times scatter by this share."""
         weight = 1 / (time_ms * time_ms)
-        self._n = FORGET * self._n + weight
-        self._s = FORGET * self._s + weight * size
-        self._ss = FORGET * self._ss + weight * size * size
-        self._t = FORGET * self._t + weight * time_ms
-        self._st = FORGET * self._st + weight * size * time_ms
-        mean_ms = self._t / self._n
+        sized = weight * size
+        n, s, t, ss, st = self._sums
+        n, s, t = FORGET * n + weight, FORGET * s + sized, FORGET * t + weight * time_ms
+        ss, st = FORGET * ss + sized * size, FORGET * st + sized * time_ms
+        self._sums = n, s, t, ss, st
+        mean_ms = t / n
         anchor = (max(noise, LEAST_NOISE) / GUESS_OFF) ** 2 / (mean_ms * mean_ms)
         guess_ms = GUESS * mean_ms if self._guess_ms is None else self._guess_ms
-        count, times = self._n + anchor, self._t + anchor * guess_ms
-        base_ms = (times * self._ss - self._s * self._st) / (count * self._ss - self._s * self._s)
-        self.base_ms = min(max(base_ms, 0.0), mean_ms)
-        self.byte_ms = (mean_ms - self.base_ms) * self._n / self._s
+        base_ms = ((t + anchor * guess_ms) * ss - s * st) / ((n + anchor) * ss - s * s)
+        self.base_ms = base_ms = min(max(base_ms, 0.0), mean_ms)
+        self.byte_ms = (mean_ms - base_ms) * n / s
 
     def at(self, size: float) -> float:
         """Time of a frame of this size."""
@@ -204,14 +210,16 @@ class RoundTrip:
             own_ms = min(own_ms, (through_s - self._through_s) * 1e3 + self.scale * self._line.base_ms)
         self._through_s = through_s
         own_ms = max(own_ms, LEAST_MS)
-        changed = True
         if self.known:
-            changed = self._judge(own_ms / self.expected_ms(sent.wire_bytes))
-            foretold_ms = self.expected_ms(sent.foretold_bytes) + self.server_ms
-            self.margin.add((own_ms + server_ms) / foretold_ms)
-        self._follow(sent.wire_bytes, own_ms, changed=changed)
-        self.server_ms += (FOLLOW_SERVER if self.known else 1.0) * (server_ms - self.server_ms)
-        self.known = True
+            expected_ms = self.expected_ms(sent.wire_bytes)
+            changed = self._judge(own_ms / expected_ms)
+            self.margin.add((own_ms + server_ms) / (self.expected_ms(sent.foretold_bytes) + self.server_ms))
+            now_ms = own_ms if changed else expected_ms + FOLLOW * (own_ms - expected_ms)
+            self._follow(sent.wire_bytes, own_ms, now_ms, changed=changed)
+            self.server_ms += FOLLOW_SERVER * (server_ms - self.server_ms)
+        else:
+            self._follow(sent.wire_bytes, own_ms, own_ms, changed=True)
+            self.server_ms, self.known = server_ms, True
 
     def waited(self, size: float, waited_ms: float) -> None:
         """Learn that a frame of this size has had no answer for so long."""
@@ -220,18 +228,19 @@ class RoundTrip:
 
     def _judge(self, error: float) -> bool:
         """Whether a frame's error says that the link is not what it was."""
+        if 1 / NEAR <= error <= NEAR:
+            self._off = 0
+            return False
         usual, low = max(self.margin.upper, NEAR), min(self.margin.quantile(0.05), 1 / NEAR)
         direction = (error > usual) - (error < low)
         self._off = self._off + direction if direction * self._off > 0 else direction
         return abs(self._off) >= 2 or (direction != 0 and not 1 / FAR <= error <= FAR)
 
-    def _follow(self, size: float, own_ms: float, *, changed: bool) -> None:
-        """Mend the line, keep what it now says of this size, and move the scale towards the newest frame."""
-        before_ms = self.expected_ms(size)
+    def _follow(self, size: float, own_ms: float, now_ms: float, *, changed: bool) -> None:
+        """Mend the line by a frame's time, and have the scale say that one of this size takes so long now."""
         if changed:
             self._line = Line(self._lasting_ms(own_ms))
         self._line.add(size, own_ms, self.margin.noise)
-        now_ms = own_ms if changed else before_ms + FOLLOW * (own_ms - before_ms)
         self.scale = now_ms / self._line.at(size)
 
     def _lasting_ms(self, own_ms: float) -> float | None:
@@ -246,7 +255,8 @@ class RoundTrip:
 
     def expected_ms(self, size: float) -> float:
         """Middling time on the network of a frame of this size with nothing ahead of it."""
-        return self.scale * self._line.at(size)
+        line = self._line
+        return self.scale * (line.base_ms + line.byte_ms * size)
 
     def overdue(self, wire_bytes: float, waiting_ms: float) -> float:
         """The least error of a frame that has been on its way for so long: how far it is beyond what was foretold."""
@@ -271,8 +281,9 @@ class Pace:
 
     def add(self, time_ms: float) -> None:
         """Learn what it took."""
-        rise = RISE if time_ms <= NEAR * self.ms else 1.0
-        self.ms = max(min(self.ms * rise, time_ms), self.ms * FALL, LEAST_MS)
+        now_ms = self.ms
+        risen_ms = now_ms * RISE if time_ms <= NEAR * now_ms else now_ms
+        self.ms = max(min(risen_ms, time_ms), now_ms * FALL, LEAST_MS)
 
 
 class DeviceEstimate:
@@ -294,7 +305,9 @@ class DeviceEstimate:
         self._like: dict[float, tuple[Pace, float]] = {}
         """Whose pace stands for a width's, and times how much."""
         self._whole: Pace | None = None
-        self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
+        self._recent: deque[float] = deque(maxlen=RECENT)
+        """Time over pace, and when."""
+        self._recent_s: deque[float] = deque(maxlen=RECENT)
 
     @property
     def known(self) -> bool:
@@ -305,14 +318,14 @@ class DeviceEstimate:
         """Learn what a picture took: preparing it, and head and exit of a width."""
         if self._prepare is None:
             self._prepare = Pace(prepare_ms / self.factor)
-        new = width not in self._heads
-        if new:
-            self._heads[width] = Pace(head_ms / self.factor)
+        head, prepare = self._heads.get(width), self._prepare
+        new = head is None
+        if head is None:
+            self._heads[width] = head = Pace(head_ms / self.factor)
             self._like = {other: self._nearest(other) for other in self._macs}
-        pace_ms = self._prepare.ms + self._heads[width].ms
-        self._learn(prepare_ms + head_ms, pace_ms, time_s, new=new)
-        self._prepare.add(prepare_ms)
-        self._heads[width].add(head_ms)
+        self._learn(prepare_ms + head_ms, prepare.ms + head.ms, time_s, new=new)
+        prepare.add(prepare_ms)
+        head.add(head_ms)
 
     def ran_whole(self, time_ms: float, time_s: float) -> None:
         """Learn what the whole model took, with preparing the picture."""
@@ -329,10 +342,13 @@ class DeviceEstimate:
         ratio = max(time_ms, LEAST_MS) / pace_ms
         if not new:
             self.margin.add(ratio / self.factor)
-        self._recent.append((time_s, ratio))
-        while len(self._recent) > LEAST_RECENT and self._recent[0][0] < time_s - RECENT_S:
-            self._recent.popleft()
-        ratios = sorted([ratio for _, ratio in self._recent])
+        recent, recent_s = self._recent, self._recent_s
+        recent.append(ratio)
+        recent_s.append(time_s)
+        while len(recent) > LEAST_RECENT and recent_s[0] < time_s - RECENT_S:
+            recent.popleft()
+            recent_s.popleft()
+        ratios = sorted(recent)
         self.least_factor = ratios[0]
         self.factor = ratios[-2] if len(ratios) > 1 else ratios[0]
 
@@ -349,7 +365,7 @@ class DeviceEstimate:
 
     def fresh(self, time_s: float) -> bool:
         """Whether the factor is of the last second."""
-        return bool(self._recent) and self._recent[-1][0] >= time_s - RECENT_S
+        return bool(self._recent_s) and self._recent_s[-1] >= time_s - RECENT_S
 
     def whole_ms(self, alone_ms: float) -> float:
         """What the whole model takes at the present factor; ``alone_ms`` until it has run."""

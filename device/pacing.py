@@ -17,7 +17,9 @@ class Budget:
 
     def __init__(self, bytes_per_s: float = math.inf, capacity: float = math.inf) -> None:
         self.left = self._capacity = capacity
-        self.limited = bytes_per_s < math.inf
+        self.each = math.inf
+        """Bytes there are for each picture: a frame that has more can be sent for a share of them only."""
+        self._limited = bytes_per_s < math.inf
         self._bytes_per_s = bytes_per_s
         self._time_s: float | None = None
         self._period_s = 0.0
@@ -25,22 +27,19 @@ class Budget:
 
     def picture(self, time_s: float) -> None:
         """Let time pass until the next picture."""
-        if not self.limited:
+        if not self._limited:
             return
         if self._time_s is not None:
             passed_s = max(time_s - self._time_s, 0.0)
             self.left = min(self.left + passed_s * self._bytes_per_s, self._capacity)
             newest = 0.1 if self._period_s else 1.0
             self._period_s += newest * (passed_s - self._period_s)
+            self.each = self._bytes_per_s * self._period_s or math.inf
         self._time_s = time_s
 
     def spend(self, wire_bytes: float) -> None:
         """Count what was sent; what goes beyond is paid back from what comes."""
         self.left -= wire_bytes
-
-    def share(self, wire_bytes: float) -> float:
-        """Of all pictures, those that can be sent with so many bytes."""
-        return min(self._bytes_per_s * self._period_s / wire_bytes, 1.0) if self._period_s else 1.0
 
 
 # ------------------------------------------------------------ exploring

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from headwater.compression.errors import SettingsError
 from headwater.compression.settings import between
@@ -27,6 +27,20 @@ if TYPE_CHECKING:
 
 Objective = Literal["accuracy", "bytes", "energy"]
 """accuracy: the most right answers. bytes, energy: the least of these within `Policy.slack` of the most accurate."""
+
+
+class Cost(NamedTuple):
+    """What the user wants little of, bytes or joules, as a straight line."""
+
+    per_ms: float
+    """Of head, exit and coder."""
+    per_frame: float
+    """That is sent, whatever its length."""
+    per_byte: float
+
+    def of(self, compute_ms: float, sent_bytes: float = 0.0) -> float:
+        """Of a frame; of one that is not sent it is the computing alone."""
+        return self.per_ms * compute_ms + (self.per_frame + self.per_byte * sent_bytes if sent_bytes else 0.0)
 
 
 @dataclass(frozen=True)
@@ -42,12 +56,10 @@ class Prices:
     joule_per_frame: float = 0.0
     """Of each transmission, whatever its length: waking the radio, its tail."""
 
-    def joule(self, compute_ms: float, sent_bytes: float = 0.0, sending_ms: float = 0.0) -> float:
-        """Energy of a frame; one of which nothing is sent costs no radio."""
-        computing = self.compute_watts * compute_ms / 1e3
-        if not sent_bytes:
-            return computing
-        return computing + self.joule_per_frame + self.joule_per_byte * sent_bytes + self.radio_watts * sending_ms / 1e3
+    def cost(self, byte_ms: float) -> Cost:
+        """Energy of frames on a link on which a byte takes so long."""
+        per_byte = self.joule_per_byte + self.radio_watts * byte_ms / 1e3
+        return Cost(self.compute_watts / 1e3, self.joule_per_frame, per_byte)
 
 
 PRICES: Mapping[str, Prices] = MappingProxyType(
@@ -89,6 +101,10 @@ class Policy:
             between("max_bytes_per_s", self.max_bytes_per_s, 1, 1e12)
         for task, weight in self.prefer.items():
             between(f"prefer.{task}", weight, 0, 1e6)
+
+    def cost(self, byte_ms: float) -> Cost:
+        """What the objectives bytes and energy want little of, on a link on which a byte takes so long."""
+        return self.prices.cost(byte_ms) if self.objective == "energy" else Cost(0.0, 0.0, 1.0)
 
     def accuracy(self, of_tasks: Mapping[str, float]) -> float:
         """Weighted mean of the tasks' accuracies; 0 where there is none."""

@@ -155,6 +155,11 @@ def test_a_budget_without_an_exit_answers_all_in_few_bytes_rather_than_some_in_m
     assert sum(outcome.source == "edge" for outcome in outcomes) > 280
 
 
+def test_nothing_is_tried_that_the_budget_has_no_room_for() -> None:
+    outcomes = twin(LINKS["fast"]).run(rule(Policy(max_bytes_per_s=800)), 300)
+    assert "trying a larger frame" not in {outcome.decision.reason for outcome in outcomes[20:]}
+
+
 def test_fewest_bytes_within_the_slack() -> None:
     for policy, mode in ((Policy(), 3), (Policy("bytes", slack=1.5), 2), (Policy("bytes", slack=5), 1)):
         outcomes = twin(LINKS["fast"], local=False).run(rule(policy, local=False), 60)

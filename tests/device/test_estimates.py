@@ -15,7 +15,7 @@ MACS = {0.25: 1000, 1.0: 4000}
 
 class TestMargin:
     def test_little_is_sure_while_little_is_known(self) -> None:
-        chance = Margin(0.99).chances()
+        chance = Margin(0.99).chance
         assert chance(1.0) == 0.5
         assert chance(4.0) == 1 - 1 / 8
         assert chance(0.25) == 1 / 8
@@ -25,7 +25,7 @@ class TestMargin:
         forecasts, hits = [], []
         for _ in range(4000):
             error, bound = rng.lognormvariate(0, 0.4), rng.uniform(0.5, 2.0)
-            forecasts.append(margin.chances()(bound))
+            forecasts.append(margin.chance(bound))
             hits.append(error <= bound)
             margin.add(error)
         assert fmean(forecasts) == pytest.approx(fmean(hits), abs=0.02)
@@ -37,7 +37,7 @@ class TestMargin:
         margin = Margin(0.99)
         for error in [*([1.0] * 50), *([8.0] * 10)]:
             margin.add(error)
-        assert margin.chances()(2.0) > 0.8
+        assert margin.chance(2.0) > 0.8
         assert margin.chances(beyond=1.5)(2.0) < 0.05, "beyond 1.5 there was only 8"
         assert margin.chances(beyond=1.5)(9.0) > 0.9
         assert margin.chances(beyond=3.0)(2.0) == 0.0

@@ -24,11 +24,10 @@ def test_a_budget_is_full_at_first_and_fills_with_time() -> None:
 
 def test_what_a_budget_has_for_each_picture() -> None:
     budget = Budget(100.0, 200.0)
-    assert budget.share(1e6) == 1.0, "nothing is known of the pictures yet"
+    assert budget.each == float("inf"), "nothing is known of the pictures yet"
     for step in range(200):
         budget.picture(step / 5)
-    assert budget.share(10) == 1.0
-    assert budget.share(80) == pytest.approx(0.25)
+    assert budget.each == pytest.approx(20)
 
 
 def test_without_a_limit_anything_may_be_sent() -> None:
@@ -37,8 +36,7 @@ def test_without_a_limit_anything_may_be_sent() -> None:
     budget.spend(1e12)
     budget.picture(1.0)
     assert budget.left == float("inf")
-    assert budget.share(1e9) == 1.0
-    assert not budget.limited
+    assert budget.each == float("inf")
 
 
 def explored(explorer: Explorer, seconds: float, unanswered: int = 0) -> list[float]:

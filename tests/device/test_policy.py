@@ -33,7 +33,10 @@ def test_accuracy_is_the_weighted_mean_of_the_tasks() -> None:
 
 def test_energy_of_a_frame() -> None:
     lte = PRICES["lte"]
-    assert lte.joule(1000) == pytest.approx(lte.compute_watts)
+    cost = lte.cost(byte_ms=0.2)
+    assert cost.of(1000) == pytest.approx(lte.compute_watts)
     # 100 bytes at 438 nJ a bit, while the radio is on for 20 ms at 1.288 W
-    assert lte.joule(0, 100, 20) == pytest.approx(800 * 438e-9 + 0.02 * 1.288)
-    assert PRICES["wifi"].joule(0, 100, 20) < lte.joule(0, 100, 20)
+    assert cost.of(0, 100) == pytest.approx(800 * 438e-9 + 0.02 * 1.288)
+    assert PRICES["wifi"].cost(0.2).of(0, 100) < cost.of(0, 100)
+    assert Policy("energy", prices=lte).cost(0.2) == cost
+    assert Policy("bytes").cost(0.2).of(1000, 100) == 100
