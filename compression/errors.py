@@ -8,7 +8,8 @@
     ├── FrameError             bytes that should be a feature frame are not one
     ├── SourceError            a frame source (camera, folder, stream) cannot deliver
     ├── StorageError           the device's spool or the server's archive cannot be used
-    ├── TransferError          a blob cannot be sent, received or stored: wrong hash, wrong size, no room
+    ├── TransferError          a blob cannot be sent, received or stored: wrong hash, wrong size
+    │   └── NoRoomError        the disk has no room for it, or fails: the same may work later
     ├── LearningError          a federated round, or a message of one, cannot go on
     │   └── UpdateError        bytes that should be a model update are not one
     ├── RolloutError           a bundle cannot be built, published, fetched or swapped
@@ -55,7 +56,11 @@ class StorageError(HeadwaterError):
 
 
 class TransferError(HeadwaterError):
-    """A blob cannot be sent, received or stored: wrong bytes, wrong hash, too large, no room on the disk."""
+    """A blob cannot be sent, received or stored: wrong bytes, wrong hash, too large."""
+
+
+class NoRoomError(TransferError):
+    """The disk, or the bound of a store, has no room for a blob, or the disk fails; the same may work later."""
 
 
 class LearningError(HeadwaterError):

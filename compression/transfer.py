@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from headwater.compression.errors import TransferError
+from headwater.compression.errors import NoRoomError, TransferError
 
 LEAST_BYTES, MOST_BYTES = 4096, 1 << 20
 """Of a chunk. Fewer would be mostly header; more would hold up a fast line for a disk's sake."""
@@ -243,7 +243,7 @@ class BlobStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             used = _used_bytes(self.folder)
             if used + size > self.limit_bytes:
-                raise TransferError(
+                raise NoRoomError(
                     f"{self.folder} holds {used} bytes; {size} more would go beyond its {self.limit_bytes}"
                 )
             _check_room(self.folder, size)
@@ -343,7 +343,7 @@ def _used_bytes(folder: Path) -> int:
 def _check_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size + SPARE_BYTES > free:
-        raise TransferError(f"the disk of {folder} has {free} bytes free; {size} and {SPARE_BYTES} to spare are wanted")
+        raise NoRoomError(f"the disk of {folder} has {free} bytes free; {size} and {SPARE_BYTES} to spare are wanted")
 
 
 def _open_locked(path: Path) -> BinaryIO:

@@ -30,6 +30,7 @@ from headwater.server.archive import Archive
 from headwater.server.batch_queue import BatchQueue, Limits
 from headwater.server.batcher import Batcher
 from headwater.server.engine import Engine, Work
+from headwater.server.federation.post import Post
 from headwater.server.http import HttpServer
 from headwater.server.metrics import Metrics
 from headwater.server.registry import Registry, Served
@@ -78,7 +79,8 @@ class EdgeServer:
             BatchQueue(limits), Engine(self.metrics.observe), self._batch_failed
         )
         archive = None if settings.archive is None else Archive(settings.archive)
-        self.service = EdgeService(registry, self.batcher, self.metrics, settings, archive)
+        post = None if settings.state is None else Post(settings.state, settings.state_mb << 20, self.metrics)
+        self.service = EdgeService(registry, self.batcher, self.metrics, settings, archive, post)
         self.ready = False
         self._health = health.aio.HealthServicer()
         self._http = HttpServer(self.metrics, lambda: self.ready)
@@ -98,6 +100,8 @@ class EdgeServer:
         http = await self._start_http()
         if self.service.keeper is not None:
             await self.service.keeper.start()
+        if self.service.post is not None:
+            self.service.post.start()
         await self._server.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._watch = asyncio.create_task(self.service.watch_for_silence())
@@ -123,6 +127,8 @@ class EdgeServer:
         await self._http.stop()
         if self.service.keeper is not None:
             await self.service.keeper.stop()
+        if self.service.post is not None:
+            await self.service.post.stop()
         if self._watch is not None:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):

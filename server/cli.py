@@ -51,6 +51,13 @@ def server(
     archive: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Store the frames that devices kept; none are taken otherwise.")
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Offer devices the bundles and federated messages in it; else nothing."),
+    ] = None,
+    state_mb: Annotated[
+        int | None, typer.Option(help="Megabytes that contents and replies in --state may take.")
+    ] = None,
     peers: Annotated[
         str | None,
         typer.Option(metavar="HOST:PORT,...", help="Servers that devices are sent to when this one stops."),

@@ -97,6 +97,26 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self._offers = Counter(
+            "headwater_offers",
+            "Offers of bundles and federated messages to devices: made, refused by the device, or replied to.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._transfers = Counter(
+            "headwater_transfers",
+            "Transfers of contents down and replies up: ended in order, or broken off.",
+            ["way", "outcome"],
+            registry=self.registry,
+        )
+        self._transferred = Counter(
+            "headwater_transferred_bytes", "Bytes of contents and replies.", ["way"], registry=self.registry
+        )
+        self._federated = Gauge(
+            "headwater_federated_devices", "Connected devices that take part in rounds.", registry=self.registry
+        )
+        for outcome in ("made", "refused", "replied"):
+            self._offers.labels(outcome)
         for outcome in ("stored", "repeated", "refused"):
             self._kept.labels(outcome)
         self._failed = Counter("headwater_batches_failed", "Batches that raised an error.", registry=self.registry)
@@ -125,6 +145,18 @@ class Metrics:
         """Count a frame of the archive that has its answer."""
         self._kept_answers.labels(_OUTCOMES[status]).inc()
 
+    def count_offer(self, outcome: Literal["made", "refused", "replied"]) -> None:
+        """Count an offer to a device."""
+        self._offers.labels(outcome).inc()
+
+    def count_transfer(self, way: Literal["down", "up"], outcome: Literal["ok", "broken"]) -> None:
+        """Count the end of a transfer."""
+        self._transfers.labels(way, outcome).inc()
+
+    def count_transferred(self, way: Literal["down", "up"], size: int) -> None:
+        """Count bytes of a transfer."""
+        self._transferred.labels(way).inc(size)
+
     def count_failure(self) -> None:
         """Count a batch that raised."""
         self._failed.inc()
@@ -142,6 +174,10 @@ class Metrics:
         """Read two gauges from where the numbers are, when they are asked for."""
         self._queue_depth.set_function(queue_depth)
         self._devices.set_function(devices)
+
+    def watch_federation(self, devices: Callable[[], int]) -> None:
+        """Read how many devices take part in rounds from where the number is."""
+        self._federated.set_function(devices)
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""

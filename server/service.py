@@ -20,6 +20,7 @@ from headwater.server.admission import Admission, Refusal, Wish
 from headwater.server.archive import Archive
 from headwater.server.batcher import Batcher
 from headwater.server.engine import InferenceTicket, Work, refusal
+from headwater.server.federation.post import Post
 from headwater.server.keeper import Keeper
 from headwater.server.metrics import Metrics
 from headwater.server.registry import Registry, Served
@@ -27,9 +28,10 @@ from headwater.server.session import Outbox, Session, Sessions, settled_answer
 from headwater.server.settings import ServerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from headwater.compression.manifest import TaskKind
+    from headwater.server.federation.offers import Line
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -68,6 +70,8 @@ class Conversation:
         self.served: Served | None = served
         """The bundle of frames that name none; None if it is not served here."""
         self.outbox = outbox
+        self.line: Line | None = None
+        """What it is offered; None where the server offers nothing."""
         self.heard = 0.0
         self.ended: asyncio.Future[Hangup] = asyncio.get_running_loop().create_future()
 
@@ -87,11 +91,13 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         metrics: Metrics,
         settings: ServerSettings,
         archive: Archive | None = None,
+        post: Post | None = None,
     ) -> None:
         self.registry = registry
         self.batcher = batcher
         self._loop = asyncio.get_running_loop()
         self.admission = Admission(registry, batcher, settings.max_frame_bytes, self._loop.time)
+        self.post = post
         self.keeper = None if archive is None else Keeper(archive, self.admission, metrics)
         self._metrics = metrics
         self._settings = settings
@@ -153,24 +159,27 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         except Hangup as why:
             await context.abort(why.code, why.detail)
         finally:
+            if self.post is not None and conversation.line is not None:
+                self.post.offers.disconnect(conversation.line)
             conversation.session.detach(conversation.outbox)
             self._conversations.discard(conversation)
             self._left.set()
 
     async def Exchange(self, request_iterator: AsyncIterator[pb.TransferMessage], context: Context) -> None:  # type: ignore[override]
-        """Large transfers: this version has none."""
+        """One large transfer, down or up."""
         del request_iterator
-        await context.abort(
-            grpc.StatusCode.UNIMPLEMENTED,
-            "this server has nothing to exchange: it offers no bundles and runs no federated rounds; "
-            "copy a bundle to the device and start its agent with it",
-        )
+        if self.post is None:
+            detail = "this server has nothing to exchange: it was started without --state"
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, detail)
+        await self.post.exchange.serve(context)
 
     # ------------------------------------------------------------ for the application
 
     def drain(self, grace_s: float, servers: tuple[str, ...] = ()) -> None:
         """Refuse new work and tell every device; what is queued goes on."""
         self.admission.draining = True
+        if self.post is not None:
+            self.post.exchange.drain()
         message = pb.ServerMessage(drain=pb.Drain(grace_ms=round(grace_s * 1e3), servers=servers))
         for conversation in self._conversations:
             conversation.outbox.put(message)
@@ -240,6 +249,8 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         conversation.heard = self._loop.time()
         outbox.put(self._welcome(served))
         session.attach(outbox, hello.resume_from)
+        if self.post is not None:
+            conversation.line = self.post.offers.connect(hello, session, outbox)
         self._conversations.add(conversation)
         return conversation
 
@@ -313,10 +324,11 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             case "heartbeat":
                 conversation.outbox.put(pb.ServerMessage(heartbeat=message.heartbeat))
             case "kept" if self.keeper is not None:
-                try:
+                with _hanging_up():
                     self.keeper.take(session.device, message.kept, conversation.outbox)
-                except Refusal as why:
-                    raise Hangup(_CODES[why.status], why.detail) from None
+            case "offer_reply" | "bundle_notice" if self.post is not None and conversation.line is not None:
+                with _hanging_up():
+                    self.post.take(conversation.line, message)
             case "report":
                 session.report = message.report
             case "use_bundle":
@@ -330,6 +342,15 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         after_ms = self._settings.answer_partial_after_ms
         partial_after_s = math.inf if after_ms is None else after_ms / 1e3
         return Session(device, self.admission, self._metrics, self._settings.max_in_flight, partial_after_s)
+
+
+@contextlib.contextmanager
+def _hanging_up() -> Iterator[None]:
+    """End the stream of a device that sends what cannot be taken."""
+    try:
+        yield
+    except Refusal as why:
+        raise Hangup(_CODES[why.status], why.detail) from None
 
 
 def _task_specs(served: Served) -> list[pb.TaskSpec]:

@@ -99,6 +99,8 @@ class Session:
         self.report: pb.Report | None = None
         """The last report of the device."""
         self.outbox: Outbox | None = None
+        self.frame_s = -math.inf
+        """When the last frame came, by the event loop's clock."""
         self.pending: dict[int, InferenceTicket] = {}
         self.parts = Collector(admission, self._queue_parts, partial_after_s)
         """Frames of which not all parts have come."""
@@ -141,6 +143,7 @@ class Session:
 
         ``served``: the bundle of frames that name none; None where the device uses one that is not served here.
         """
+        self.frame_s = asyncio.get_running_loop().time()
         sequence = message.sequence
         if message.part:
             if not self.parts.add(message):

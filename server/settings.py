@@ -45,6 +45,11 @@ class ServerSettings:
     before its last part has come."""
     archive: Path | None = None
     """File that stores the frames that devices kept; empty for taking none."""
+    state: Path | None = None
+    """Folder of what is offered to devices: bundles, and messages of federated rounds with their replies; empty for
+    offering nothing."""
+    state_mb: int = 16384
+    """Megabytes that contents and replies in `state` may take; the oldest that are settled make room."""
     peers: tuple[str, ...] = ()
     """Servers, host:port, that devices are sent to when this one stops."""
     heartbeat_ms: int = 15000
@@ -68,6 +73,7 @@ class ServerSettings:
         between("max_frame_bytes", self.max_frame_bytes, 64, 1 << 21)
         if self.answer_partial_after_ms is not None:
             between("answer_partial_after_ms", self.answer_partial_after_ms, 1, 3_600_000)
+        between("state_mb", self.state_mb, 1, 1 << 30)
         between("heartbeat_ms", self.heartbeat_ms, 10, 3_600_000)
         between("grace_s", self.grace_s, 0, 3600)
         for key, address in (("listen", self.listen), ("http", self.http)):

@@ -30,13 +30,13 @@ class Doorbell:
         """Hang up a bell in a mailbox's folder; raises :class:`StorageError`."""
         folder = state / FOLDER
         name = uuid.uuid4().hex
-        hidden, self._path = folder / f".{name}", folder / name
+        hidden, self.path = folder / f".{name}", folder / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
             os.mkfifo(hidden, 0o600)
             # Also for writing: a pipe that somebody may write to never ends.
             self._pipe = os.open(hidden, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-            hidden.rename(self._path)  # seen only now that it is heard
+            hidden.rename(self.path)  # seen only now that it is heard
         except OSError as error:
             raise StorageError(
                 f"{folder} takes no named pipe: {error.strerror}; put the state on a local disk"
@@ -50,7 +50,7 @@ class Doorbell:
 
     def close(self) -> None:
         """Take it down."""
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
         os.close(self._pipe)
 
     def fileno(self) -> int:
@@ -71,11 +71,11 @@ class Doorbell:
         return self.heard()
 
 
-def ring(state: Path) -> None:
-    """Ring every bell of a mailbox's folder."""
+def ring(state: Path, but: Doorbell | None = None) -> None:
+    """Ring every bell of a mailbox's folder, but one's own."""
     with contextlib.suppress(FileNotFoundError):  # nobody has ever listened
         for entry in os.scandir(state / FOLDER):
-            if not entry.name.startswith("."):
+            if not entry.name.startswith(".") and (but is None or entry.name != but.path.name):
                 _ring(Path(entry.path))
 
 

@@ -43,6 +43,7 @@ from headwater.server.federation.records import Device, Notice, Offered, Wanted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from headwater.server.federation.doorbell import Doorbell
     from headwater.server.federation.records import State, Subject
 
 DEFAULT_LIMIT_BYTES = 16 << 30
@@ -93,6 +94,8 @@ class Mailbox:
         """Open a mailbox, or begin one, whose blobs may take so many bytes; raises :class:`StorageError`."""
         self.folder = folder
         self._path = folder / "mailbox.db"
+        self.own_bell: Doorbell | None = None
+        """Not rung by what this process changes."""
         self._lock = threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -312,7 +315,7 @@ class Mailbox:
         """One transaction; the bells ring when it is done."""
         with self._lock, explained(_MAILBOX, self._path), transaction(self._db):
             yield self._db
-        ring(self.folder)
+        ring(self.folder, but=self.own_bell)
 
 
 def _now_ms() -> int:
