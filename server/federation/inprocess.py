@@ -127,6 +127,9 @@ class InProcessGrid(Grid):
             if not any(self._may_answer(self._tasks[key]) for key in keys) or (timeout is not None and pulls > timeout):
                 return replies
 
+    def wait(self, _: float) -> None:
+        """Nothing to wait for: time passes by pulls."""
+
     # ------------------------------------------------------------ inside
 
     def _push(self, message: Message) -> str:
