@@ -27,7 +27,8 @@ from torch import nn
 from torch.nn import functional
 
 from headwater.compression.entropy import FactorizedPrior
-from headwater.server.training.lite import Lite0, Tail
+from headwater.compression.learning.tail import Tail
+from headwater.server.training.lite import Lite0
 
 if TYPE_CHECKING:
     from headwater.compression.slimmable import InvertedResidual

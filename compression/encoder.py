@@ -50,6 +50,13 @@ class Head(nn.Module):
             assert isinstance(block, InvertedResidual)
             yield block
 
+    def frozen(self) -> Head:
+        """A copy of frozen layers, see :meth:`ConvNorm.frozen`."""
+        blocks = [block.frozen() for block in self.inverted_residuals()]
+        made = Head(self.stem.frozen(slim=True), blocks, self.latent_channels, self.widths)
+        made.bottleneck.load_state_dict(self.bottleneck.state_dict())
+        return made
+
     def forward(self, x: torch.Tensor, width: float) -> torch.Tensor:
         """Map normalised images to the latent [B, C, H, W], before gain and rounding."""
         x = self.stem(x, self.stem_channels(width), width)

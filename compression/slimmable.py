@@ -11,18 +11,23 @@ channels that is used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from headwater.compression.learning.activation_pruning import pruned_conv
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 CHANNEL_MULTIPLE = (
     8  # the vector length of a convolution kernel on CPUs: other counts cost as much as the next multiple
 )
+
+SHUT = 1e-3
+"""A channel that the widest norm scales to less than this share of the mean keeps its weights: other widths use it."""
 
 
 def channels_at(full: int, width: float) -> int:
@@ -32,8 +37,32 @@ def channels_at(full: int, width: float) -> int:
     return min(full, max(CHANNEL_MULTIPLE, round(full * width / CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE))
 
 
+class Affine(nn.Module):
+    """What a norm does once its statistics are fixed: a scale and a shift for each channel that its width uses.
+
+    Both can be trained; there are no statistics that a batch could change, so a batch of one is as good as any.
+    """
+
+    def __init__(self, channels: int, *, scale: bool = True) -> None:
+        """Change nothing at first; without ``scale`` there is only a shift."""
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels)) if scale else None
+        self.shift = nn.Parameter(torch.zeros(channels))
+
+    @classmethod
+    def of(cls, scale: torch.Tensor | None, shift: torch.Tensor) -> Self:
+        """One of these values, which are copied."""
+        made = cls(len(shift), scale=scale is not None)
+        made.load_state_dict({"shift": shift} if scale is None else {"scale": scale, "shift": shift})
+        return made
+
+
 class ConvNorm(nn.Module):
-    """Convolution and batch norm, optionally followed by ReLU6, that can be run on a prefix of its channels."""
+    """Convolution and norm, optionally followed by ReLU6, that can be run on a prefix of its channels.
+
+    The norm is a batch norm, or an :class:`Affine` in a layer that is :meth:`frozen`, which is folded into the weights
+    whenever the layer runs: backward then needs nothing but the layer's input.
+    """
 
     def __init__(
         self,
@@ -52,14 +81,16 @@ class ConvNorm(nn.Module):
         self.depthwise = depthwise
         self.activation = activation
         self.widths = tuple(widths)
+        self.keep = 1.0
+        """Share of its input that a frozen layer keeps for backward; see :mod:`.learning.activation_pruning`."""
         self.conv = nn.Conv2d(
             inputs, outputs, kernel, stride, kernel // 2, groups=inputs if depthwise else 1, bias=False
         )
-        self.norms = nn.ModuleDict({_key(width): nn.BatchNorm2d(outputs, eps=1e-3) for width in widths})
+        self.norms = nn.ModuleDict({norm_key(width): nn.BatchNorm2d(outputs, eps=1e-3) for width in widths})
 
     def norm(self, width: float) -> nn.BatchNorm2d:
         """The batch norm of a width; it has the full number of channels, of which a prefix is used."""
-        norm = self.norms[_key(width)]
+        norm = self.norms[norm_key(width)]
         assert isinstance(norm, nn.BatchNorm2d)
         return norm
 
@@ -72,13 +103,23 @@ class ConvNorm(nn.Module):
             # A slice is strided; packed again, channels last, it runs two to three times faster on a CPU.
             weight = weight.contiguous(memory_format=torch.channels_last)
         weight = _reaching_taps(weight, max(x.shape[2:])) if self.depthwise else weight
+        norm, bias = self.norms[norm_key(width)], None
+        if isinstance(norm, Affine):
+            weight = weight if norm.scale is None else weight * norm.scale[:, None, None, None]
+            bias = norm.shift
+            if self.keep < 1:
+                groups = inputs if self.depthwise else 1
+                how = {"stride": self.stride, "groups": groups, "relu6": self.activation}
+                return pruned_conv(x, weight, bias, keep=self.keep, **how)
         if self.depthwise and weight.shape[-1] == 1:
             x = x * weight.view(1, outputs, 1, 1)
+            x = x if bias is None else x + bias.view(1, outputs, 1, 1)
         else:
             padding = weight.shape[-1] // 2
-            x = functional.conv2d(x, weight, None, self.stride, padding, groups=inputs if self.depthwise else 1)
-        x = self._normalise(x, self.norm(width), outputs)
-        return functional.relu6(x) if self.activation else x
+            x = functional.conv2d(x, weight, bias, self.stride, padding, groups=inputs if self.depthwise else 1)
+        if isinstance(norm, nn.BatchNorm2d):
+            x = self._normalise(x, norm, outputs)
+        return functional.relu6(x, inplace=True) if self.activation else x
 
     @staticmethod
     def _normalise(x: torch.Tensor, norm: nn.BatchNorm2d, channels: int) -> torch.Tensor:
@@ -100,11 +141,49 @@ class ConvNorm(nn.Module):
     @torch.no_grad()
     def norm_factors(self, width: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         """What the norm of a width does once it is trained: a scale and a shift of each channel, [C] each."""
+        norm = self.norms[norm_key(width)]
+        if isinstance(norm, Affine):
+            return (torch.ones_like(norm.shift) if norm.scale is None else norm.scale), norm.shift
         norm = self.norm(width)
         assert norm.running_mean is not None
         assert norm.running_var is not None
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         return scale, norm.bias - norm.running_mean * scale
+
+    def set_norms(self, norms: Mapping[float, Affine]) -> None:
+        """Replace the norms by these, of each width."""
+        self.widths = tuple(norms)
+        self.norms = nn.ModuleDict({norm_key(width): norm for width, norm in norms.items()})
+
+    @torch.no_grad()
+    def frozen(self, *, slim: bool = False) -> ConvNorm:
+        """A copy that computes what this one does when it is not training, with an :class:`Affine` for each norm.
+
+        The widest norm's scale goes into the weights, so that steps of one size suit all layers; the others keep what
+        they differ by. With ``slim`` the outputs get fewer with the width, else all widths have all of them.
+        """
+        factors = {width: self.norm_factors(width) for width in self.widths}
+        C = self.conv.out_channels
+        base = factors[max(self.widths)][0].clone()
+        if len(factors) > 1:
+            base[base.abs() < SHUT * base.abs().mean()] = 1.0
+        made = ConvNorm(
+            self.conv.in_channels,
+            C,
+            self.conv.kernel_size[0],
+            stride=self.stride,
+            depthwise=self.depthwise,
+            activation=self.activation,
+            widths=(),
+        )
+        made.conv.weight.copy_(self.conv.weight * base[:, None, None, None])
+        norms = {}
+        for width, (scale, shift) in factors.items():
+            channels = channels_at(C, width) if slim else C
+            ratio = scale[:channels] / base[:channels] if len(factors) > 1 else None
+            norms[width] = Affine.of(ratio, shift[:channels])
+        made.set_norms(norms)
+        return made
 
 
 def _reaching_taps(weight: torch.Tensor, side: int) -> torch.Tensor:
@@ -119,8 +198,8 @@ def _reaching_taps(weight: torch.Tensor, side: int) -> torch.Tensor:
     return weight[:, :, cut : kernel - cut, cut : kernel - cut] if cut else weight
 
 
-def _key(width: float) -> str:
-    # Module names may not hold a dot.
+def norm_key(width: float) -> str:
+    """The name of a width's norm among a layer's norms: a module's may not hold a dot."""
     return f"{width:g}".replace(".", "_")
 
 
@@ -131,21 +210,42 @@ class InvertedResidual(nn.Module):
     (elastic width as in Cai et al., "Once-for-All", ICLR 2020).
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, widths: Sequence[float] = (1.0,)
-    ) -> None:
-        """Make a block; without expansion (1) the depthwise filter runs on whatever prefix of inputs arrives."""
+    def __init__(self, expand: ConvNorm | None, depthwise: ConvNorm, project: ConvNorm) -> None:
+        """Make a block of its layers; without expansion the filter runs on whatever prefix of inputs arrives."""
         super().__init__()
+        self.expand, self.depthwise, self.project = expand, depthwise, project
+
+    @classmethod
+    def make(
+        cls, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, widths: Sequence[float] = (1.0,)
+    ) -> Self:
+        """A block of new layers with a norm for each of ``widths``, its filter ``expansion`` times as wide as it is."""
         hidden = inputs * expansion
-        self.hidden = hidden
-        self.residual = stride == 1 and inputs == outputs
-        self.expand = ConvNorm(inputs, hidden, 1, widths=widths) if expansion > 1 else None
-        self.depthwise = ConvNorm(hidden, hidden, kernel, stride=stride, depthwise=True, widths=widths)
-        self.project = ConvNorm(hidden, outputs, 1, activation=False, widths=widths)
+        return cls(
+            ConvNorm(inputs, hidden, 1, widths=widths) if expansion > 1 else None,
+            ConvNorm(hidden, hidden, kernel, stride=stride, depthwise=True, widths=widths),
+            ConvNorm(hidden, outputs, 1, activation=False, widths=widths),
+        )
+
+    @property
+    def hidden(self) -> int:
+        """Channels of the expansion at the full width."""
+        return self.depthwise.conv.out_channels
+
+    @property
+    def residual(self) -> bool:
+        """Whether the input is added to the result."""
+        inputs = (self.expand or self.depthwise).conv.in_channels
+        return self.depthwise.stride == 1 and inputs == self.project.conv.out_channels
 
     def hidden_at(self, width: float) -> int:
         """Channels of the expansion at a width."""
         return channels_at(self.hidden, width)
+
+    def frozen(self) -> InvertedResidual:
+        """A copy of frozen layers, see :meth:`ConvNorm.frozen`."""
+        expand = self.expand.frozen(slim=True) if self.expand is not None else None
+        return InvertedResidual(expand, self.depthwise.frozen(slim=True), self.project.frozen())
 
     def forward(self, x: torch.Tensor, width: float = 1.0) -> torch.Tensor:
         """Map [B, C_in, H, W] to [B, C_out, H / stride, W / stride]."""

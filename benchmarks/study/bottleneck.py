@@ -21,7 +21,7 @@ from benchmarks.study.figures import Figures
 from benchmarks.study.runner import Piece
 from benchmarks.study.study import OURS, Study, labels_of
 from headwater.compression.inference import quantise
-from headwater.server.training.lite import normalise
+from headwater.compression.learning.samples import normalise
 from headwater.server.training.measure import Bench
 
 if TYPE_CHECKING:

@@ -26,11 +26,12 @@ from benchmarks.study.figures import Figures
 from benchmarks.study.runner import Piece
 from benchmarks.study.study import TEACHER, Study, labels_of
 from headwater.compression.coder import Coder
+from headwater.compression.learning.samples import augment, normalise, paste
+from headwater.compression.learning.tail import channels_last
 from headwater.compression.tables import PriorTables
 from headwater.server.training.build import MOST_SYMBOL, PRIOR_SHARE
-from headwater.server.training.lite import Lite0, channels_last, normalise
+from headwater.server.training.lite import Lite0
 from headwater.server.training.loop import Run, Stage
-from headwater.server.training.samples import augment, paste
 from headwater.server.training.stages import class_weights
 
 if TYPE_CHECKING:

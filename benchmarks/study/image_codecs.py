@@ -32,9 +32,9 @@ from benchmarks.study.plan import CODECS, Plan
 from benchmarks.study.runner import Piece
 from benchmarks.study.study import OURS, TEACHER, Study, labels_of
 from headwater.compression.inference import session
-from headwater.server.training.lite import Lite0, normalise
+from headwater.compression.learning.samples import augment, normalise, paste
+from headwater.server.training.lite import Lite0
 from headwater.server.training.loop import Run, Stage
-from headwater.server.training.samples import augment, paste
 from headwater.server.training.stages import class_weights
 from headwater.simulations.codecs import Setting, encode
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from headwater.compression.bundle import Bundle
-from headwater.server.training.lite import Lite0, channels_last
+from headwater.compression.learning.tail import channels_last
+from headwater.server.training.lite import Lite0
 from headwater.server.training.pipeline import Prepared, prepare
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from benchmarks.study.plan import Plan
     from benchmarks.study.runner import Piece
-    from headwater.server.training.samples import Samples
+    from headwater.compression.learning.samples import Samples
 
 OURS, TEACHER = "ours", "teacher"
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from benchmarks.study.plan import Plan
     from headwater.compression.bundle import Bundle
-    from headwater.server.training.samples import Samples
+    from headwater.compression.learning.samples import Samples
 
 ALONE = "task-alone"
 TRAINED_MINUTES, ADDED_MINUTES, MEASURED_MINUTES = 100, 50, 2

@@ -17,7 +17,9 @@ from benchmarks.study import learning
 from benchmarks.study.figures import Figures
 from benchmarks.study.runner import Piece
 from benchmarks.study.study import TEACHER, Study, labels_of
-from headwater.server.training.lite import Lite0, channels_last, load_pretrained, normalise
+from headwater.compression.learning.samples import normalise
+from headwater.compression.learning.tail import channels_last
+from headwater.server.training.lite import Lite0, load_pretrained
 from headwater.server.training.loop import Run
 from headwater.server.training.stages import class_weights, teacher_stage
 

@@ -19,19 +19,21 @@ from torch import nn
 
 from headwater.compression.bundle import Bundle, to_safetensors
 from headwater.compression.errors import BundleError, DataError, SettingsError
+from headwater.compression.learning.reading import read_tail
+from headwater.compression.learning.samples import augment, normalise, paste
+from headwater.compression.learning.tail import Tail, channels_last
 from headwater.server.training import pipeline, stages
 from headwater.server.training.build import Built, golden, measured
 from headwater.server.training.cuts import with_cuts
 from headwater.server.training.frozen import FrozenCodec
 from headwater.server.training.graphs import picture_graph, tail_graph
-from headwater.server.training.lite import Lite0, Tail, channels_last, load_pretrained, normalise
+from headwater.server.training.lite import Lite0, load_pretrained
 from headwater.server.training.loop import Run, Stage
 from headwater.server.training.measure import Bench
 from headwater.server.training.metrics import score
-from headwater.server.training.readback import read_tail, restore_norms
+from headwater.server.training.readback import restore_norms
 from headwater.server.training.recipe import Recipe
 from headwater.server.training.reconstruct import Reconstructor, picture_loss
-from headwater.server.training.samples import augment, paste
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,9 +43,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from headwater.compression.datasets import Dataset
+    from headwater.compression.learning.samples import Samples
     from headwater.compression.manifest import Task
     from headwater.server.training.pipeline import Prepared
-    from headwater.server.training.samples import Samples
 
 START_IMAGES = 256
 FREE = frozenset(
@@ -145,7 +147,7 @@ def _train_tail(
 ) -> tuple[bytes, int]:
     (task,), recipe, train = prepared.tasks, run.recipe, prepared.train
     torch.manual_seed(recipe.seed)
-    tail = read_tail(old, old.manifest.tasks[0], recipe.cut)
+    tail = read_tail(old, old.manifest.tasks[0])
     start = torch.Generator().manual_seed(recipe.seed)
     restore_norms(tail, codec.random_features(train.images[:START_IMAGES], start))
     tail.classify = nn.Linear(tail.classify.in_features, len(task.labels))

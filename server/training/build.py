@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from headwater.compression.bundle import Bundle, to_safetensors
+from headwater.compression.learning.reading import stored
+from headwater.compression.learning.samples import normalise
 from headwater.compression.manifest import LatentSpec, Manifest, Mode, Task, head_file
 from headwater.compression.tables import PriorTables
 from headwater.server.training.cuts import with_cuts
 from headwater.server.training.graphs import Graph, decoder_graph, head_graph, local_graph, picture_graph, tail_graph
-from headwater.server.training.lite import normalise
 from headwater.server.training.measure import Bench, ModeRun, local_logits
 from headwater.server.training.metrics import Scores, score
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headwater.compression.image import InputSpec
+    from headwater.compression.learning.samples import Samples
     from headwater.server.training.lite import Lite0
-    from headwater.server.training.samples import Samples
     from headwater.server.training.student import Student
 
 MOST_SYMBOL = 511
@@ -71,7 +72,7 @@ def build(
     files, modes, latent = _graphs(student, teacher, spec, tasks)
     tables = build_tables(student, train, latent)
     files["tables.safetensors"] = to_safetensors(tables.arrays())
-    files["weights.safetensors"] = to_safetensors(_weights(student))
+    files["weights.safetensors"] = to_safetensors(stored(student.frozen()))
     manifest = Manifest(
         name=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -168,17 +169,6 @@ def _tail_graphs(student: Student, side: int) -> list[tuple[bytes, Graph]]:
     features = student.decoder.leave.out_channels
     made = [tail_graph(tail, features, side) for tail in student.typed_tails()]
     return made if student.picture is None else [*made, picture_graph(student.picture, features, side)]
-
-
-def _weights(student: Student) -> dict[str, NDArray[Any]]:
-    """What the graphs do not hold in a trainable form: head, gains, prior and decoder, in half precision."""
-    parts = {"head": student.head, "gains": student.gains, "prior": student.prior, "decoder": student.decoder}
-    arrays: dict[str, NDArray[Any]] = {}
-    for part, module in parts.items():
-        for name, value in module.state_dict().items():
-            array = value.detach().contiguous().numpy()
-            arrays[f"{part}.{name}"] = array.astype(np.float16) if array.dtype == np.float32 else array
-    return arrays
 
 
 def measured(mode: Mode, run: ModeRun, labels: Mapping[str, NDArray[np.int64]]) -> Mode:

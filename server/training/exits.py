@@ -4,8 +4,9 @@ It learns the labels and the server's own answers (what costs accuracy is to dif
 right). Head, decoder and tails stay as they are, so their outputs are computed once for a few *views* of every training
 image, the first as it is, the others augmented and with pasted rectangles; from then on an epoch takes seconds.
 
-The network itself is in `exit_net.py`; the stages before this one have trained it along with the head already. Early
-exits go back to BranchyNet (Teerapittayanon et al., ICPR 2016); DDNN (ICDCS 2017) put the first one on the device.
+The network itself is in `compression/learning/exit_net.py`; the stages before this one have trained it along with the
+head already. Early exits go back to BranchyNet (Teerapittayanon et al., ICPR 2016); DDNN (ICDCS 2017) put the first one
+on the device.
 
 Legend: B batch, C latent channels, H height, W width of the latent, K classes, N images, V views.
 """
@@ -23,16 +24,16 @@ from torch.nn import functional
 
 from headwater.compression.bundle import Bundle, to_safetensors
 from headwater.compression.exits import SCORES
+from headwater.compression.learning.exit_net import ExitNet
+from headwater.compression.learning.losses import distillation
+from headwater.compression.learning.samples import Samples, augment, normalise, paste
 from headwater.compression.manifest import Exit
 from headwater.server.training.build import Built
 from headwater.server.training.calibration import calibrate, cross_fitted
-from headwater.server.training.exit_net import ExitNet
 from headwater.server.training.graphs import exit_graph
-from headwater.server.training.lite import normalise
 from headwater.server.training.loop import Stage
 from headwater.server.training.measure import Bench
-from headwater.server.training.samples import Samples, augment, paste
-from headwater.server.training.stages import averaged, distillation
+from headwater.server.training.stages import averaged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

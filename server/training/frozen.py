@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from headwater.compression.inference import quantise, session
+from headwater.compression.learning.network import random_groups
 from headwater.server.training.graphs import with_batch
-from headwater.server.training.student import random_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ class FrozenCodec:
         """Features float32 [B, F, H, W] of uint8 images, each in a random mode, a share of the frames cut."""
         B = len(images)
         modes = torch.randint(0, len(self._modes), (B,), generator=generator)
-        groups = random_groups(self._recipe, B, generator)
+        groups = random_groups(self._recipe.groups, B, self._recipe.drop_groups, generator)
         return torch.from_numpy(self.features(images.numpy(), modes.tolist(), groups.tolist()))
 
     def features(self, images: NDArray[np.uint8], modes: Sequence[int], groups: Sequence[int]) -> NDArray[np.float32]:

@@ -16,7 +16,9 @@ import onnx
 import torch
 from onnx import TensorProto, checker, helper, numpy_helper
 
-from headwater.server.training.lite import PIXEL_MEAN, PIXEL_STD, Lite0, Tail
+from headwater.compression.learning.samples import PIXEL_MEAN, PIXEL_STD
+from headwater.compression.learning.tail import Tail
+from headwater.server.training.lite import Lite0
 from headwater.server.training.reconstruct import PIXEL_MIDDLE, PIXEL_SPREAD, SLOPE
 
 if TYPE_CHECKING:
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
     from headwater.compression.decoder import Decoder
     from headwater.compression.encoder import Head
     from headwater.compression.image import InputSpec
+    from headwater.compression.learning.exit_net import ExitNet
     from headwater.compression.slimmable import ConvNorm, InvertedResidual
-    from headwater.server.training.exit_net import ExitNet
     from headwater.server.training.reconstruct import Reconstructor
 
 OPSET = 17  # supported by every onnxruntime since 1.12
@@ -287,15 +289,6 @@ def _early(
 def _plain_conv(graph: Graph, x: str, layer: torch.nn.Conv2d, name: str, area: int, groups: int = 1) -> str:
     assert layer.bias is not None
     return graph.conv(x, layer.weight, layer.bias, name, area=area, groups=groups)
-
-
-def read_weights(data: bytes) -> dict[str, NDArray[np.float32]]:
-    """The weights of a graph that this module wrote, by name, those kept as integers multiplied out."""
-    raw = {value.name: numpy_helper.to_array(value) for value in onnx.load_from_string(data).graph.initializer}
-    whole = [name.removesuffix(".int8") for name in raw if name.endswith(".int8")]
-    stored = {f"{name}{suffix}" for name in whole for suffix in (".int8", ".scale")}
-    weights = {name: value for name, value in raw.items() if name not in stored}
-    return weights | {name: raw[f"{name}.int8"].astype(np.float32) * raw[f"{name}.scale"] for name in whole}
 
 
 def with_batch(data: bytes) -> bytes:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from headwater.compression.errors import DataError
+from headwater.compression.learning.tail import Tail, typed
 from headwater.compression.slimmable import ConvNorm, InvertedResidual
 
 if TYPE_CHECKING:
@@ -32,10 +33,6 @@ LITE0_STAGES = (
 )
 STEM_CHANNELS = 32
 TOP_CHANNELS = 1280
-# ImageNet's mean and standard deviation of a pixel in 0..255, averaged over the three colours: one pair serves both
-# grey and colour input, and a head that subtracts a scalar needs no per-channel constants.
-PIXEL_MEAN = 114.5
-PIXEL_STD = 57.6
 
 
 def blocks(widths: Sequence[float] = (1.0,)) -> list[InvertedResidual]:
@@ -44,56 +41,14 @@ def blocks(widths: Sequence[float] = (1.0,)) -> list[InvertedResidual]:
     inputs = STEM_CHANNELS
     for expansion, outputs, repeats, kernel, stride in LITE0_STAGES:
         for repeat in range(repeats):
-            made.append(InvertedResidual(inputs, outputs, kernel, stride if repeat == 0 else 1, expansion, widths))
+            made.append(InvertedResidual.make(inputs, outputs, kernel, stride if repeat == 0 else 1, expansion, widths))
             inputs = outputs
     return made
 
 
-def typed(modules: nn.ModuleList) -> Iterator[InvertedResidual]:
-    """The blocks of a list, typed."""
-    for module in modules:
-        assert isinstance(module, InvertedResidual)
-        yield module
-
-
-def normalise(images: torch.Tensor) -> torch.Tensor:
-    """Scale pixels 0..255 of any dtype to the float range that the network was trained on."""
-    return (images.float() - PIXEL_MEAN) / PIXEL_STD
-
-
-def channels_last(model: nn.Module) -> None:
-    """Store convolution weights channels last, in place: on a CPU that halves the time of training."""
-    for parameter in model.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-
-
-class Tail(nn.Module):
-    """The blocks after the cut and the classifier of one task: features [B, C, H, W] to logits [B, K]."""
-
-    def __init__(self, later: Sequence[InvertedResidual], classes: int, dropout: float = 0.2) -> None:
-        """Take the blocks after the cut (they are not copied)."""
-        super().__init__()
-        self.blocks = nn.ModuleList(later)
-        self.top = ConvNorm(LITE0_STAGES[-1][1], TOP_CHANNELS, 1)
-        self.dropout = nn.Dropout(dropout)
-        self.classify = nn.Linear(TOP_CHANNELS, classes)
-
-    def typed_blocks(self) -> Iterator[InvertedResidual]:
-        """The blocks, typed."""
-        return typed(self.blocks)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Map features at the cut to logits."""
-        return self.intermediate(features)[1]
-
-    def intermediate(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The last feature map [B, 320, H, W], for distillation, and the logits [B, K]."""
-        x = features
-        for block in self.typed_blocks():
-            x = block(x)
-        pooled = self.top(x).mean(dim=(2, 3))
-        return x, self.classify(self.dropout(pooled))
+def new_tail(later: Sequence[InvertedResidual], classes: int) -> Tail:
+    """A tail of the blocks after the cut (they are not copied), with a new last convolution and classifier."""
+    return Tail(later, ConvNorm(LITE0_STAGES[-1][1], TOP_CHANNELS, 1), nn.Linear(TOP_CHANNELS, classes))
 
 
 class Lite0(nn.Module):
@@ -104,7 +59,7 @@ class Lite0(nn.Module):
         super().__init__()
         self.stem = ConvNorm(channels, STEM_CHANNELS, 3, stride=2)
         self.early = nn.ModuleList(blocks()[:cut])
-        self.tails = nn.ModuleList(Tail(blocks()[cut:], count) for count in classes)
+        self.tails = nn.ModuleList(new_tail(blocks()[cut:], count) for count in classes)
 
     def typed_blocks(self) -> Iterator[InvertedResidual]:
         """The blocks before the cut, typed."""

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from torch import nn
 
+    from headwater.compression.learning.samples import Samples
     from headwater.server.training.recipe import Recipe
-    from headwater.server.training.samples import Samples
 
 WARM_UP = 0.08  # share of a stage in which the learning rate rises
 

@@ -21,15 +21,16 @@ from headwater.compression.bundle import Bundle
 from headwater.compression.datasets import Dataset, open_dataset, split
 from headwater.compression.errors import DataError
 from headwater.compression.image import InputSpec
+from headwater.compression.learning.samples import Samples, normalise
+from headwater.compression.learning.tail import channels_last
 from headwater.server.training import stages
 from headwater.server.training.build import Built, build
 from headwater.server.training.card import model_card
 from headwater.server.training.exits import add_exit, fit_exit
-from headwater.server.training.lite import Lite0, channels_last, load_pretrained, normalise
+from headwater.server.training.lite import Lite0, load_pretrained
 from headwater.server.training.loop import Run
 from headwater.server.training.reconstruct import RECONSTRUCT
 from headwater.server.training.report import write_report
-from headwater.server.training.samples import Samples
 from headwater.server.training.student import Student
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def train(prepared: Prepared, recipe: Recipe, work: Path, progress: Progress) ->
         name=prepared.dataset.name,
         spec=prepared.spec,
         tasks=prepared.tasks,
-        data=provenance(prepared),
+        data={**provenance(prepared), "train_labels": _label_counts(prepared)},
     )
     return (built if local_exit is None else add_exit(built, local_exit, prepared.test)), run
 
@@ -168,6 +169,13 @@ def _tasks(dataset: Dataset, recipe: Recipe) -> tuple[Task, ...]:
             f"{RECONSTRUCT.name} alone makes no bundle: name a task with labels too, such as {dataset.tasks[0].name}"
         )
     return tuple(sorted(tasks, key=lambda task: not task.labels))
+
+
+def _label_counts(prepared: Prepared) -> dict[str, list[int]]:
+    """Training images of each class, by task: devices whose share of a class is another one make up for it."""
+    counts = {task.name: len(task.labels) for task in prepared.tasks if task.labels}
+    labels = prepared.train.labels
+    return {task: torch.bincount(labels[task], minlength=count).tolist() for task, count in counts.items()}
 
 
 def provenance(prepared: Prepared) -> dict[str, object]:

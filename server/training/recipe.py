@@ -9,24 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from headwater.compression.errors import SettingsError
+from headwater.compression.learning.augmentation import Augmentation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random changes to training images that leave the label true."""
-
-    flip_horizontal: bool = True
-    flip_vertical: bool = False
-    shift: float = 0.04
-    """Largest shift, as a share of the side."""
-    scale: float = 0.06
-    """Largest change of size, as a share."""
-    rotate_degrees: float = 4.0
-    brightness: float = 0.1
-    """Largest change of brightness and of contrast, as a share."""
+_AUGMENTATION = Augmentation()
 
 
 @dataclass(frozen=True)
@@ -88,7 +76,7 @@ class Recipe:
     """If above 0, this share of the training images is held out and measured on in place of the test images: settings
     are chosen by it, so that the test images stay unseen."""
     seed: int = 0
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = _AUGMENTATION
 
     def __post_init__(self) -> None:
         """Cross-check; raises :class:`SettingsError`."""

@@ -26,19 +26,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
+from headwater.compression.learning.losses import distillation, relative_error
+from headwater.compression.learning.samples import augment, normalise, paste
 from headwater.compression.slimmable import ConvNorm
-from headwater.server.training.lite import Lite0, normalise
+from headwater.server.training.lite import Lite0
 from headwater.server.training.loop import Stage
 from headwater.server.training.reconstruct import picture_loss
-from headwater.server.training.samples import augment, paste
 from headwater.server.training.student import Student
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from headwater.server.training.exit_net import ExitNet
+    from headwater.compression.learning.exit_net import ExitNet
+    from headwater.compression.learning.samples import Samples
     from headwater.server.training.recipe import Recipe
-    from headwater.server.training.samples import Samples
 
 
 def class_weights(labels: torch.Tensor, classes: int, recipe: Recipe) -> torch.Tensor:
@@ -81,7 +82,7 @@ def match_stage(
             wanted = teacher.features(normalise(images))
         latents, modes, bits = _code_widths(student, images, generator)
         features = student.decoder(latents, modes)
-        error = _relative_error(features, wanted)
+        error = relative_error(features, wanted)
         rate = _rate(bits, modes, recipe)
         loss = error.mean() + rate
         figures = {"feature": error.mean().item(), "bytes": bits.mean().item() / 8}
@@ -167,7 +168,7 @@ def answers_loss(
     task = _task_loss(known, learnt.samples, learnt.indices[learnt.whole], recipe, weights)
     distill, error = torch.zeros(()), torch.zeros(())
     for (last, logits), (last_wanted, logits_wanted) in zip(outputs, wanted, strict=True):
-        error = error + _relative_error(last, last_wanted).mean()
+        error = error + relative_error(last, last_wanted).mean()
         distill = distill + distillation(logits, logits_wanted, recipe.distill_temperature)
     loss = recipe.task_weight * task + recipe.distill_weight * distill + recipe.feature_weight * error
     return loss, {"task": task.item(), "distill": distill.item(), "feature": error.item()}
@@ -267,7 +268,7 @@ def _code_widths(
     widths = student.recipe.widths
     for width, part in zip(widths, images.tensor_split(len(widths)), strict=True):
         mode = student.sample_modes(width, len(part), generator)
-        coded = student.code(part, width, mode, student.sample_groups(len(part), generator))
+        coded = student.code(part, width, mode, student.sample_groups(len(part), student.recipe.drop_groups, generator))
         latents.append(coded.latent)
         modes.append(mode)
         bits.append(coded.bits)
@@ -292,18 +293,6 @@ def _task_loss(
         for scores, labels, weight in zip(logits, samples.labels.values(), weights, strict=True)
     ]
     return torch.stack(losses).sum()
-
-
-def distillation(logits: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Divergence of softened answers [B, K] from those wanted, mean over the batch (Hinton et al., 2015)."""
-    learnt = functional.log_softmax(logits / temperature, dim=1)
-    target = functional.log_softmax(wanted / temperature, dim=1)
-    return functional.kl_div(learnt, target, log_target=True, reduction="batchmean") * temperature**2
-
-
-def _relative_error(features: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Squared error of each sample as a share of the wanted features' variance over the batch: [B]."""
-    return (features - wanted).square().mean(dim=(1, 2, 3)) / wanted.var().clamp_min(1e-6)
 
 
 def _rate(bits: torch.Tensor, modes: torch.Tensor, recipe: Recipe) -> torch.Tensor:

@@ -10,7 +10,7 @@ WIDTHS = (0.25, 1.0)
 
 def _parts() -> tuple[ConvNorm, list[InvertedResidual]]:
     torch.manual_seed(0)
-    blocks = [InvertedResidual(32, 16, 3, 1, 1, WIDTHS), InvertedResidual(16, 24, 3, 2, 6, WIDTHS)]
+    blocks = [InvertedResidual.make(32, 16, 3, 1, 1, WIDTHS), InvertedResidual.make(16, 24, 3, 2, 6, WIDTHS)]
     return ConvNorm(1, 32, 3, stride=2, widths=WIDTHS), blocks
 
 

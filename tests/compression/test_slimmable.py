@@ -71,7 +71,7 @@ def test_each_width_has_statistics_of_its_own() -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_block_keeps_all_channels_at_its_ends(width: float) -> None:
-    block = InvertedResidual(16, 16, 3, 1, 6, WIDTHS)
+    block = InvertedResidual.make(16, 16, 3, 1, 6, WIDTHS)
     assert block(torch.randn(2, 16, 6, 6), width).shape == (2, 16, 6, 6)
     assert block.residual
 

@@ -11,18 +11,18 @@ from rich.progress import Progress
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.image import InputSpec
+from headwater.compression.learning.exit_net import ExitNet
+from headwater.compression.learning.samples import Samples
 from headwater.compression.manifest import Task
 from headwater.server.training import exits
 from headwater.server.training.build import Built, build
 from headwater.server.training.card import _exit
-from headwater.server.training.exit_net import ExitNet
 from headwater.server.training.graphs import exit_graph
 from headwater.server.training.lite import Lite0
 from headwater.server.training.loop import Run
 from headwater.server.training.measure import Bench
 from headwater.server.training.recipe import Recipe
 from headwater.server.training.report_exit import exit_section
-from headwater.server.training.samples import Samples
 from headwater.server.training.student import Student
 
 WIDTHS = (0.25, 1.0)
@@ -77,7 +77,7 @@ def built(student: Student, fitted: tuple[ExitNet, Run]) -> Built:
 @pytest.mark.parametrize(("side", "channels"), [(2, 6), (8, 24), (14, 24), (15, 3)])
 def test_the_graph_is_the_module(side: int, channels: int) -> None:
     torch.manual_seed(side)
-    model = ExitNet(channels, side, 3, WIDTHS)
+    model = ExitNet.make(channels, side, 3, WIDTHS)
     for width in WIDTHS:  # statistics of their own for each width
         model(torch.randn(8, channels, side, side) * (2 - width) + width, width)
     model.eval()

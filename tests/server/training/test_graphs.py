@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from headwater.compression.image import InputSpec
+from headwater.compression.learning.samples import normalise
 from headwater.server.training import graphs
-from headwater.server.training.lite import Lite0, load_pretrained, normalise
+from headwater.server.training.lite import Lite0, load_pretrained
 from headwater.server.training.recipe import Recipe
 from headwater.server.training.reconstruct import Reconstructor
 from headwater.server.training.student import Student

@@ -8,9 +8,9 @@ import torch
 from rich.progress import Progress
 
 from headwater.compression.errors import DataError
+from headwater.compression.learning.samples import Samples
 from headwater.server.training.loop import Run, Stage, schedule
 from headwater.server.training.recipe import Recipe
-from headwater.server.training.samples import Samples
 
 RECIPE = Recipe(batch=8)
 SAMPLES = Samples(torch.randint(0, 256, (40, 1, 4, 4), dtype=torch.uint8), {})

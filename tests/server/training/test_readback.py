@@ -9,9 +9,11 @@ import torch
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError
+from headwater.compression.learning.reading import read_tail
+from headwater.compression.learning.tail import Tail
 from headwater.server.training.graphs import tail_graph
-from headwater.server.training.lite import Lite0, Tail, load_pretrained
-from headwater.server.training.readback import read_tail, restore_norms
+from headwater.server.training.lite import Lite0, load_pretrained
+from headwater.server.training.readback import restore_norms
 from tests import tiny
 
 CUT = 6
@@ -43,13 +45,13 @@ def answers(tail: Tail, features: torch.Tensor) -> np.ndarray:
 def test_it_computes_what_the_graph_does(bundle: Bundle, features: torch.Tensor) -> None:
     session = ort.InferenceSession(bundle.read("tail_shape.onnx"), providers=["CPUExecutionProvider"])
     (wanted,) = session.run(["logits"], {"features": features.numpy()})
-    tail = read_tail(bundle, bundle.manifest.tasks[0], CUT)
+    tail = read_tail(bundle, bundle.manifest.tasks[0])
     np.testing.assert_allclose(answers(tail, features), wanted, atol=1e-3)
     assert np.ptp(wanted) > 0.1
 
 
 def test_restored_norms_change_nothing_but_know_what_they_meet(bundle: Bundle, features: torch.Tensor) -> None:
-    tail = read_tail(bundle, bundle.manifest.tasks[0], CUT)
+    tail = read_tail(bundle, bundle.manifest.tasks[0])
     before, known = answers(tail, features), answers(tail, features / 2)
     restore_norms(tail, features)
     assert not any(module.training for module in tail.modules())
@@ -64,10 +66,8 @@ def test_restored_norms_change_nothing_but_know_what_they_meet(bundle: Bundle, f
 
 
 def test_a_tail_of_other_making_is_a_bundle_error(bundle: Bundle, tiny_bundle: Bundle) -> None:
-    with pytest.raises(BundleError, match=r"tail_shape.onnx of the bundle tiny has nothing under tail.0.expand.weight"):
-        read_tail(tiny_bundle, tiny_bundle.manifest.tasks[0], CUT)
-    with pytest.raises(BundleError, match=r"wrote for a cut after block 5 has"):
-        read_tail(bundle, bundle.manifest.tasks[0], 5)
+    with pytest.raises(BundleError, match=r"tail_shape.onnx of the bundle tiny has nothing under tail.top.bias"):
+        read_tail(tiny_bundle, tiny_bundle.manifest.tasks[0])
     fewer = dataclasses.replace(bundle.manifest.tasks[0], labels=("left", "right"))
     with pytest.raises(BundleError, match=r"has \[3, 1280\] under tail.classify.weight, .* has \[2, 1280\]"):
-        read_tail(bundle, fewer, CUT)
+        read_tail(bundle, fewer)

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
+from headwater.compression.learning.samples import Samples
 from headwater.server.training import stages
 from headwater.server.training.lite import Lite0
 from headwater.server.training.loop import Stage
 from headwater.server.training.recipe import Recipe
-from headwater.server.training.samples import Samples
 from headwater.server.training.student import Student
 
 RECIPE = Recipe(colour="L", side=32, cut=3, skip=(), latent_channels=6, groups=3)

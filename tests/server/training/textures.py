@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from headwater.compression.datasets import Dataset, Item
+from headwater.compression.learning.augmentation import Augmentation
 from headwater.compression.manifest import Task
-from headwater.server.training.recipe import Augmentation, Recipe
+from headwater.server.training.recipe import Recipe
 
 TEXTURE, LIGHT = Task("texture", ("dots", "stripes")), Task("light", ("dark", "bright"))
 RECIPE = Recipe(

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
     from headwater.compression.datasets import Dataset
     from headwater.compression.image import InputSpec
-    from headwater.server.training.recipe import Augmentation
+    from headwater.compression.learning.augmentation import Augmentation
+
+# ImageNet's mean and standard deviation of a pixel in 0..255, averaged over the three colours: one pair serves both
+# grey and colour input, and a head that subtracts a scalar needs no per-channel constants.
+PIXEL_MEAN = 114.5
+PIXEL_STD = 57.6
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """Scale pixels 0..255 of any dtype to the float range that the network was trained on."""
+    return (images.float() - PIXEL_MEAN) / PIXEL_STD
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 import torch
 
-from headwater.server.training.recipe import Augmentation
-from headwater.server.training.samples import Samples, augment, paste
+from headwater.compression.learning.augmentation import Augmentation
+from headwater.compression.learning.samples import Samples, augment, paste
 
 STILL = Augmentation(flip_horizontal=False, shift=0, scale=0, rotate_degrees=0, brightness=0)
 
