@@ -22,6 +22,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read while flwr is imported
 
@@ -44,9 +45,13 @@ __all__ = [
     "SERVER_NODE",
     "Parcel",
     "acting_as",
+    "address",
+    "as_reply",
     "call",
+    "content_of",
     "context_from_bytes",
     "context_to_bytes",
+    "envelope_of",
     "error_reply",
     "node_id",
     "pack",
@@ -59,6 +64,14 @@ _PLAIN, _ZSTD = b"\x00", b"\x01"
 _LEVEL = 1  # floats gain a few per cent at any level; records of a network's own codec gain nothing
 _PROBE_BYTES, _WORTH = 1 << 16, 0.98
 _TASK = 1
+Why = Literal["raised", "refused", "expired", "damaged"]
+_CODES: dict[Why, int] = {
+    "raised": ErrorCode.CLIENT_APP_RAISED_EXCEPTION,
+    "refused": ErrorCode.NODE_UNAVAILABLE,
+    "expired": ErrorCode.MESSAGE_UNAVAILABLE,
+    "damaged": ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+}
+"""Why there is no reply, in Flower's numbers."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +84,22 @@ class Parcel:
 
 def pack(message: Message) -> Parcel:
     """The message as bytes."""
+    return Parcel(envelope_of(message), content_of(message))
+
+
+def envelope_of(message: Message) -> bytes:
+    """All of it but the content."""
     envelope = MessageProto(metadata=serde_utils.metadata_to_proto(message.metadata))
     if message.has_error():
         envelope.error.CopyFrom(serde_utils.error_to_proto(message.error))
-    records = _records_to_bytes(message.content) if message.has_content() else b""
-    return Parcel(envelope.SerializeToString(deterministic=True), _squeezed(records))
+    return envelope.SerializeToString(deterministic=True)
+
+
+def content_of(message: Message) -> bytes:
+    """The content alone: for messages that share their records, the same bytes."""
+    if not message.has_content():
+        return _PLAIN
+    return _squeezed(serde.recorddict_to_proto(message.content).SerializeToString(deterministic=True))
 
 
 def unpack(parcel: Parcel, most_bytes: int = MOST_BYTES) -> Message:
@@ -88,6 +112,27 @@ def unpack(parcel: Parcel, most_bytes: int = MOST_BYTES) -> Message:
         if envelope.HasField("error"):
             return make_message(metadata, error=serde_utils.error_from_proto(envelope.error))
         return make_message(metadata, content=_records_from_bytes(_unsqueezed(parcel.content, most_bytes)))
+
+
+def address(message: Message, run_id: int, message_id: str) -> Message:
+    """The message as the server sends it in a run, under its number for life."""
+    message.metadata.__dict__.update(_run_id=run_id, _message_id=message_id, _src_node_id=SERVER_NODE)
+    return message
+
+
+def as_reply(reply: Message, to: Message) -> Message:
+    """The reply, whatever it says about itself, as one to this message from the node that this went to."""
+    asked = to.metadata
+    reply.metadata.__dict__.update(
+        _run_id=asked.run_id,
+        _message_id=f"{asked.message_id}-reply",
+        _src_node_id=asked.dst_node_id,
+        _dst_node_id=asked.src_node_id,
+        _reply_to_message_id=asked.message_id,
+        _group_id=asked.group_id,
+        _message_type=asked.message_type,
+    )
+    return reply
 
 
 def context_to_bytes(context: Context) -> bytes:
@@ -113,9 +158,9 @@ def call(app: ClientApp | Callable[[Message, Context], Message], message: Messag
         return reply
 
 
-def error_reply(message: Message, reason: str) -> Message:
-    """A reply that says why there is none, in the code that Flower gives to what an app raises."""
-    return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message)
+def error_reply(message: Message, reason: str, why: Why = "raised") -> Message:
+    """A reply that says why there is none."""
+    return Message(Error(code=_CODES[why], reason=reason), reply_to=message)
 
 
 @contextmanager
@@ -127,10 +172,6 @@ def acting_as(run_id: int, node: int = SERVER_NODE) -> Iterator[None]:
         yield
     finally:
         TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = before  # noqa: SLF001 - the same
-
-
-def _records_to_bytes(records: RecordDict) -> bytes:
-    return serde.recorddict_to_proto(records).SerializeToString(deterministic=True)
 
 
 def _records_from_bytes(data: bytes) -> RecordDict:

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from headwater.compression.database import Kind, connect, explained, transaction
-from headwater.compression.errors import StorageError, TransferError
+from headwater.compression.errors import NoRoomError, StorageError
 from headwater.compression.transfer import BlobStore
 from headwater.server.federation.doorbell import ring
 from headwater.server.federation.records import Device, Notice, Offered, Wanted
@@ -66,7 +66,7 @@ _MAILBOX = Kind(
             run INTEGER NOT NULL, group_id TEXT NOT NULL, envelope BLOB NOT NULL, expires_unix_ms INTEGER NOT NULL,
             state TEXT NOT NULL DEFAULT 'offered', detail TEXT NOT NULL DEFAULT '',
             reply_envelope BLOB NOT NULL DEFAULT x'', reply_sha256 BLOB NOT NULL DEFAULT x'',
-            is_open INTEGER AS (state IN ('offered', 'accepted', 'fetched'))
+            taken INTEGER NOT NULL DEFAULT 0, is_open INTEGER AS (state IN ('offered', 'accepted', 'fetched'))
         );
         CREATE INDEX offers_open ON offers (is_open, node, number);
         CREATE INDEX offers_new ON offers (is_open, number);
@@ -119,10 +119,10 @@ class Mailbox:
     # ------------------------------------------------------------ for who offers
 
     def put(self, data: bytes) -> bytes:
-        """Store a content, at the cost of the oldest offers that are settled; its SHA-256.
+        """Store a content, at the cost of the oldest offers that are done with; its SHA-256.
 
         Raises:
-            TransferError: nothing settled is left to delete, and there is still no room.
+            NoRoomError: nothing is left to delete, and there is still no room.
         """
         self.make_room(len(data))
         return self.blobs.put(data)
@@ -146,15 +146,24 @@ class Mailbox:
             )
         return self.find([one.key for one in wanted])
 
-    def find(self, keys: Sequence[str]) -> list[Offered]:
-        """The offers of these keys that there are, in the order of the keys; those whose time has passed, withdrawn."""
+    def find(self, keys: Sequence[str], *, settled: bool = False) -> list[Offered]:
+        """The offers of these keys that there are (or that are settled), in the order of the keys.
+
+        Those whose time has passed are withdrawn by that.
+        """
         self.expire()
+        among = "is_open = 0 AND " if settled else ""
         found: dict[str, Offered] = {}
         for start in range(0, len(keys), _IDS_AT_A_TIME):
             some = keys[start : start + _IDS_AT_A_TIME]
-            for one in self._offers(f"key IN ({', '.join('?' * len(some))})", some):
+            for one in self._offers(f"{among}key IN ({', '.join('?' * len(some))})", some):
                 found[one.key] = one
         return [found[key] for key in keys if key in found]
+
+    def taken(self, offers: Iterable[Offered]) -> None:
+        """What came of them has been read: they may go when there is no room."""
+        with self._changing(quietly=True) as db:
+            db.executemany("UPDATE offers SET taken = 1 WHERE number = ?", [(one.number,) for one in offers])
 
     def withdraw(self, keys: Iterable[str], why: str) -> None:
         """Want things no more: devices that have not answered yet need not."""
@@ -265,12 +274,15 @@ class Mailbox:
     # ------------------------------------------------------------ room
 
     def make_room(self, size: int) -> None:
-        """Delete the oldest settled offers until there is room; raises :class:`TransferError` if that is not enough."""
+        """Delete the oldest offers that are done with until there is room; raises :class:`NoRoomError` if there is not.
+
+        Replies that nobody has read stay.
+        """
         while True:
             try:
                 self.blobs.require_room(size)
-            except TransferError:
-                settled = self._offers("is_open = 0 ORDER BY number LIMIT 64", ())
+            except NoRoomError:
+                settled = self._offers("is_open = 0 AND (taken OR state != 'replied') ORDER BY number LIMIT 64", ())
                 if not settled:
                     raise
                 self._delete(settled)
@@ -311,11 +323,12 @@ class Mailbox:
             return self._db.execute(query, values).fetchall()
 
     @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
+    def _changing(self, *, quietly: bool = False) -> Iterator[sqlite3.Connection]:
         """One transaction; the bells ring when it is done."""
         with self._lock, explained(_MAILBOX, self._path), transaction(self._db):
             yield self._db
-        ring(self.folder, but=self.own_bell)
+        if not quietly:
+            ring(self.folder, but=self.own_bell)
 
 
 def _now_ms() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from headwater.compression.errors import StorageError, TransferError
+from headwater.compression.errors import NoRoomError, StorageError
 from headwater.protos import edge_pb2 as pb
 from headwater.protos.nodes import node_id
 from headwater.server.federation import mailbox as module
@@ -90,9 +90,15 @@ def test_room_is_made_from_what_is_settled_the_oldest_first(tmp_path: Path) -> N
         box.refused(box.find(["old"])[0].number, CAM, "")
         box.put(bytes(1800))
         assert box.find(["old"]) == []
-        with pytest.raises(TransferError, match="beyond"):
-            box.put(bytes(1700))
-        assert box.find(["open"])[0].open
+        (answered,) = box.find(["open"])
+        assert box.replied(answered.number, CAM, b"", box.put(b"reply"))
+        with pytest.raises(NoRoomError, match="beyond"):
+            box.put(bytes(2900))
+        assert box.find(["open"], settled=True)[0].state == "replied"  # and nobody has read it
+        box.taken(box.find(["open"]))
+        with pytest.raises(NoRoomError, match="beyond"):
+            box.put(bytes(2900))  # of the content that nobody refers to
+        assert box.find(["open"]) == []
 
 
 def test_blobs_that_nobody_refers_to_are_swept_when_they_are_old(box: Mailbox) -> None:
