@@ -107,10 +107,11 @@ class ConvNorm(nn.Module):
         if isinstance(norm, Affine):
             weight = weight if norm.scale is None else weight * norm.scale[:, None, None, None]
             bias = norm.shift
-            if self.keep < 1:
+            if self.keep < 1 and x.requires_grad:  # an image is small, and is kept as it is
                 groups = inputs if self.depthwise else 1
-                how = {"stride": self.stride, "groups": groups, "relu6": self.activation}
-                return pruned_conv(x, weight, bias, keep=self.keep, **how)
+                return pruned_conv(
+                    x, weight, bias, keep=self.keep, stride=self.stride, groups=groups, relu6=self.activation
+                )
         if self.depthwise and weight.shape[-1] == 1:
             x = x * weight.view(1, outputs, 1, 1)
             x = x if bias is None else x + bias.view(1, outputs, 1, 1)

@@ -3,9 +3,11 @@
 :class:`Sparsity` is what `train` calls; :func:`sparsity_of` makes it from a plan. While it lasts,
 
 - weights outside the masks are 0 and stay 0;
-- *budget-aware extrusion*: of the active weights those due to be dropped at the next adjustment are pulled to 0 by
-  ``extrude * ||w||^2``, so that the others learn to do without them, while the step size falls to 0 over the steps
-  there are: ``(2B - 2b) / (2B - b)`` after b of B;
+- *budget-aware extrusion*: of the active weights those due to be dropped at the next adjustment are pulled to 0, so
+  that the others learn to do without them, while the step size falls to 0 over the steps there are:
+  ``(2B - 2b) / (2B - b)`` after b of B. FedMef adds ``lambda * ||w||^2`` of these weights to the loss; as with weight
+  decay (Loshchilov and Hutter, ICLR 2019) the pull is taken out of the gradient here, so that no optimiser rescales it:
+  each step takes ``extrude`` of such a weight away, times the schedule (of plain descent, 2 * rate * lambda);
 - *scaled activation pruning*: of what backward needs of a layer's input only the largest ``keep`` is kept, as a bit
   mask and values (:mod:`headwater.compression.learning.activation_pruning`);
 - in a round that ends with an adjustment, the largest gradients of inactive weights are kept for the server.
@@ -38,6 +40,7 @@ from torch import nn
 
 from headwater.compression.errors import LearningError
 from headwater.compression.learning import masks as masking
+from headwater.compression.slimmable import ConvNorm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +80,7 @@ class SparsePlan:
     keep: float = 1.0
     """Share of each layer's input that is kept for backward; 1 keeps all."""
     extrude: float = 0.0
-    """The factor of the extrusion; 0 leaves it and its schedule of the step size out."""
+    """Share of a weight due to be dropped that the first step takes away; 0 leaves extrusion and its schedule out."""
     due: float = 0.0
     """Share of each layer's active weights that the next adjustment replaces."""
     grow: bool = False
@@ -151,25 +154,28 @@ class _FedMef:
         self._absent: dict[str, torch.Tensor] = {}
         self._due: dict[str, torch.Tensor] = {}
         self._gathered: dict[str, NDArray[Any]] = {}
+        self._schedule = 1.0
 
     @contextmanager
     def installed(self) -> Iterator[None]:
         """While it lasts, the network's layers keep less of their activations; at its start masks are applied."""
         for name, mask in self._masks.items():
             self._absent[name] = torch.from_numpy(~mask)
-        self.after_step()
+        self.after_step()  # nothing is due yet
         if self._plan.extrude and self._plan.due:
             for name, mask in self._masks.items():
                 due = masking.due(self._weights[name].detach().numpy(), mask, self._plan.due)
                 self._due[name] = torch.from_numpy(due)
-        yield
+        with keeping(self._network, self._plan.keep):
+            yield
 
     def rate(self, done: float) -> float:
         """Factor of the learning rates when a share ``done`` of the steps is over."""
-        return (2 - 2 * done) / (2 - done) if self._due else 1.0
+        self._schedule = (2 - 2 * done) / (2 - done) if self._due else 1.0
+        return self._schedule
 
     def after_backward(self, *, last: bool) -> None:
-        """Extrude, gather what grows, and leave no gradient outside the masks."""
+        """Gather what may grow, and leave no gradient outside the masks."""
         for name, weight in self._weights.items():
             gradient = weight.grad
             if gradient is None:
@@ -177,8 +183,6 @@ class _FedMef:
             if last and self._plan.grow:
                 self._gather(name, gradient)
             gradient.masked_fill_(self._absent[name], 0)
-            if name in self._due:
-                gradient.add_(weight.detach() * self._due[name], alpha=2 * self._plan.extrude)
 
     def _gather(self, name: str, gradient: torch.Tensor) -> None:
         mask = self._masks[name]
@@ -188,10 +192,25 @@ class _FedMef:
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Put weights outside the masks back to 0, wherever the optimiser moved them."""
+        """Put weights outside the masks back to 0, wherever the optimiser moved them; pull at those that are due."""
         for name, weight in self._weights.items():
             weight.masked_fill_(self._absent[name], 0)
+            if name in self._due:
+                weight.sub_(weight * self._due[name], alpha=self._plan.extrude * self._schedule)
 
     def gathered(self) -> dict[str, NDArray[Any]]:
         """What the server needs for an adjustment."""
         return self._gathered
+
+
+@contextmanager
+def keeping(network: nn.Module, keep: float) -> Iterator[None]:
+    """While it lasts, layers whose norm is frozen keep only a share of their input for backward."""
+    layers = [layer for layer in network.modules() if isinstance(layer, ConvNorm)]
+    for layer in layers:
+        layer.keep = keep
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.keep = 1.0
