@@ -219,28 +219,25 @@ class Exchange:
         if offer.state == "replied":
             await _acknowledge(transfer.context, opening.content_bytes)
             raise Closed(pb.STATUS_OK, "the reply was here already")
-        self._check_reply(offer, opening)
-        if not self._mailbox.blobs.has(opening.content_sha256):
-            await self._receive_blob(transfer)
+        if not offer.open:
+            raise Closed(pb.STATUS_EXPIRED, f"offer {offer.number} is {offer.state}: {offer.detail}")
+        try:
+            _check_reply(offer, opening)
+            if not self._mailbox.blobs.has(opening.content_sha256):
+                await self._receive_blob(transfer)
+        except NoRoomError:
+            raise
+        except TransferError as error:  # the device will not send another: nobody need wait for it
+            await self._disk.run(
+                partial(self._mailbox.refused, offer.number, offer.node, f"its reply is none: {error}")
+            )
+            raise
         await self._disk.run(
             partial(self._mailbox.replied, offer.number, offer.node, opening.envelope, opening.content_sha256)
         )
         self._metrics.count_offer("replied")
         self._offers.refresh([offer.node])
         raise Closed(pb.STATUS_OK, "")
-
-    @staticmethod
-    def _check_reply(offer: Offered, opening: pb.TransferOpen) -> None:
-        if offer.subject != "message":
-            raise Closed(pb.STATUS_INVALID_FRAME, f"offer {offer.number} is a {offer.subject}; it takes no reply")
-        if not offer.open:
-            raise Closed(pb.STATUS_EXPIRED, f"offer {offer.number} is {offer.state}: {offer.detail}")
-        if opening.content_bytes > MOST_REPLY_BYTES or len(opening.envelope) > MOST_ENVELOPE_BYTES:
-            raise Closed(
-                pb.STATUS_INVALID_FRAME,
-                f"a reply of {opening.content_bytes} bytes with an envelope of {len(opening.envelope)}; "
-                f"at most {MOST_REPLY_BYTES} and {MOST_ENVELOPE_BYTES} are taken",
-            )
 
     async def _receive_blob(self, transfer: _Transfer) -> None:
         async with self._incoming(transfer) as incoming:
@@ -290,6 +287,17 @@ class Exchange:
             else:
                 self._metrics.count_transferred("up", len(chunk.data))
             await _acknowledge(context, incoming.have)
+
+
+def _check_reply(offer: Offered, opening: pb.TransferOpen) -> None:
+    """Refuse what can be no reply; raises :class:`TransferError`."""
+    if offer.subject != "message":
+        raise TransferError(f"offer {offer.number} is a {offer.subject}; it takes no reply")
+    if opening.content_bytes > MOST_REPLY_BYTES or len(opening.envelope) > MOST_ENVELOPE_BYTES:
+        raise TransferError(
+            f"a reply of {opening.content_bytes} bytes with an envelope of {len(opening.envelope)}; "
+            f"at most {MOST_REPLY_BYTES} and {MOST_ENVELOPE_BYTES} are taken"
+        )
 
 
 async def _to_the_end(work: Callable[[], T]) -> T:

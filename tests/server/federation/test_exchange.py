@@ -7,6 +7,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -196,21 +197,36 @@ async def test_the_same_reply_of_two_devices_is_one_blob(box: Mailbox, state: Pa
     assert first.reply_sha256 == second.reply_sha256
 
 
-async def test_what_is_wrong_is_closed_and_nothing_is_kept_of_it(box: Mailbox, state: Path) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"content_sha256": bytes(32)}, "thrown away"),
+        ({"content_sha256": b"short"}, "32 bytes"),
+        ({"content_bytes": 1 << 62}, "at most"),
+        ({"envelope": bytes(1 << 17)}, "at most"),
+    ],
+)
+async def test_a_reply_that_can_be_none_is_refused_for_good_and_nothing_is_kept_of_it(
+    box: Mailbox, state: Path, wrong: dict[str, Any], says: str
+) -> None:
+    put(box)
+    async with edge(state=state) as running, Courier(running) as cam:
+        closing = await cam.push(await cam.offer(), REPLY, **wrong)
+        assert (closing.status, says in closing.detail) == (pb.STATUS_INVALID_FRAME, True), closing
+    (found,) = box.find(["a"])
+    assert (found.state, says in found.detail) == ("refused", True)
+    assert not list((state / "incoming").rglob("*.part"))
+
+
+async def test_what_was_not_offered_is_not_exchanged(box: Mailbox, state: Path) -> None:
     put(box)
     async with edge(state=state) as running, Courier(running) as cam, Courier(running, "other", 8) as other:
         offer = await cam.offer()
-        wrong_hash = await cam.push(offer, REPLY, content_sha256=bytes(32))
-        assert (wrong_hash.status, "thrown away" in wrong_hash.detail) == (pb.STATUS_INVALID_FRAME, True)
-        assert (await cam.push(offer, REPLY, content_sha256=b"short")).status == pb.STATUS_INVALID_FRAME
-        assert (await cam.push(offer, REPLY, content_bytes=1 << 62)).status == pb.STATUS_INVALID_FRAME
-        assert (await cam.push(offer, REPLY, bytes(1 << 17))).status == pb.STATUS_INVALID_FRAME
         assert (await other.push(offer, REPLY)).status == pb.STATUS_INVALID_FRAME  # it was made to cam
         assert (await other.push(pb.Offer(offer=99), REPLY)).status == pb.STATUS_INVALID_FRAME
         down = await cam.transfer(cam.opening(offer, content_sha256=bytes(32)))
         assert (await down.closed()).status == pb.STATUS_EXPIRED
         assert state_of(box) == "offered"
-        assert not list((state / "incoming").rglob("*.part"))
         assert (await cam.push(offer, REPLY)).status == pb.STATUS_OK
 
 
