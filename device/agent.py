@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import numpy as np
 from PIL import Image
 
+from headwater.compression.bundle import Bundle
 from headwater.compression.datasets import read_image
 from headwater.compression.errors import (
     DeadlineError,
@@ -39,6 +40,8 @@ from headwater.device.answering import Answering
 from headwater.device.answers import images
 from headwater.device.channel import open_channel
 from headwater.device.courier import Courier
+from headwater.device.federated import learner as learning
+from headwater.device.federated.learner import Learner
 from headwater.device.feed import Picture
 from headwater.device.images import ImageFolder
 from headwater.device.keeping import Keeping
@@ -58,7 +61,6 @@ if TYPE_CHECKING:
     import grpc.aio
     from numpy.typing import NDArray
 
-    from headwater.compression.bundle import Bundle
     from headwater.compression.manifest import Manifest
     from headwater.device.controller import Controller
     from headwater.device.loaded import Loaded
@@ -109,6 +111,8 @@ class Agent:
         self._channel = channel
         self.spool: Spool | None = None
         """Frames that are kept until a server stores them, where the settings name a file for them."""
+        self.learner: Learner | None = None
+        """The device's part in federated rounds, where the settings name data for it."""
         self._keeping: Keeping | None = None
         self._stack = AsyncExitStack()
         self._reporter = Reporter()
@@ -142,10 +146,14 @@ class Agent:
                 on_offer=self._offered,
                 on_unknown=self._unknown,
             )
+            self._courier = Courier(link)
             self._swapping = self._make_swapping(link)
             self._answering = Answering(loaded, link, self._worker, self.settings, self._distrust)
+            self.learner = Learner.of(self.settings, link, self._courier, self._bundle_to_train)
+            if self.learner is not None:  # before the link, which may get an offer at once
+                self._answering.on_busy = self.learner.frames
+                await stack.enter_async_context(self.learner)
             self.link = await stack.enter_async_context(link)
-            self._courier = Courier(link)
             self._reporter.use(loaded.bundle_id)
             if self._swapping is not None:
                 self._swapping.begin(loaded)
@@ -311,9 +319,13 @@ class Agent:
             metadata.version("headwater"),
             window=self.settings.window,
             longest_pause_s=self.settings.retry_s,
-            capabilities=() if self._store is None else (CAPABILITY,),
+            capabilities=self._capabilities(),
             persistent=answering_itself,
         )
+
+    def _capabilities(self) -> tuple[str, ...]:
+        able = {CAPABILITY: self._store is not None, learning.CAPABILITY: self.settings.train_data is not None}
+        return tuple(name for name, has in able.items() if has)
 
     async def _report_now_and_then(self) -> None:
         while True:
@@ -340,8 +352,20 @@ class Agent:
     def _offered(self, offer: pb.Offer) -> None:
         if offer.kind == pb.OFFER_KIND_BUNDLE and self._swapping is not None:
             self._swapping.offered(offer)
+        elif offer.kind == pb.OFFER_KIND_FEDERATED_MESSAGE and self.learner is not None:
+            self.learner.offered(offer)
         else:
             self.link.refuse(offer)
+
+    def _bundle_to_train(self) -> Path:
+        """The bundle in use if its weights are here, which a server may leave out; else the one that was given."""
+        if self._store is not None:
+            path = self._store.folder / self._answering.loaded.bundle_id.hex()
+            if (path / "weights.safetensors").is_file():
+                return path
+        if isinstance(self._bundle, Bundle):
+            raise SettingsError("training reads the bundle in a process of its own; give the agent its path")
+        return Path(self._bundle).absolute()
 
     async def _unknown(self, why: str) -> bool:
         return await self._distrust(self._answering.loaded, why)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -42,7 +43,7 @@ from headwater.device.tasks import known
 from headwater.protos import edge_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from concurrent.futures import Executor
 
     from headwater.device.controller import Decision
@@ -111,6 +112,9 @@ class Answering:
         self.slack = Slack()
         self.pending = 0
         """Pictures that have no record yet."""
+        self.on_busy: Callable[[bool], None] = lambda _: None
+        """Told when there is a picture for head and coder, and when there is none any more."""
+        self._making = 0
         self._link = link
         self._worker = worker
         self._settings = settings
@@ -131,7 +135,8 @@ class Answering:
         self.pending += 1
         try:
             try:
-                made = await self._make(picture)
+                with self._busy():
+                    made = await self._make(picture)
             finally:
                 on_made()
             record, reply = await self._send(made) if made.coded is not None else (self._here(made), None)
@@ -148,6 +153,16 @@ class Answering:
             self._just_late = reply
         elif reply.answer.status == pb.STATUS_OK:
             made.loaded.controller.observe(late(made.coded.mode, len(made.coded.data), reply))
+
+    @contextmanager
+    def _busy(self) -> Iterator[None]:
+        self._making += 1
+        self.on_busy(self._making > 0)
+        try:
+            yield
+        finally:
+            self._making -= 1
+            self.on_busy(self._making > 0)
 
     async def _left(self, made: Made, reply: Reply) -> bool:
         """Whether the bundle of a frame that the server will not have is no longer in use, now that it is known."""

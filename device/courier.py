@@ -92,7 +92,7 @@ class Courier:
         Raises:
             TransferError: the server refuses it, or it cannot be read.
         """
-        outgoing = await on_disk(partial(Outgoing, path))
+        outgoing = await on_disk(partial(Outgoing, path), Outgoing.close)
 
         async def once(call: Call) -> None:
             opening = self._open(offer)
@@ -190,7 +190,8 @@ class _AgainError(Exception):
 
 
 async def _receive(call: Call, opening: pb.TransferOpen, folder: Path) -> Path:
-    incoming = await on_disk(partial(Incoming.open, folder, opening.content_sha256, opening.content_bytes))
+    opened = partial(Incoming.open, folder, opening.content_sha256, opening.content_bytes)
+    incoming = await on_disk(opened, Incoming.close)
     try:
         opening.have_bytes = incoming.have
         await call.write(pb.TransferMessage(open=opening))
@@ -215,13 +216,19 @@ async def _receive_chunk(call: Call, incoming: Incoming) -> None:
     await call.write(pb.TransferMessage(ack=pb.TransferAck(received_bytes=have)))
 
 
-async def on_disk(work: Callable[[], T]) -> T:
-    """Have a thread do it; who is cancelled meanwhile waits for its end, for the file is in use till then."""
+async def on_disk(work: Callable[[], T], undo: Callable[[T], object] = lambda _: None) -> T:
+    """Have a thread do it.
+
+    Who is cancelled meanwhile waits for its end, for the file is in use till then; ``undo`` gets what came of it.
+    """
     job = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(job)
-    finally:
+    except asyncio.CancelledError:
         await asyncio.wait([job])
+        if job.exception() is None:
+            undo(job.result())
+        raise
 
 
 # ------------------------------------------------------------ messages

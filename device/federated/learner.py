@@ -103,8 +103,14 @@ class Learner:
         }
         self._stack = AsyncExitStack()
 
+    @classmethod
+    def of(cls, settings: DeviceSettings, link: Link, courier: Courier, bundle: Callable[[], Path]) -> Learner | None:
+        """That of the settings; None where they name no data to train with. Raises as making one does."""
+        return None if settings.train_data is None else cls(settings, link, courier, bundle)
+
     async def __aenter__(self) -> Self:
         """Go on with what was not ended; raises :class:`StorageError` if the disk does not let it."""
+        self._bundle()  # one that cannot be trained is told at once
         async with AsyncExitStack() as stack:
             self._disk = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="headwater-learning"))
             self._state = await self._on_disk(partial(State, self._folder))
@@ -122,6 +128,10 @@ class Learner:
     def offered(self, offer: pb.Offer) -> None:
         """Take an offer of a federated message."""
         self._offers.put_nowait(offer)
+
+    def frames(self, busy: bool) -> None:  # noqa: FBT001 - what Answering calls
+        """Training stands still while the head has a picture."""
+        (self.trainer.reins.hold if busy else self.trainer.reins.release)("frames")
 
     # ------------------------------------------------------------ the tasks
 
@@ -280,6 +290,7 @@ class Learner:
             event.set()
 
     async def _on_disk(self, work: Callable[[], T]) -> T:
+        """Have the disk's thread do it, to the end even if this is cancelled."""
         job = asyncio.get_running_loop().run_in_executor(self._disk, work)
         try:
             return await asyncio.shield(job)

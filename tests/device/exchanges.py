@@ -39,6 +39,8 @@ class ExchangingEdge(FakeEdge):
         super().__post_init__()
         self.gate.set()
         self.partial: dict[bytes, bytes] = {}
+        self.closed = 0
+        """Uploads that were ended by :attr:`close`."""
         self.moved = 0
 
     def put(self, content: bytes, offer: int = 1, envelope: bytes = b"") -> pb.Offer:
@@ -53,6 +55,11 @@ class ExchangingEdge(FakeEdge):
             valid_for_ms=3_600_000,
             envelope=envelope,
         )
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for it for longer than others: a training process runs when nobody else does."""
+        async with asyncio.timeout(300), self.changed:
+            await self.changed.wait_for(condition)
 
     async def Exchange(self, _: object, context: Context) -> None:  # type: ignore[override]  # noqa: N802 - gRPC names it
         first = await context.read()
@@ -96,6 +103,7 @@ class ExchangingEdge(FakeEdge):
         if self.close.status == pb.STATUS_OK:
             self.uploads.append((opening, data))
         await context.write(pb.TransferMessage(close=self.close))
+        self.closed += 1
 
     async def _count(self, context: Context) -> None:
         self.moved += 1

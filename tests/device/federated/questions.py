@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from headwater.compression.transfer import BlobStore
-from headwater.device.federated.jobs import Job
+from headwater.device.federated.jobs import Answer, Failed, Job
+from headwater.device.federated.trainer import HopelessError, Trainer
+from headwater.device.federated.worker import Worker, load
 from headwater.protos import edge_pb2 as pb
 from headwater.protos.flower import Parcel, acting_as, node_id, pack, unpack
 
 APP = "tests.device.federated.counting_app:app"
 ROOM = 256 << 20
 LIMIT = 1 << 30
+
+
+class InlineTrainer(Trainer):
+    """Answers in this process, without the second that it takes to start one."""
+
+    def __init__(self) -> None:
+        super().__init__(APP, Path(os.devnull))
+        self.jobs: list[Job] = []
+
+    async def answer(self, job: Job) -> Answer:
+        self.jobs.append(job)
+        word = await asyncio.to_thread(Worker(load(APP), 1 << 50).answer, job)
+        if isinstance(word, Failed):
+            raise HopelessError(word.reason)
+        return word
 
 
 def question(what: str = "", *, run: int = 5, number: int = 1, path: str = "", kind: str = "train") -> Parcel:

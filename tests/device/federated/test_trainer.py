@@ -21,7 +21,7 @@ pytest.importorskip("flwr", reason="federated learning needs the extra [federate
 @asynccontextmanager
 async def training(folder: Path, app: str = APP, **changes: float) -> AsyncIterator[Trainer]:
     trainer = Trainer(app, folder / "training.log", **changes)
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(300):
         try:
             yield trainer
         finally:
@@ -38,7 +38,7 @@ def state_of(trainer: Trainer) -> str:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(300):
         while not condition():  # noqa: ASYNC110 - another process's doing, of which no event tells
             await asyncio.sleep(0.01)
 
