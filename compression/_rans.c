@@ -270,6 +270,70 @@ static PyObject *decode_batch(PyObject *self, PyObject *args) {
     return result;
 }
 
+/* ---------------------------------------------------------------- updates */
+
+/* Arrays of `sides` (rows, columns, alphabet, each three uint32) over values and live; NULL with an exception set. */
+static Integers *arrays_of(const Py_buffer *sides, const Py_buffer *live, const Py_buffer *values) {
+    size_t count = (size_t)sides->len / 12, at = 0, size = (size_t)values->len;
+    const uint32_t *side = sides->buf;
+    Integers *arrays = malloc((count + 1) * sizeof *arrays);
+    if (arrays == NULL) return (Integers *)PyErr_NoMemory();
+    for (size_t i = 0; i < count; i++, side += 3) {
+        uint64_t cells = (uint64_t)side[0] * side[1];
+        const uint8_t *alive = live->len ? (const uint8_t *)live->buf + at : NULL;
+        arrays[i] = (Integers){(int8_t *)values->buf + at, alive, side[0], side[1], (int)side[2]};
+        if (cells > size - at) break;
+        at += (size_t)cells;
+    }
+    if (at == size && sides->len % 12 == 0 && (live->len == 0 || live->len == values->len)) return arrays;
+    PyErr_SetString(PyExc_ValueError, "values, live and sides differ in length");
+    free(arrays);
+    return NULL;
+}
+
+static PyObject *encode_values(PyObject *self, PyObject *args) {
+    (void)self;
+    Py_buffer values, live, sides;
+    if (!PyArg_ParseTuple(args, "y*y*y*", &values, &live, &sides)) return NULL;
+    Integers *arrays = arrays_of(&sides, &live, &values);
+    PyObject *result = NULL;
+    if (arrays != NULL) {
+        size_t size = 0;
+        uint8_t *data;
+        Py_BEGIN_ALLOW_THREADS
+        data = encode_integers(arrays, (size_t)sides.len / 12, &size);
+        Py_END_ALLOW_THREADS
+        result = data == NULL ? PyErr_NoMemory() : PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size);
+        free(data);
+    }
+    free(arrays);
+    PyBuffer_Release(&values);
+    PyBuffer_Release(&live);
+    PyBuffer_Release(&sides);
+    return result;
+}
+
+static PyObject *decode_values(PyObject *self, PyObject *args) {
+    (void)self;
+    Py_buffer data, live, sides, values;
+    if (!PyArg_ParseTuple(args, "y*y*y*w*", &data, &live, &sides, &values)) return NULL;
+    Integers *arrays = arrays_of(&sides, &live, &values);
+    int status = OK;
+    if (arrays != NULL) {
+        Py_BEGIN_ALLOW_THREADS
+        memset(values.buf, 0, (size_t)values.len);
+        status = decode_integers(arrays, (size_t)sides.len / 12, data.buf, (size_t)data.len);
+        Py_END_ALLOW_THREADS
+    }
+    PyObject *result = arrays == NULL ? NULL : status == NO_MEMORY ? PyErr_NoMemory() : PyLong_FromLong(status);
+    free(arrays);
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&live);
+    PyBuffer_Release(&sides);
+    PyBuffer_Release(&values);
+    return result;
+}
+
 /* ---------------------------------------------------------------- module */
 
 static PyMethodDef methods[] = {
@@ -281,6 +345,9 @@ static PyMethodDef methods[] = {
      "decode(model, payload, mode, groups, out) -> status; out is int16 [channels, H, W]"},
     {"decode_batch", decode_batch, METH_VARARGS,
      "decode_batch(model, payloads, modes, groups, out) -> statuses; out is float32 [B, C, H, W]"},
+    {"encode_values", encode_values, METH_VARARGS,
+     "encode_values(values, live, sides) -> bytes; values are int8 [n], live uint8 [n] or empty, sides uint32 [T, 3]"},
+    {"decode_values", decode_values, METH_VARARGS, "decode_values(data, live, sides, values) -> status"},
     {NULL, NULL, 0, NULL},
 };
 

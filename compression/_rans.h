@@ -20,8 +20,8 @@
  * Decoding is total. Work and memory depend on the model's shape, never on what a payload claims: every pull reads at
  * most one word, and each symbol costs at most three pulls.
  *
- * In this file what its parts share; _rans_tables.c prepares tables, _rans_coder.c pushes and pulls, _rans.c is what
- * Python sees of it.
+ * In this file what its parts share; _rans_tables.c prepares tables, _rans_coder.c pushes and pulls, _rans_updates.c
+ * codes the updates of models with the same ANS, _rans.c is what Python sees of it.
  */
 #ifndef HEADWATER_RANS_H
 #define HEADWATER_RANS_H
@@ -35,7 +35,7 @@
 #define ESCAPE_SYMBOL ((int32_t)1 << 20) /* out of int16's range */
 
 /* What decoding can find; coder.py has the words for each. */
-enum { OK = 0, TRUNCATED = 1, TRAILING = 2, DAMAGED = 3, BAD_ESCAPE = 4 };
+enum { OK = 0, TRUNCATED = 1, TRAILING = 2, DAMAGED = 3, BAD_ESCAPE = 4, NO_MEMORY = 5 };
 
 /* For encoding: one symbol's slots. */
 typedef struct {
@@ -106,5 +106,24 @@ uint8_t *encode_frame(const Model *model, size_t mode, const PushTable *tables, 
  * `symbols` is room for one channel; else the symbols go to `symbols`, which has room for all. */
 int decode_frame(const Model *model, size_t mode, const PullTable *tables, size_t channels, const uint8_t *payload,
                  size_t size, int16_t *symbols, float *latent);
+
+/* _rans_updates.c */
+
+/* What the integers of an array can be: HAS_ZEROS alone 0 and 1, HAS_SIGNS alone -1 and 1, with HAS_SIZES up to 127. */
+enum { HAS_ZEROS = 1, HAS_SIGNS = 2, HAS_SIZES = 4 };
+
+/* One array of an update. */
+typedef struct {
+    int8_t *values;      /* [rows, columns] */
+    const uint8_t *live; /* [rows, columns], 0 where both ends know a zero, which is not coded; or NULL */
+    size_t rows, columns;
+    int alphabet;
+} Integers;
+
+/* Encode arrays one after the other; returns malloc'ed bytes, or NULL if there is no memory. */
+uint8_t *encode_integers(const Integers *arrays, size_t count, size_t *size);
+
+/* Decode arrays, whose values have to be 0 before; returns a status. */
+int decode_integers(const Integers *arrays, size_t count, const uint8_t *data, size_t size);
 
 #endif

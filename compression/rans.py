@@ -130,6 +130,15 @@ class Lane:
         self._pull()
         return index
 
+    def pull_answer(self, no: int) -> bool:
+        """Pull a yes or no, of which no owns the first so many slots and yes the others."""
+        slot = self.state & 0xFFFF
+        yes = slot >= no
+        first, frequency = (no, 0x10000 - no) if yes else (0, no)
+        self.state = frequency * (self.state >> SLOT_BITS) + slot - first
+        self._pull()
+        return yes
+
     def push_raw(self, value: int, bits: int) -> None:
         """Push a number of so many bits."""
         self._push(1, bits)

@@ -1,26 +1,39 @@
-"""Updates of a model to bytes and back: `encode` and `decode`.
+"""Updates of a model to bytes and back.
 
     encoded = encode(delta, layout, Scheme("ternary", keep=1 / 400), base=version)
-    residual = {name: delta[name] - encoded.decoded[name] for name in delta}     # into the sender's next update
-    update = decode(encoded.data, layout)                                        # update.arrays are encoded.decoded
+    residual = {name: delta[name] - encoded.decoded[name] for name in delta}    # goes into the sender's next update
+    update = decode(encoded.data, layout)                                       # update.arrays are encoded.decoded
 
-docs/updates.md has every byte.
+An update in bytes, little-endian; docs/updates.md has what follows the header:
+
+    0   2  "HU"
+    2   1  version, 1
+    3   1  values: place in VALUES
+    4   8  keep, float64
+    12  1  length of base, 0 to 32
+    13     base
+           4  CRC-32 over layout, mask, all before and all after it
+           body: integers (`_encode_integers`) or floats (`_encode_floats`)
+
+Decoding is total: any bytes give an update or an `UpdateError`, in time and memory that only the layout decides.
 """
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
-import zstandard
 
 from headwater.compression.errors import UpdateError
-from headwater.compression.updates import steps
+from headwater.compression.updates import flat, steps
+from headwater.compression.updates.adaptive import HAS_SIGNS, HAS_SIZES, HAS_ZEROS
+from headwater.compression.updates.flat import Arrays, Mask
+from headwater.compression.updates.floats import decode_floats, encode_floats
+from headwater.compression.updates.integers import decode_integers, encode_integers
 from headwater.compression.updates.quantise import largest, quantise
 from headwater.compression.updates.scheme import VALUES, Scheme
 
@@ -29,12 +42,17 @@ if TYPE_CHECKING:
 
     from headwater.compression.updates.layout import Layout
 
-    Arrays = Mapping[str, NDArray[np.float32]]
-    Mask = Mapping[str, NDArray[np.bool_]]
+    Live = NDArray[np.uint8] | None
 
 MAGIC = b"HU"
 VERSION = 1
+MAX_BASE = 32
 _HEADER = struct.Struct("<2sBBdB")
+_CHECK = struct.Struct("<I")
+_TOP = struct.Struct("<h")
+_FLAGS = struct.Struct("<I")
+_ALPHABETS = {"int8": HAS_ZEROS | HAS_SIGNS | HAS_SIZES, "ternary": HAS_ZEROS | HAS_SIGNS, "sign": HAS_SIGNS}
+_FLOATS: dict[str, type[np.float32 | np.float16]] = {"float32": np.float32, "float16": np.float16}
 
 
 @dataclass(frozen=True)
@@ -42,7 +60,7 @@ class Encoded:
     """An update as bytes, and what its receivers will see."""
 
     data: bytes
-    decoded: Mapping[str, NDArray[np.float32]]
+    decoded: Arrays
     """Exactly what `decode` gives; the sender keeps ``delta - decoded`` for its next update."""
 
 
@@ -53,8 +71,8 @@ class Update:
     base: bytes
     """The version of the model that the update is relative to, as its sender named it."""
     scheme: Scheme
-    arrays: Mapping[str, NDArray[np.float32]]
-    """Of every array of the layout."""
+    arrays: Arrays
+    """Every array of the layout."""
 
 
 def encode(delta: Arrays, layout: Layout, scheme: Scheme, *, base: bytes, mask: Mask | None = None) -> Encoded:
@@ -65,86 +83,142 @@ def encode(delta: Arrays, layout: Layout, scheme: Scheme, *, base: bytes, mask: 
         layout: of the network that was trained, at its width.
         scheme: what becomes of the values.
         base: the version that the update is relative to, at most 32 bytes.
-        mask: for some or all arrays, False for coordinates that both ends know to be zero: they are not sent,
-            cost nothing, and are decoded as zero. `keep` is a share of the others.
+        mask: for some or all arrays, False at coordinates that both ends know to be zero. These cost nothing and are
+            decoded as zero, whatever they are in delta; `Scheme.keep` is a share of the others.
 
     Raises:
-        UpdateError: if arrays are not the layout's, not float32, or not finite.
+        UpdateError: if arrays are not the layout's, not float32, or not finite, or the base is too long.
     """
-    layout.check(delta)
-    flat = np.concatenate([np.asarray(delta[name], np.float32).ravel() for name in layout.shapes])
-    if not np.isfinite(flat).all():
-        raise UpdateError("an update has values that are not finite; it is not sent")
-    live = _live(layout, mask)
+    if len(base) > MAX_BASE:
+        raise UpdateError(f"the base of an update has {len(base)} bytes; want {MAX_BASE} at most")
+    values, live = flat.join(delta, layout), flat.live(layout, mask)
     if live is not None:
-        flat[~live] = 0
-    count = max(1, round(scheme.keep * (flat.size if live is None else int(live.sum()))))
+        values[live == 0] = 0
     if scheme.keep < 1:
-        flat[~largest(flat, count)] = 0
-    if scheme.values == "float16":
-        flat = flat.astype(np.float16).astype(np.float32)
-    elif scheme.values != "float32":
-        parts = np.split(flat, np.cumsum([prod(shape) for shape in layout.shapes.values()])[:-1])
-        flat = np.concatenate([_quantised(part, scheme) for part in parts])
-        if live is not None:
-            flat[~live] = 0
-    body = zstandard.compress(flat.view(np.uint8).reshape(-1, 4).T.tobytes())
+        there = values.size if live is None else np.count_nonzero(live)
+        values[~largest(values, max(1, round(scheme.keep * there)))] = 0
+    if scheme.values in _FLOATS:
+        body, decoded = _encode_floats(values, layout, scheme, live)
+    else:
+        body, decoded = _encode_integers(values, layout, scheme, live)
     header = _HEADER.pack(MAGIC, VERSION, VALUES.index(scheme.values), scheme.keep, len(base)) + base
-    check = struct.pack("<I", _check(header, body, layout, live))
-    return Encoded(header + check + body, _shaped(flat, layout))
-
-
-def _quantised(part: NDArray[np.float32], scheme: Scheme) -> NDArray[np.float32]:
-    code, symbols = quantise(part, scheme.values)
-    return symbols * (np.float32(0) if code is None else steps.value(code))
+    check = _CHECK.pack(_crc(header, body, layout, live))
+    return Encoded(header + check + body, flat.shape(decoded, layout))
 
 
 def decode(data: bytes, layout: Layout, *, mask: Mask | None = None) -> Update:
     """Decode an update.
 
+    Args:
+        data: what `encode` gave.
+        layout: the very layout that it was given.
+        mask: the very mask.
+
     Raises:
-        UpdateError: for anything that `encode` did not write for this very layout and mask, or that is not finite.
+        UpdateError: if the data is no update, is damaged, was made for another layout or mask, or is not finite.
     """
-    live = _live(layout, mask)
-    if len(data) < _HEADER.size or data[:3] != MAGIC + bytes((VERSION,)):
-        raise UpdateError(f"{len(data)} bytes are no update of version {VERSION}")
-    _, _, values, keep, size = _HEADER.unpack_from(data)
-    end = _HEADER.size + size
-    if len(data) < end + 4 or values >= len(VALUES):
-        raise UpdateError(f"{len(data)} bytes are no update: they are cut off, or of unknown values")
-    header, check, body = data[:end], data[end : end + 4], data[end + 4 :]
-    if struct.pack("<I", _check(header, body, layout, live)) != check:
-        raise UpdateError("an update is damaged, or was made for another layout or mask")
-    try:
-        planes = zstandard.ZstdDecompressor().decompress(body, max_output_size=4 * layout.size)
-    except zstandard.ZstdError as error:
-        raise UpdateError("an update is damaged") from error
-    if len(planes) != 4 * layout.size:
-        raise UpdateError("an update is damaged")
-    flat = np.ascontiguousarray(np.frombuffer(planes, np.uint8).reshape(4, -1).T).view(np.float32).ravel()
-    if not np.isfinite(flat).all():
+    live = flat.live(layout, mask)
+    header, check, body = _split(data)
+    if _CHECK.pack(_crc(header, body, layout, live)) != check:
+        raise UpdateError("an update is damaged, or was made for another layout or mask: its checksum is wrong")
+    _, _, values, keep, _ = _HEADER.unpack_from(header)
+    if values >= len(VALUES):
+        raise UpdateError(f"an update has values of kind {values}; this version knows 0 to {len(VALUES) - 1}")
+    scheme = Scheme(VALUES[values], keep)
+    read = _decode_floats if scheme.values in _FLOATS else _decode_integers
+    with np.errstate(over="ignore"):  # an overflow is infinite, and found here
+        decoded = read(body, layout, scheme, live)
+    if not np.isfinite(decoded).all():
         raise UpdateError("an update has values that are not finite")
-    return Update(header[_HEADER.size :], Scheme(VALUES[values], keep), _shaped(flat, layout))
+    return Update(header[_HEADER.size :], scheme, flat.shape(decoded, layout))
 
 
-def _live(layout: Layout, mask: Mask | None) -> NDArray[np.bool_] | None:
-    if mask is None:
-        return None
-    for name, each in mask.items():
-        if each.shape != layout.shapes.get(name) or each.dtype != np.bool_:
-            raise UpdateError(
-                f"the mask of {name} is {each.dtype} {each.shape}; the array is {layout.shapes.get(name)}"
-            )
-    return np.concatenate([np.ravel(mask.get(name, np.ones(shape, np.bool_))) for name, shape in layout.shapes.items()])
+def _split(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Header with base, checksum, body."""
+    if len(data) < _HEADER.size or data[:2] != MAGIC:
+        raise UpdateError(f"{len(data)} bytes are no update: they do not begin with a header")
+    _, version, _, _, base = _HEADER.unpack_from(data)
+    end = _HEADER.size + base
+    if version != VERSION:
+        raise UpdateError(f"an update is of version {version}; this headwater reads version {VERSION}")
+    if base > MAX_BASE or len(data) < end + _CHECK.size:
+        raise UpdateError(f"{len(data)} bytes are no update: they are cut off within the header")
+    return data[:end], data[end : end + _CHECK.size], data[end + _CHECK.size :]
 
 
-def _check(header: bytes, body: bytes, layout: Layout, live: NDArray[np.bool_] | None) -> int:
-    check = zlib.crc32(repr(list(layout.shapes.items())).encode())
+def _crc(header: bytes, body: bytes, layout: Layout, live: Live) -> int:
+    """Over the layout as compact JSON, the mask as bits, header and body."""
+    names = json.dumps(list(layout.shapes.items()), separators=(",", ":"))
+    check = zlib.crc32(names.encode())
     if live is not None:
         check = zlib.crc32(np.packbits(live).tobytes(), check)
     return zlib.crc32(body, zlib.crc32(header, check))
 
 
-def _shaped(flat: NDArray[np.float32], layout: Layout) -> dict[str, NDArray[np.float32]]:
-    ends = np.cumsum([prod(shape) for shape in layout.shapes.values()])
-    return {n: part.reshape(s) for (n, s), part in zip(layout.shapes.items(), np.split(flat, ends[:-1]), strict=True)}
+# ----------------------------------------------------------------------------------------------------------- integers
+
+
+def _encode_integers(
+    values: NDArray[np.float32], layout: Layout, scheme: Scheme, live: Live
+) -> tuple[bytes, NDArray[np.float32]]:
+    """The largest step, 2 bytes, then all integers and after them, as an array more, the differences of the steps."""
+    top, differences, integers = quantise(flat.cut(values, layout), scheme.values)
+    if live is not None:
+        for part, alive in zip(integers, flat.cut(live, layout), strict=True):
+            part[alive == 0] = 0
+    coded = encode_integers(np.concatenate([*integers, differences]), *_with_steps(layout, scheme, live))
+    return _TOP.pack(top) + coded, _scaled(integers, steps.unpack(top, differences))
+
+
+def _decode_integers(body: bytes, layout: Layout, scheme: Scheme, live: Live) -> NDArray[np.float32]:
+    if len(body) < _TOP.size:
+        raise UpdateError("an update is cut off before its integers")
+    integers = decode_integers(body[_TOP.size :], *_with_steps(layout, scheme, live))
+    parts = flat.cut(integers[: layout.size], layout)
+    try:
+        sizes = steps.unpack(_TOP.unpack_from(body)[0], integers[layout.size :])
+    except ValueError as error:
+        raise UpdateError(f"an update has impossible steps: {error}") from error
+    return _scaled(parts, sizes)
+
+
+def _with_steps(layout: Layout, scheme: Scheme, live: Live) -> tuple[Live, NDArray[np.uint32]]:
+    """What is live, and the sides, of all arrays and the steps after them."""
+    count = len(layout.shapes)
+    sides = flat.sides(layout, _ALPHABETS[scheme.values])
+    of_steps = np.array([[1, count, _ALPHABETS["int8"]]], np.uint32)
+    alive = None if live is None else np.concatenate([live, np.ones(count, np.uint8)])
+    return alive, np.concatenate([sides, of_steps])
+
+
+def _scaled(integers: list[NDArray[np.int8]], sizes: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.concatenate([part.astype(np.float32) * size for part, size in zip(integers, sizes, strict=True)])
+
+
+# ------------------------------------------------------------------------------------------------------------- floats
+
+
+def _encode_floats(
+    values: NDArray[np.float32], layout: Layout, scheme: Scheme, live: Live
+) -> tuple[bytes, NDArray[np.float32]]:
+    """Which coordinates are there: 4 bytes, how many this takes, 0 if all live ones are; then the floats of these."""
+    floats = np.clip(values, -65504, 65504).astype(np.float16) if scheme.values == "float16" else values
+    there = floats.view(np.uint16 if scheme.values == "float16" else np.uint32) != 0  # -0.0 is there too
+    alive = there.size if live is None else np.count_nonzero(live)
+    flags = b""
+    if np.count_nonzero(there) < alive:
+        flags = encode_integers(there.view(np.int8), live, flat.sides(layout, HAS_ZEROS))
+    return _FLAGS.pack(len(flags)) + flags + encode_floats(floats[there]), floats.astype(np.float32)
+
+
+def _decode_floats(body: bytes, layout: Layout, scheme: Scheme, live: Live) -> NDArray[np.float32]:
+    size = _FLAGS.unpack_from(body)[0] if len(body) >= _FLAGS.size else 0
+    end = _FLAGS.size + size
+    if len(body) < end:
+        raise UpdateError("an update is cut off before its floats")
+    there = np.ones(layout.size, np.bool_) if live is None else live.view(np.bool_)
+    if size:
+        there = decode_integers(body[_FLAGS.size : end], live, flat.sides(layout, HAS_ZEROS)).view(np.bool_)
+    values = np.zeros(layout.size, np.float32)
+    values[there] = decode_floats(body[end:], _FLOATS[scheme.values], int(np.count_nonzero(there)))
+    return values

@@ -1,12 +1,7 @@
-"""From an update's float values to what is coded of them: which coordinates, and which integers.
-
-All arrays of an update lie one after the other in one flat array [n], in the layout's order: the largest coordinates
-are chosen among all of them.
-"""
+"""From an update's floats to what is coded of them: which coordinates, and which integers of which step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +9,8 @@ import numpy as np
 from headwater.compression.updates import steps
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from headwater.compression.updates.scheme import Values
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 LEVELS = 127
-"""int8's largest integer, and the smallest is its negative."""
+"""int8's largest integer; the smallest is its negative."""
 
 
 def largest(values: Floats, count: int) -> NDArray[np.bool_]:
@@ -30,36 +27,49 @@ def largest(values: Floats, count: int) -> NDArray[np.bool_]:
     if count >= magnitudes.size:
         return np.asarray(magnitudes > 0)
     threshold = np.partition(magnitudes, magnitudes.size - count)[magnitudes.size - count]
-    chosen = magnitudes > max(threshold, 0)
-    if threshold > 0:
-        chosen[np.flatnonzero(magnitudes == threshold)[: count - int(chosen.sum())]] = True
+    if threshold == 0:
+        return np.asarray(magnitudes > 0)
+    chosen = magnitudes > threshold
+    chosen[np.flatnonzero(magnitudes == threshold)[: count - np.count_nonzero(chosen)]] = True
     return np.asarray(chosen)
 
 
-def quantise(part: Floats, values: Values) -> tuple[int | None, NDArray[np.int8]]:
-    """One array's step, or None where nothing of it is sent, and its integers [n], 0 where nothing is."""
-    there = np.abs(part[part != 0])
-    if not there.size:
-        return None, np.zeros(part.size, np.int8)
-    return _QUANTISE[values](part, there)
+def step_of(part: Floats, values: Values) -> int | None:
+    """Code of the step for one array [n]; None if it is all zeros. A mean is over what is sent."""
+    magnitudes = np.abs(part[part != 0])
+    if not magnitudes.size:
+        return None
+    if values == "int8":
+        return steps.above(float(magnitudes.max()) / LEVELS)
+    sent = part.size if values == "sign" else magnitudes.size
+    return steps.nearest(float(magnitudes.sum(dtype=np.float64)) / sent)
 
 
-def _ternary(part: Floats, there: Floats) -> tuple[int, NDArray[np.int8]]:
-    return steps.nearest(float(there.mean(dtype=np.float64))), np.sign(part).astype(np.int8)
+def quantise(parts: Sequence[Floats], values: Values) -> tuple[int, NDArray[np.int8], list[NDArray[np.int8]]]:
+    """The largest step and the others' differences [T] as `steps.pack` has them, and the integers of each array.
+
+    An array of zeros has zeros; with sign it has a step of 0. So has one whose step is too small beside the largest.
+    """
+    codes = [step_of(part, values) for part in parts]
+    top = max((code for code in codes if code is not None), default=0)
+    codes = [None if code is None or top - code >= steps.NONE else code for code in codes]
+    integers = [_integers(part, code, values) for part, code in zip(parts, codes, strict=True)]
+    return *steps.pack(codes if values == "sign" else _filled(codes, top)), integers
 
 
-def _sign(part: Floats, there: Floats) -> tuple[int, NDArray[np.int8]]:
-    mean = float(there.sum(dtype=np.float64) / part.size)
-    return steps.nearest(mean), np.where(part < 0, -1, 1).astype(np.int8)
+def _integers(part: Floats, code: int | None, values: Values) -> NDArray[np.int8]:
+    if values == "sign":
+        return np.asarray(np.where(part < 0, -1, 1), np.int8)
+    if code is None:
+        return np.zeros(part.size, np.int8)
+    if values == "ternary":
+        return np.sign(part).astype(np.int8)
+    return np.clip(np.rint(part / steps.value(code)), -LEVELS, LEVELS).astype(np.int8)
 
 
-def _int8(part: Floats, there: Floats) -> tuple[int, NDArray[np.int8]]:
-    code = steps.above(float(there.max()) / LEVELS)
-    return code, np.clip(np.rint(part / steps.value(code)), -LEVELS, LEVELS).astype(np.int8)
-
-
-_QUANTISE: dict[str, Callable[[Floats, Floats], tuple[int, NDArray[np.int8]]]] = {
-    "ternary": _ternary,
-    "sign": _sign,
-    "int8": _int8,
-}
+def _filled(codes: Sequence[int | None], top: int) -> list[int | None]:
+    """Where an array is all zeros, the step of the one before: to repeat it costs least."""
+    filled: list[int | None] = []
+    for code in codes:
+        filled.append(code if code is not None else filled[-1] if filled else top)
+    return filled
