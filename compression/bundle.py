@@ -20,6 +20,8 @@ Python runs (no pickle). A device may have it without the files that only a serv
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import zipfile
 from functools import cached_property
 from pathlib import Path
@@ -185,6 +187,17 @@ class Bundle:
             (path / name).write_bytes(data)
         return path
 
+    def save_whole(self, path: Path) -> None:
+        """Write it as a directory that a power cut leaves whole or not at all; raises OSError."""
+        new = path.with_name(f"new-{path.name}")
+        shutil.rmtree(new, ignore_errors=True)
+        self.save(new)
+        for file in new.iterdir():
+            _sync(file, os.O_RDONLY)
+        _sync(new, os.O_RDONLY | os.O_DIRECTORY)
+        new.rename(path)
+        _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+
     def read(self, name: str) -> bytes:
         """The bytes of a file; raises :class:`BundleError` with the names there are."""
         try:
@@ -272,6 +285,14 @@ def _check(name: str, entry: FileEntry, files: Mapping[str, bytes]) -> None:
             f"{name} is damaged: its SHA-256 is {digest[:12]}..., the manifest says {entry.sha256[:12]}...; "
             "fetch the bundle again"
         )
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def to_safetensors(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:

@@ -14,7 +14,7 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from headwater.server.federation.post import Post
 from headwater.server.http import HttpServer
 from headwater.server.metrics import Metrics
 from headwater.server.registry import Registry, Served
+from headwater.server.rollout.conductor import Conductor
 from headwater.server.service import EdgeService
 from headwater.server.settings import ServerSettings, split_address
 
@@ -85,6 +86,7 @@ class EdgeServer:
         self._health = health.aio.HealthServicer()
         self._http = HttpServer(self.metrics, lambda: self.ready)
         self._watch: asyncio.Task[None] | None = None
+        self._changes: set[asyncio.Task[None]] = set()
         self._server = grpc.aio.server(options=_OPTIONS)
         edge_pb2_grpc.add_EdgeServicer_to_server(self.service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -102,6 +104,7 @@ class EdgeServer:
             await self.service.keeper.start()
         if self.service.post is not None:
             self.service.post.start()
+            await self._start_rollout(self.service.post)
         await self._server.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._watch = asyncio.create_task(self.service.watch_for_silence())
@@ -127,6 +130,8 @@ class EdgeServer:
         await self._http.stop()
         if self.service.keeper is not None:
             await self.service.keeper.stop()
+        if self.service.rollout is not None:
+            await self.service.rollout.stop()
         if self.service.post is not None:
             await self.service.post.stop()
         if self._watch is not None:
@@ -143,14 +148,29 @@ class EdgeServer:
             except BundleError as error:
                 _log.error("a bundle was not reloaded", extra={"path": str(path), "error": str(error)})
                 continue
-            for served in retired:
-                self.batcher.queue.forget(served.id)
+            self._forget(retired)
         if self.service.keeper is not None:
             await self.service.keeper.bundles_changed()
         _log.info("bundles were read again", extra={"served": self.registry.listing()})
 
     def _load(self, path: Path) -> tuple[Served, ...]:
         return self.registry.add(Bundle.load(path))
+
+    async def _start_rollout(self, post: Post) -> None:
+        assert self.settings.state is not None, "there is no post without it"
+        rollout = Conductor(self.settings.state, post.mailbox, self.registry, post.offers.look, self._bundles_changed)
+        await rollout.start()
+        self.service.rollout = rollout
+
+    def _forget(self, retired: Sequence[Served]) -> None:
+        for served in retired:
+            self.batcher.queue.forget(served.id)
+
+    def _bundles_changed(self, retired: Sequence[Served]) -> None:
+        self._forget(retired)
+        if self.service.keeper is not None:
+            self._changes.add(task := asyncio.create_task(self.service.keeper.bundles_changed()))
+            task.add_done_callback(self._changes.discard)
 
     async def _start_http(self) -> str | None:
         if self.settings.http is None:

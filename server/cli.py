@@ -8,6 +8,7 @@ import typer
 
 from headwater.compression.cli import ConfigOption
 from headwater.server.archive_cli import archive_app
+from headwater.server.rollout import cli as rollout_cli
 
 if TYPE_CHECKING:
     from headwater.server.app import Addresses
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 app.add_typer(archive_app, name="archive")
+rollout_cli.add_to(app)
 
 
 @app.callback(invoke_without_command=True)

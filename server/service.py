@@ -24,6 +24,7 @@ from headwater.server.federation.post import Post
 from headwater.server.keeper import Keeper
 from headwater.server.metrics import Metrics
 from headwater.server.registry import Registry, Served
+from headwater.server.rollout.conductor import Conductor
 from headwater.server.session import Outbox, Session, Sessions, settled_answer
 from headwater.server.settings import ServerSettings
 
@@ -70,6 +71,8 @@ class Conversation:
         self.served: Served | None = served
         """The bundle of frames that name none; None if it is not served here."""
         self.outbox = outbox
+        self.number = 0
+        """Of the session."""
         self.line: Line | None = None
         """What it is offered; None where the server offers nothing."""
         self.heard = 0.0
@@ -98,6 +101,8 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self._loop = asyncio.get_running_loop()
         self.admission = Admission(registry, batcher, settings.max_frame_bytes, self._loop.time)
         self.post = post
+        self.rollout: Conductor | None = None
+        """Where the server offers bundles."""
         self.keeper = None if archive is None else Keeper(archive, self.admission, metrics)
         self._metrics = metrics
         self._settings = settings
@@ -239,6 +244,8 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         if len(self._conversations) >= self._settings.max_streams:
             raise Refusal(pb.STATUS_BUSY, f"{self._settings.max_streams} devices are connected already; try later")
         hello = await self._hello(context)
+        if self.rollout is not None and self.registry.find(hello.bundle_id) is None:
+            await self.rollout.revive(hello.bundle_id)
         served = self.admission.bundle(hello.bundle_id)
         outbox = Outbox(2 * self._settings.max_in_flight)
         session = self._sessions.open(hello.device, hello.session)
@@ -246,11 +253,14 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             if other.session is session:
                 other.end(grpc.StatusCode.ABORTED, "the same session opened another stream, which goes on from here")
         conversation = Conversation(session, served, outbox)
+        conversation.number = hello.session
         conversation.heard = self._loop.time()
         outbox.put(self._welcome(served))
         session.attach(outbox, hello.resume_from)
         if self.post is not None:
             conversation.line = self.post.offers.connect(hello, session, outbox)
+        if self.rollout is not None:
+            self.rollout.uses(hello.device, hello.bundle_id)
         self._conversations.add(conversation)
         return conversation
 
@@ -305,6 +315,9 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             kind = message.WhichOneof("kind")
             if kind == "goodbye":
                 break
+            if kind == "use_bundle":
+                await self._use(conversation, message.use_bundle.bundle_id)
+                continue
             if kind != "frame":
                 self._take(conversation, kind, message)
             elif session.outbox is outbox:  # else a newer stream of the session has taken over
@@ -314,6 +327,14 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         session.end_of_input(outbox)
         await session.quiet()
         outbox.close()
+
+    async def _use(self, conversation: Conversation, bundle_id: bytes) -> None:
+        """From now on, frames of this stream that name no bundle are of this one."""
+        if self.rollout is not None:
+            if self.registry.find(bundle_id) is None:
+                await self.rollout.revive(bundle_id)
+            self.rollout.uses(conversation.session.device, bundle_id)
+        conversation.served = self.registry.find(bundle_id)
 
     def _take(self, conversation: Conversation, kind: str | None, message: pb.DeviceMessage) -> None:
         """Take a message that is no frame; raises Hangup."""
@@ -331,8 +352,8 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
                     self.post.take(conversation.line, message)
             case "report":
                 session.report = message.report
-            case "use_bundle":
-                conversation.served = self.registry.find(message.use_bundle.bundle_id)
+                if self.rollout is not None:
+                    self.rollout.report(session.device, conversation.number, message.report)
             case "hello":
                 raise Hangup(grpc.StatusCode.INVALID_ARGUMENT, "a second hello; open another stream for it")
             case _:  # of a newer agent, or about an offer that this server never made

@@ -1,0 +1,148 @@
+"""``headwater server publish``, ``rollback`` and ``versions``: what people tell a roll-out, and what it tells them."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headwater.compression.cli import ConfigOption
+
+if TYPE_CHECKING:
+    from headwater.compression.bundle import Bundle
+    from headwater.server.rollout.settings import RolloutSettings
+
+StateOption = Annotated[Path | None, typer.Option(metavar="DIR", help="The server's --state.")]
+KeyOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Private key to sign with.")]
+NameOption = Annotated[str | None, typer.Option(help="Of which bundle's name, where there are several.")]
+
+
+def publish(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A directory or a zip.")],
+    *,
+    state: StateOption = None,
+    key: KeyOption = None,
+    max_regression: Annotated[
+        float | None, typer.Option(metavar="POINTS", help="Of accuracy that a task may lose in any mode.")
+    ] = None,
+    max_growth: Annotated[
+        float | None, typer.Option(metavar="PERCENT", help="That a mode's mean frame may grow.")
+    ] = None,
+    canary: Annotated[float | None, typer.Option(metavar="SHARE", help="Of the devices, first; 1 for all.")] = None,
+    canary_frames: Annotated[int | None, typer.Option(help="Frames answered before it goes further.")] = None,
+    max_fall: Annotated[
+        float | None, typer.Option(metavar="POINTS", help="That agreement or confidence may fall in the field.")
+    ] = None,
+    max_failures: Annotated[
+        float | None, typer.Option(metavar="POINTS", help="That the share of failed frames may rise there.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Release a bundle to the devices: a few first, all if it does well, none if it does not.
+
+    It is refused if it is worse on held-out images than the bundle in use. A server that runs with the same --state
+    does the rest; so does one that is started later.
+    """
+    given = dict(locals())
+    from headwater.compression.bundle import Bundle
+    from headwater.compression.signature import load_private
+    from headwater.server.rollout import publish as publishing
+
+    settings = _settings(given, config)
+    new, folder = Bundle.load(bundle), _state(state, config)
+    served = _served(new.manifest.name, config)
+    private = load_private(settings.key_path)
+    done = publishing.publish(folder, new, private, settings.rules, settings.bounds, served)
+    release, passed = done.release, done.passed
+    typer.echo(f"release {release.serial}: {release.name} {new.short_id} for {_reach(release.stage, release.share)}")
+    if passed is None:
+        typer.echo("there was no bundle of that name to compare with, and there is none to go back to")
+    else:
+        typer.echo(
+            f"against the one before: {passed.mean:+.2f} points in the mean, {-passed.worst:+.2f} at worst, "
+            f"frames {passed.growth:+.1f} %"
+        )
+
+
+def rollback(
+    *,
+    state: StateOption = None,
+    name: NameOption = None,
+    to: Annotated[str | None, typer.Option(metavar="ID", help="An earlier bundle; needs the key.")] = None,
+    reason: Annotated[str, typer.Option(help="For the record.")] = "by hand",
+    key: KeyOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Have all devices use the bundle before the one that was released last, or any earlier one."""
+    from headwater.compression.signature import load_private
+    from headwater.server.rollout import publish as publishing
+
+    folder = _state(state, config)
+    if to is None:
+        back = publishing.roll_back(folder, reason, name)
+    else:
+        private = load_private(_settings({"key": key}, config).key_path)
+        back = publishing.roll_back_to(folder, to, private, reason)
+    typer.echo(f"release {back.serial}: back to {back.name} {back.bundle[:5].hex()}")
+
+
+def versions(
+    *,
+    state: StateOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Show the bundles, the releases, and how each did in the field."""
+    from headwater.server.rollout.show import as_plain, tables
+    from headwater.server.rollout.versions import Versions
+
+    with Versions.existing(_state(state, config)) as found:
+        if as_json:
+            import json
+
+            typer.echo(json.dumps(as_plain(found), indent=2, ensure_ascii=False))
+            return
+        from rich.console import Console
+
+        console = Console()
+        for table in tables(found):
+            console.print(table)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make these commands of ``headwater server``."""
+    for command in (publish, rollback, versions):
+        app.command()(command)
+
+
+def _reach(stage: str, share: float) -> str:
+    return "all devices" if stage == "everyone" else f"{share:.0%} of the devices at first"
+
+
+def _settings(given: dict[str, Any], config: Path | None) -> "RolloutSettings":
+    from headwater.compression.settings import resolve
+    from headwater.server.rollout.settings import RolloutSettings
+
+    flags = {field.name: given[field.name] for field in fields(RolloutSettings) if field.name in given}
+    return resolve(RolloutSettings, flags, file=config).value
+
+
+def _state(state: Path | None, config: Path | None) -> Path:
+    from headwater.compression.errors import SettingsError
+    from headwater.compression.settings import resolve
+    from headwater.server.settings import ServerSettings
+
+    found = resolve(ServerSettings, {"state": state}, file=config).value.state
+    if found is None:
+        raise SettingsError("no state is set; give the --state DIR that the server has.")
+    return found
+
+
+def _served(name: str, config: Path | None) -> "Bundle | None":
+    """The bundle of this name that the server's settings name, for the first release of all."""
+    from headwater.compression.bundle import Bundle
+    from headwater.compression.settings import resolve
+    from headwater.server.settings import ServerSettings
+
+    found = [Bundle.load(path) for path in resolve(ServerSettings, {}, file=config).value.bundle]
+    return next((bundle for bundle in found if bundle.manifest.name == name), None)

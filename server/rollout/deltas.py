@@ -1,0 +1,61 @@
+"""A bundle as devices fetch it: what has changed since the one that a device has, or all of it.
+
+A device gets only what it reads itself; one that takes part in federated rounds trains all of the network, and gets
+all. A pack is made when the first device needs it, unless whoever published has made it before, and is made again if
+the mailbox had no room to keep it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headwater.compression import patch
+from headwater.server.federation.offers import FEDERATED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from headwater.server.federation.mailbox import Mailbox
+    from headwater.server.rollout.versions import Versions
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Which bytes a device gets."""
+
+    bundle: bytes
+    base: bytes | None
+    """The bundle that it has, where only the difference is sent."""
+    all: bool = False
+    """Also what only a server, or training, reads."""
+
+    @property
+    def key(self) -> str:
+        """Short, for an offer's key."""
+        base = "whole" if self.base is None else self.base[:8].hex()
+        return f"{self.bundle[:8].hex()}-{base}-{'all' if self.all else 'device'}"
+
+
+class Packs:
+    """Makes packs and puts them into the mailbox."""
+
+    def __init__(self, versions: Versions, mailbox: Mailbox) -> None:
+        self._versions = versions
+        self._mailbox = mailbox
+        self._made: dict[Pack, bytes] = {}
+
+    def for_device(self, bundle: bytes, has: bytes, capabilities: Iterable[str], *, whole: bool = False) -> Pack:
+        """What a device gets that has a bundle; ``whole``: a difference was of no use to it."""
+        base = has if not whole and has != bundle and self._versions.has(has) else None
+        return Pack(bundle, base, FEDERATED in capabilities)
+
+    def put(self, pack: Pack) -> bytes:
+        """See to it that the mailbox has it; its SHA-256. Takes seconds for a large bundle."""
+        sha256 = self._made.get(pack)
+        if sha256 is None or not self._mailbox.blobs.has(sha256):
+            old = None if pack.base is None else self._versions.load(pack.base)
+            new = self._versions.load(pack.bundle)
+            sha256 = self._mailbox.put(patch.make(new, old, device=not pack.all))
+            self._made[pack] = sha256
+        return sha256

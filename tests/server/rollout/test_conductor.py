@@ -1,0 +1,203 @@
+"""Real agents at a real server in one event loop: releases reach them, widen, and are gone back from."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from headwater.compression.bundle import Bundle
+from headwater.compression.errors import StorageError
+from headwater.device import Agent
+from headwater.device.settings import DeviceSettings
+from headwater.server.rollout.canary import Rules
+from headwater.server.rollout.conductor import Conductor
+from headwater.server.rollout.gate import Bounds
+from headwater.server.rollout.publish import publish, roll_back
+from headwater.server.rollout.versions import Released, Versions
+from tests import tiny
+from tests.server.edges import Edge, edge, until
+from tests.versions import KEY, broken, version, write_keys
+
+BOUNDS = Bounds(100.0, 10_000.0)
+ALL = Rules(share=1.0)
+
+
+class Fleet:
+    """A server with its state, and agents by name."""
+
+    def __init__(self, running: Edge, state: Path, folder: Path, stack: AsyncExitStack) -> None:
+        self.running = running
+        self.state = state
+        self.agents: dict[str, Agent] = {}
+        self._folder = folder
+        self._stack = stack
+        _, self._public = write_keys(folder)
+
+    async def join(self, name: str, given: Bundle | None = None, **settings: object) -> Agent:
+        plain = {"name": name, "state": self._folder / name, "trusted_key": self._public, "width": 1.0}
+        chosen = DeviceSettings(**{**plain, "report_s": 0.1, "retry_s": 0.1, **settings})  # type: ignore[arg-type]
+        agent = Agent(given or version(0), self.running.addresses.grpc, chosen, connect_timeout_s=20)
+        self.agents[name] = await self._stack.enter_async_context(agent)
+        return self.agents[name]
+
+    def release(self, number: int, rules: Rules = ALL) -> Released:
+        return publish(self.state, version(number), KEY, rules, BOUNDS, version(0)).release
+
+    def using(self, number: int) -> list[str]:
+        return [
+            name for name, agent in self.agents.items() if agent.manifest.created == version(number).manifest.created
+        ]
+
+    def versions(self) -> Versions:
+        assert self.running.server.service.rollout is not None
+        return self.running.server.service.rollout._versions
+
+
+@asynccontextmanager
+async def fleet(tmp_path: Path, *names: str, **settings: object) -> AsyncIterator[Fleet]:
+    state = tmp_path / "state"
+    async with edge(version(0), state=state, **settings) as running, AsyncExitStack() as stack:
+        made = Fleet(running, state, tmp_path, stack)
+        for name in names:
+            await made.join(name)
+        yield made
+
+
+async def settle(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        await until(holds)
+
+
+async def feed(agent: Agent, holds: Callable[[], bool]) -> None:
+    """Have pictures answered, each of them, until it holds."""
+    seed = 0
+    async with asyncio.timeout(60):
+        while not holds():
+            record = await agent.infer(tiny.image(seed % 30)[0])
+            assert record.status == "ok"
+            seed += 1
+
+
+async def test_a_release_reaches_every_device_and_the_next_one_too(tmp_path: Path) -> None:
+    async with fleet(tmp_path, "a", "b") as there:
+        for number in (1, 2):
+            release = there.release(number)
+            await settle(lambda number=number: len(there.using(number)) == 2)  # type: ignore[misc]
+            await settle(lambda serial=release.serial: len(there.versions().members(serial)) == 2)  # type: ignore[misc]
+        for agent in there.agents.values():
+            assert (await agent.infer(tiny.image(4)[0])).status == "ok"
+        assert [one.id for one in there.running.server.registry.served] == [version(2).id, version(1).id]
+
+
+async def test_a_device_without_the_key_is_left_alone(tmp_path: Path) -> None:
+    async with fleet(tmp_path, "a") as there:
+        plain = await there.join("plain", trusted_key=None)
+        release = there.release(1)
+        await settle(lambda: there.using(1) == ["a"])
+        assert (await plain.infer(tiny.image(1)[0])).status == "ok"
+        assert set(there.versions().members(release.serial)) == {"a"}
+
+
+async def test_a_canary_widens_when_it_does_well(tmp_path: Path) -> None:
+    async with fleet(tmp_path, "a", "b", "c", "d") as there:
+        release = there.release(1, Rules(share=0.25, frames=20, wider=2.0, confidence=100.0))
+        await settle(lambda: len(there.using(1)) == 1)
+        (first,) = there.using(1)
+        await feed(there.agents[first], lambda: len(there.using(1)) == 2)
+        await feed(there.agents[first], lambda: len(there.using(1)) == 4)
+        now = there.versions().in_force("tiny")
+        assert now is not None
+        assert (now.serial, now.stage) == (release.serial, "everyone")
+        assert "frames" in now.reason
+
+
+async def test_a_canary_whose_frames_fail_is_gone_back_from(tmp_path: Path) -> None:
+    async with fleet(tmp_path, "a", "b", "c") as there:
+        release = there.release(1, Rules(share=0.3, frames=1000))
+        await settle(lambda: len(there.using(1)) == 1)
+        (canary,) = there.using(1)
+        agent = there.agents[canary]
+        for seed in range(25):  # it has proved itself by then, and goes on to disappoint
+            await agent.infer(tiny.image(seed)[0])
+        agent._reporter._uses[version(1).id].failed += 500
+        await settle(lambda: there.versions().in_force("tiny").back)  # type: ignore[union-attr]
+        await settle(lambda: len(there.using(0)) == 3)
+        left = next(one for one in there.versions().releases() if one.serial == release.serial)
+        assert left.stage == "left"
+        assert "failures" in left.reason
+        assert (await agent.infer(tiny.image(1)[0])).status == "ok"
+
+
+async def test_a_bundle_that_the_canary_cannot_compute_goes_no_further(tmp_path: Path) -> None:
+    async with fleet(tmp_path, "a", "b", "c") as there:
+        release = publish(there.state, broken(1), KEY, Rules(share=0.3), BOUNDS, version(0)).release
+        await settle(lambda: there.versions().in_force("tiny").back)  # type: ignore[union-attr]
+        assert len(there.using(0)) == 3
+        left = next(one for one in there.versions().releases() if one.serial == release.serial)
+        assert "will not have it" in left.reason
+        assert "is off by" in left.reason
+
+
+async def test_back_by_hand_reaches_all(tmp_path: Path) -> None:
+    async with fleet(tmp_path, "a", "b") as there:
+        there.release(1)
+        await settle(lambda: len(there.using(1)) == 2)
+        roll_back(there.state, "by hand")
+        await settle(lambda: len(there.using(0)) == 2)
+
+
+async def test_a_device_that_comes_later_gets_what_is_in_force(tmp_path: Path) -> None:
+    async with fleet(tmp_path) as there:
+        there.release(1)
+        there.release(2)
+        await there.join("late")
+        await settle(lambda: there.using(2) == ["late"])
+
+
+async def test_a_device_that_slept_through_releases_is_still_served(tmp_path: Path) -> None:
+    async with fleet(tmp_path) as there:
+        for number in range(1, 5):
+            there.release(number)
+            await settle(lambda number=number: there.running.server.registry.find(version(number).id) is not None)  # type: ignore[misc]
+        assert there.running.server.registry.find(version(1).id) is None
+        sleeper = await there.join("sleeper", version(1))
+        assert (await sleeper.infer(tiny.image(3)[0])).status == "ok"
+        await settle(lambda: there.using(4) == ["sleeper"])
+
+
+async def test_a_server_started_again_serves_what_is_in_force_from_the_first_moment(tmp_path: Path) -> None:
+    async with fleet(tmp_path, "a") as there:
+        there.release(1)
+        await settle(lambda: there.using(1) == ["a"])
+        await there.agents["a"].infer(tiny.image(0)[0])
+    async with fleet(tmp_path) as again:
+        assert [one.id for one in again.running.server.registry.served] == [version(1).id, version(0).id]
+        agent = await again.join("a")
+        assert again.using(1) == ["a"]
+        assert (await agent.infer(tiny.image(2)[0])).status == "ok"
+
+
+async def test_a_server_without_a_state_offers_nothing() -> None:
+    async with edge(version(0)) as running:
+        assert running.server.service.rollout is None
+
+
+async def test_trouble_on_the_disk_is_logged_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with fleet(tmp_path, "a") as there:
+        turn, failed = Conductor.turn, 0
+
+        def fail_once(conductor: Conductor) -> bool:
+            nonlocal failed
+            failed += 1
+            if failed == 1:
+                raise StorageError("the disk is full")
+            return turn(conductor)
+
+        monkeypatch.setattr(Conductor, "turn", fail_once)
+        there.release(1)
+        await settle(lambda: there.using(1) == ["a"])
+    assert "the roll-out has to wait" in caplog.text
