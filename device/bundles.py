@@ -180,7 +180,7 @@ class BundleStore:
         """Store a bundle, and use it from now on, on trial; raises :class:`StorageError`."""
         try:
             if not self.has(bundle.id):
-                self._store(bundle)
+                bundle.save_whole(self._path(bundle.id))
             # Going back is no experiment: that bundle has proved itself.
             self._write(
                 replace(
@@ -246,16 +246,6 @@ class BundleStore:
 
     def _path(self, bundle_id: bytes) -> Path:
         return self.folder / bundle_id.hex()
-
-    def _store(self, bundle: Bundle) -> None:
-        new = self.folder / (_NEW + bundle.id.hex())
-        shutil.rmtree(new, ignore_errors=True)
-        bundle.save(new)
-        for path in new.iterdir():
-            _sync(path)
-        sync_folder(new)
-        new.rename(self._path(bundle.id))
-        sync_folder(self.folder)
 
     def _read_state(self) -> State:
         factory = self.factory.id.hex()

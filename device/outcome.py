@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from headwater.compression.bundle import SHORT_ID_BYTES
 from headwater.compression.errors import LinkError
 from headwater.device.answers import results, status_name
 from headwater.device.controller import Observation
@@ -137,6 +138,7 @@ def _unanswered(made: Made, sequence: int) -> FrameRecord:
         confidence=judged.confidence if judged is not None else None,
         whole_ms=whole.whole_ms if whole is not None else 0.0,
         deadline_ms=made.deadline_ms,
+        bundle=made.loaded.bundle_id[:SHORT_ID_BYTES].hex(),
     )
 
 

@@ -8,7 +8,7 @@ that ends in half a line is mended by the next writer and read without it. One l
      "bytes": 31, "attempts": 1, "groups_used": 3, "deadline_ms": 300.0, "latency_ms": 9.6, "prepare_ms": 0.4,
      "head_ms": 0.5, "exit_ms": 0.1, "code_ms": 0.1, "wait_ms": 0.0, "round_trip_ms": 8.4, "whole_ms": 0.0,
      "server": {"queue_us": 40, "decode_us": 25, "run_us": 1100, "batch": 1, "queue_depth": 0}, "confidence": 0.81,
-     "results": {"defect": {"label": "intact", "score": 0.93}}, "truth": {"defect": "intact"}}
+     "bundle": "4f0c1a77d2", "results": {"defect": {"label": "intact", "score": 0.93}}, "truth": {"defect": "intact"}}
 """
 
 from __future__ import annotations
@@ -128,6 +128,8 @@ class FrameRecord:
     """What the whole model took on the device, where it ran."""
     deadline_ms: float | None = None
     """From taking the picture to having its answer, where there was a limit."""
+    bundle: str = ""
+    """Short id of the bundle that the device used."""
 
     def __getitem__(self, task: str) -> Result:
         """The answer to a task; KeyError with the tasks there are."""

@@ -9,7 +9,6 @@ import typer
 from headwater.compression.cli import ConfigOption
 
 if TYPE_CHECKING:
-    from headwater.compression.bundle import Bundle
     from headwater.server.rollout.settings import RolloutSettings
 
 StateOption = Annotated[Path | None, typer.Option(metavar="DIR", help="The server's --state.")]
@@ -50,9 +49,8 @@ def publish(
 
     settings = _settings(given, config)
     new, folder = Bundle.load(bundle), _state(state, config)
-    served = _served(new.manifest.name, config)
     private = load_private(settings.key_path)
-    done = publishing.publish(folder, new, private, settings.rules, settings.bounds, served)
+    done = publishing.publish(folder, new, private, settings.rules, settings.bounds)
     release, passed = done.release, done.passed
     typer.echo(f"release {release.serial}: {release.name} {new.short_id} for {_reach(release.stage, release.share)}")
     if passed is None:
@@ -136,13 +134,3 @@ def _state(state: Path | None, config: Path | None) -> Path:
     if found is None:
         raise SettingsError("no state is set; give the --state DIR that the server has.")
     return found
-
-
-def _served(name: str, config: Path | None) -> "Bundle | None":
-    """The bundle of this name that the server's settings name, for the first release of all."""
-    from headwater.compression.bundle import Bundle
-    from headwater.compression.settings import resolve
-    from headwater.server.settings import ServerSettings
-
-    found = [Bundle.load(path) for path in resolve(ServerSettings, {}, file=config).value.bundle]
-    return next((bundle for bundle in found if bundle.manifest.name == name), None)

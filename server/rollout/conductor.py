@@ -217,6 +217,9 @@ class Conductor:
     # ------------------------------------------------------------ serving
 
     def _serve_all(self) -> None:
+        """Serve what is in force; what is served already is kept, as what a first release may be gone back to."""
+        for served in self._registry.served:
+            self._versions.add(served.bundle)
         for name in self._versions.names():
             if (release := self._versions.in_force(name)) is not None:
                 self._serve(release)

@@ -47,7 +47,7 @@ def publish(
         key: that the devices trust.
         rules: how the release goes.
         bounds: how much worse than the one in use it may be.
-        served: what is in use where nothing was released before; None for nothing to compare with or go back to.
+        served: what is in use where nothing was released before; None for what a server with this folder served.
 
     Raises:
         RolloutError: it is worse than the bounds allow, or cannot be compared, or a release is under way.
@@ -60,7 +60,7 @@ def publish(
                 f"release {current.serial} of {name} is still tried by {current.share:.0%} of the devices; wait, or "
                 "`headwater server rollback` first"
             )
-        previous = versions.load(current.bundle) if current is not None else served
+        previous = versions.load(current.bundle) if current is not None else served or _served(versions, name)
         if previous is not None and previous.id == bundle.id:
             raise RolloutError(f"the bundle {bundle.short_id} is the one in use")
         passed = None if previous is None else gate.check(bundle.manifest, previous.manifest, bounds)
@@ -116,6 +116,12 @@ def _only(versions: Versions, name: str | None) -> Released:
     if release is None:
         raise RolloutError(f"nothing of {name or 'any name'} was released; there are {', '.join(names) or 'none'}")
     return release
+
+
+def _served(versions: Versions, name: str) -> Bundle | None:
+    """The newest bundle of a name that a server has served without a release."""
+    found = max((one for one in versions.all() if one.name == name), key=lambda one: one.created, default=None)
+    return None if found is None else versions.load(found.id)
 
 
 def _signed(bundle: Bundle, key: Ed25519PrivateKey) -> Bundle:
