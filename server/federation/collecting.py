@@ -40,7 +40,14 @@ class Collector:
         replies: list[Message] = []
         while waiting and not enough(before + len(replies)):
             replies += self.pull(tasks, waiting)
+        self._withdraw(waiting)
         return replies
+
+    def _withdraw(self, waiting: set[str]) -> None:
+        """Spare devices that have not begun the work of a round that is over, where the grid can tell them."""
+        withdraw: Callable[[set[str], str], None] | None = getattr(self._grid, "withdraw", None)
+        if waiting and withdraw is not None:
+            withdraw(waiting, "the round is over")
 
     def pull(self, tasks: Sequence[Task], waiting: set[str]) -> list[Message]:
         """Take the replies to some messages, by their ids, and those ids away; without any, wait a moment."""

@@ -149,7 +149,7 @@ class Journal:
 
     def plan(self, run: int, number: int, base: str, asked: Mapping[str, Any]) -> Round:
         """A round begins: what is asked, and (in `asked`) of whom."""
-        with self._changing("plan") as db:
+        with self._changing(f"plan of round {number}") as db:
             db.execute(
                 "INSERT INTO rounds (run, round, phase, base, asked, began) VALUES (?, ?, 'planned', ?, ?, ?)",
                 (run, number, base, json.dumps(asked, sort_keys=True), self._clock()),
@@ -160,7 +160,7 @@ class Journal:
 
     def collected(self, run: int, number: int) -> None:
         """No further reply counts: those that are not there are late."""
-        with self._changing("collection") as db:
+        with self._changing(f"collection of round {number}") as db:
             db.execute("UPDATE rounds SET phase = 'collected' WHERE run = ? AND round = ?", (run, number))
             db.execute(
                 "UPDATE tasks SET state = 'late' WHERE run = ? AND round = ? AND kind = 'train' AND state = 'sent'",
@@ -169,7 +169,7 @@ class Journal:
 
     def closed(self, run: int, number: int, closing: Closing) -> None:
         """A round's version is there, and all that comes with it."""
-        with self._changing("version") as db:
+        with self._changing(f"version of round {number}") as db:
             for verdict in closing.verdicts:
                 self._judge(db, run, number, verdict)
             db.execute(
@@ -204,7 +204,7 @@ class Journal:
 
     def measured(self, run: int, number: int, facts: Mapping[str, Any], verdicts: Sequence[Verdict] = ()) -> None:
         """Add what was found out about a round after it was closed."""
-        with self._changing("measurement") as db:
+        with self._changing(f"measurement of round {number}") as db:
             for verdict in verdicts:
                 self._judge(db, run, number, verdict)
             db.execute(
@@ -216,7 +216,7 @@ class Journal:
 
     def sent(self, run: int, tasks: Sequence[Task], sizes: Sequence[int]) -> None:
         """Messages are about to be pushed, of so many bytes; those that are there already stay as they are."""
-        with self._changing("messages") as db:
+        with self._changing(f"messages of round {tasks[0].round}") as db:
             now = self._clock()
             db.executemany(
                 "INSERT INTO devices (node, device, seen) VALUES (?, ?, ?) "
@@ -234,7 +234,7 @@ class Journal:
 
     def answered(self, run: int, replies: Sequence[Reply]) -> None:
         """Replies are here."""
-        with self._changing("replies") as db:
+        with self._changing(f"replies of round {replies[0].task.round}") as db:
             now = self._clock()
             db.executemany(
                 "UPDATE tasks SET state = 'answered', envelope = ?, content = ?, bytes_up = ?, answered = ? "

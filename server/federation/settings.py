@@ -1,9 +1,7 @@
 """What a run of rounds can be told; it is written into the journal, so that a run goes on as it began."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, ClassVar, Literal, Self
 
 from headwater.compression.errors import SettingsError, UpdateError
 from headwater.compression.settings import between
@@ -16,6 +14,8 @@ _DOWN = Scheme("int8", keep=0.1)
 @dataclass(frozen=True)
 class RoundSettings:
     """How rounds are run, what devices are asked for, and what is done with what they send."""
+
+    section: ClassVar[str] = "federation"
 
     rounds: int = 10
     """How many; of asynchronous ones, how many new versions."""
@@ -44,7 +44,7 @@ class RoundSettings:
 
     width: float = 1.0
     """The widest sub-network that a device may train; each one takes the widest that fits it."""
-    part: str = "all"
+    part: Literal["all", "head"] = "all"
     """all: whatever fits; head: only the part before the split, with a local loss."""
     epochs: float = 1.0
     """Passes over a device's own data, in a round."""
@@ -62,7 +62,7 @@ class RoundSettings:
     down: str = _DOWN.to_json()
     """How new versions are coded for devices."""
 
-    aggregator: str = "mean"
+    aggregator: Literal["mean", "trimmed", "median", "krum", "flag"] = "mean"
     """mean, trimmed, median, krum or flag."""
     hostile: float = 1 / 3
     """The share of devices that may lie."""

@@ -156,6 +156,9 @@ class FleetStrategy(Strategy):
         )
         self.aggregate_train(number, replies)
         self._after(grid, number, timeout, evaluate_config, result)
+        forget: Callable[[str], None] | None = getattr(grid, "forget", None)
+        if forget is not None:  # what was said is in the journal
+            forget(str(number))
 
     def _after(
         self, grid: Grid, number: int, timeout: float, evaluate_config: ConfigRecord | None, result: Result
