@@ -22,7 +22,8 @@ et al., "On combining classifiers", TPAMI 1998).
     calibration_error  float32  [2, W]       expected calibration error before and after the temperature, 0 to 1
     width_of           uint8    [M]          index of each mode's width
     images             uint32   [1]          N
-    opinions           float32  [O, K]       logits by opinion, O up to 256; none where devices say none
+    opinions           float32  [O, K]       logits by opinion, before any temperature, O up to 256; none where
+                                             devices say none
 
 How the promise holds on images that nobody has seen: to take the lowest threshold whose measured drop is allowed
 picks, among hundreds, the one that was lucky on these images. Conformal risk control (Angelopoulos et al., ICLR 2024)
@@ -139,11 +140,16 @@ class ExitTables(ArrayFile):
         """M, the number of modes."""
         return int(self.width_of.size)
 
-    def opinion(self, logits: NDArray[np.float32]) -> int | None:
-        """The opinion nearest to logits [K], the temperature applied; None where there are none."""
+    def opinion(self, logits: NDArray[np.float32], width: int) -> int | None:
+        """The opinion nearest to logits [K] of ``exit.onnx`` at the width of this index; None where there are none.
+
+        A temperature says how far to trust the exit where it stands alone, and is taken back: the opinions are of the
+        logits that it was trained by.
+        """
         if not len(self.opinions):
             return None
-        return int(np.square(self.opinions - (logits - logits.mean())).sum(axis=1).argmin())
+        raw = (logits - logits.mean()) * self.temperature[width]
+        return int(np.square(self.opinions - raw).sum(axis=1).argmin())
 
     def bound(self, mode: int, score: ExitScore) -> NDArray[np.float64]:
         """Points that each threshold may lose on unseen images, [T]: never rising with the threshold."""

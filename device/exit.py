@@ -141,7 +141,8 @@ class LocalExit:
         logits = self.logits(latent, self._width_of[mode])
         confidence = float(score_of(logits, self._score))
         results = {self.task.name: from_logits(self.task.labels, logits)}
-        return Judged(results, confidence, confidence >= self.thresholds[mode], self._tables.opinion(logits))
+        opinion = self._tables.opinion(logits, self._width_of[mode])
+        return Judged(results, confidence, confidence >= self.thresholds[mode], opinion)
 
     def logits(self, latent: NDArray[np.float32], width: int) -> NDArray[np.float32]:
         """Run the exit on a latent [C_w, H, W] of the width of this index; [K], the temperature applied."""

@@ -21,6 +21,7 @@ from headwater.server.tails import Tails
 from headwater.simulations.samples import take_samples
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -53,10 +54,14 @@ class Pictures:
             for latents in self._latents
         ]
         codec = bundle.frames()
+        self._opinions = [self._said(latents) for latents in self._latents]
         self.sizes: NDArray[np.int64] = np.array(
             [
-                [len(codec.pack(Frame(mode, groups, payload))) for mode, payload in enumerate(payloads)]
-                for payloads in self._payloads
+                [
+                    len(codec.pack(Frame(mode, groups, payload, said[head.modes[mode].width])))
+                    for mode, payload in enumerate(payloads)
+                ]
+                for payloads, said in zip(self._payloads, self._opinions, strict=True)
             ]
         )
         """Bytes of each picture's frame in each mode, header included, [N, M]."""
@@ -72,6 +77,16 @@ class Pictures:
         exit_ = self._bundle.manifest.exit
         return exit_ is not None and exit_.task == self.task.name
 
+    def _said(self, latents: Mapping[float, NDArray[np.float32]]) -> dict[float, int | None]:
+        """The device's opinion of a picture, by width."""
+        if not self.has_exit:
+            return dict.fromkeys(latents)
+        widths, tables = self._bundle.manifest.widths, self._bundle.exits
+        return {
+            width: tables.opinion(self._exit().logits(latent, widths.index(width)), widths.index(width))
+            for width, latent in latents.items()
+        }
+
     def _right(self, option: Option, number: int) -> bool:
         answer = {"send": self._server, "local": self._local, "whole": self._whole}[option.action]
         return self.task.labels[int(answer(number, option.mode).argmax())] == self.samples[number].label
@@ -79,7 +94,8 @@ class Pictures:
     def _server(self, number: int, mode: int) -> NDArray[np.float32]:
         payload, groups = self._payloads[number][mode], len(self._bundle.tables.group_ends)
         latents, _ = self._coder().decode_batch([payload], [mode], [groups])
-        (scores,) = self._tails().run(latents, np.array([mode]), [0])
+        said = self._opinions[number][self._bundle.manifest.modes[mode].width]
+        (scores,) = self._tails().run(latents, np.array([mode]), [0], [said])
         assert scores is not None
         return np.asarray(scores[self.task.name])
 

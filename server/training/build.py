@@ -13,11 +13,13 @@ import numpy as np
 import torch
 
 from headwater.compression.bundle import Bundle, to_safetensors
+from headwater.compression.exits import ExitTables
 from headwater.compression.learning.reading import stored
 from headwater.compression.learning.samples import normalise
 from headwater.compression.manifest import LatentSpec, Manifest, Mode, Task, head_file
 from headwater.compression.tables import PriorTables
 from headwater.server.training.cuts import with_cuts
+from headwater.server.training.exit_files import calibrated, draft_exit, exit_answers
 from headwater.server.training.graphs import Graph, decoder_graph, head_graph, local_graph, picture_graph, tail_graph
 from headwater.server.training.measure import Bench, ModeRun, local_logits
 from headwater.server.training.metrics import Scores, score
@@ -86,16 +88,23 @@ def build(
     images = test.images.numpy()
     draft = Bundle.build(manifest, files)
     bench = Bench(draft, images)
+    if student.exit is not None:
+        draft = draft_exit(draft, student, bench, train, test)
+        bench = bench.of(draft)
     runs = tuple(bench.run(mode) for mode in modes)
+    files = {name: draft.read(name) for name in draft.manifest.files}
     files["golden.safetensors"] = to_safetensors(golden(bench, runs))
     labels = {name: label.numpy() for name, label in test.labels.items()}
     scored = (measured(mode, run, labels) for mode, run in zip(modes, runs, strict=True))
     measured_modes = tuple(with_cuts(mode, bench, labels) for mode in scored)
     first = tasks[0].name
     local = score(local_logits(draft, images), labels[first])
-    figures = {"test_images": len(test), "local": {first: dataclasses.asdict(local)}}
+    figures: dict[str, Any] = {"test_images": len(test), "local": {first: dataclasses.asdict(local)}}
+    if student.exit is not None:
+        answers = exit_answers(student.exit, bench)
+        files[ExitTables.FILE], figures["local_exit"] = calibrated(draft, runs, answers, labels[first])
     manifest = dataclasses.replace(
-        manifest, modes=measured_modes, measured={**_costs(files, student, teacher, spec), **figures}
+        draft.manifest, modes=measured_modes, measured={**_costs(files, student, teacher, spec), **figures}
     )
     return Built(Bundle.build(manifest, files), runs)
 

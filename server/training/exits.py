@@ -5,8 +5,8 @@ right). Head, decoder and tails stay as they are, so their outputs are computed 
 image, the first as it is, the others augmented and with pasted rectangles; from then on an epoch takes seconds.
 
 The network itself is in `compression/learning/exit_net.py`; the stages before this one have trained it along with the
-head already. Early exits go back to BranchyNet (Teerapittayanon et al., ICPR 2016); DDNN (ICDCS 2017) put the first one
-on the device.
+head already, and `exit_files.py` puts it into the bundle. Early exits go back to BranchyNet (Teerapittayanon et al.,
+ICPR 2016); DDNN (ICDCS 2017) put the first one on the device.
 
 Legend: B batch, C latent channels, H height, W width of the latent, K classes, N images, V views.
 """
@@ -14,29 +14,19 @@ Legend: B batch, C latent channels, H height, W width of the latent, K classes, 
 from __future__ import annotations
 
 import copy
-import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch.nn import functional
 
-from headwater.compression.bundle import Bundle, to_safetensors
-from headwater.compression.exits import SCORES
 from headwater.compression.learning.exit_net import ExitNet
 from headwater.compression.learning.losses import distillation
 from headwater.compression.learning.samples import Samples, augment, normalise, paste
-from headwater.compression.manifest import Exit
-from headwater.server.training.build import Built
-from headwater.server.training.calibration import calibrate, cross_fitted
-from headwater.server.training.graphs import exit_graph
 from headwater.server.training.loop import Stage
-from headwater.server.training.measure import Bench
 from headwater.server.training.stages import averaged
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from rich.progress import Progress
 
     from headwater.server.training.loop import Run
@@ -47,8 +37,6 @@ VIEWS = 2
 NORM_IMAGES = 1024
 """So many images are enough for the statistics of a norm over a whole map."""
 RATE = 5e-3
-STATED_DROPS = (0.5, 1.0, 2.0)
-"""Points of accuracy for which the report says what is answered on the device."""
 
 
 @dataclass(frozen=True)
@@ -168,61 +156,3 @@ def _answer(student: Student, latents: torch.Tensor) -> torch.Tensor:
     mode = torch.full((len(latents),), len(student.recipe.widths) * student.recipe.gains - 1)
     sent = student.gains.unscale(student.gains.scale(latents, mode).round(), mode)
     return next(student.typed_tails())(student.decoder(sent, mode))
-
-
-# ---------------------------------------------------------------- into the bundle
-
-
-def add_exit(built: Built, model: ExitNet, test: Samples) -> Built:
-    """Put the exit into a finished bundle, calibrated and measured on the images that ``built`` was measured on."""
-    manifest = built.bundle.manifest
-    task, width_of = manifest.tasks[0].name, [manifest.widths.index(mode.width) for mode in manifest.modes]
-    labels = test.labels[task].numpy()
-    bench = Bench(built.bundle, test.images.numpy())
-    answers = [_exit_logits(model, bench.latents(width), width) for width in manifest.widths]
-    tables = calibrate(answers, [run.logits[task] for run in built.runs], labels, width_of)
-    graph, plan = exit_graph(model, tables.temperature)
-    files = {name: built.bundle.read(name) for name in manifest.files}
-    files |= {"exit.onnx": graph, "exit.safetensors": to_safetensors(tables.arrays())}
-    figures = {
-        "images": len(labels),
-        "accuracy": [float((logits.argmax(axis=1) == labels).mean()) for logits in answers],
-        "calibration_error": tables.calibration_error.round(5).tolist(),
-        "cascades": _cascades(built, answers, labels),
-    }
-    measured = {**manifest.measured, "local_exit": figures, "bundle_bytes": sum(map(len, files.values()))}
-    manifest = dataclasses.replace(manifest, exit=Exit(task, plan.macs), measured=measured)
-    return dataclasses.replace(built, bundle=Bundle.build(manifest, files))
-
-
-@torch.no_grad()
-def _exit_logits(model: ExitNet, latents: NDArray[np.float32], width: float) -> NDArray[np.float32]:
-    parts = torch.from_numpy(latents).split(256)
-    return torch.cat([model(part, width) for part in parts]).numpy()
-
-
-def _cascades(built: Built, answers: list[NDArray[np.float32]], labels: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """What each stated drop gives beside the most accurate mode of each width, cross-fitted."""
-    manifest = built.bundle.manifest
-    task = manifest.tasks[0].name
-    rows: list[dict[str, Any]] = []
-    for width, logits in zip(manifest.widths, answers, strict=True):
-        modes = [mode for mode in manifest.modes if mode.width == width]
-        best = max(modes, key=lambda mode: (mode.accuracy[task], -mode.mean_bytes))
-        run = built.runs[best.index]
-        for score in SCORES:
-            for stated in STATED_DROPS:
-                unseen = cross_fitted(logits, run.logits[task], labels, stated, score)
-                rows.append(
-                    {
-                        "width": width,
-                        "mode": best.index,
-                        "score": score,
-                        "max_drop": stated,
-                        "share": round(unseen.share, 5),
-                        "bytes_saved": round(float(run.sizes[unseen.answered].sum() / run.sizes.sum()), 5),
-                        "drop": round(unseen.drop, 4),
-                        "drop_error": round(unseen.drop_error, 4),
-                    }
-                )
-    return rows

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 
+from headwater.compression.exits import joined
 from headwater.compression.frame import Frame
 from headwater.compression.inference import quantise, session
 
@@ -53,12 +54,20 @@ class Bench:
         """Take uint8 images [N, C, H, W] and the tasks to run, all of the bundle if none is given."""
         self.bundle = bundle
         self.images = images
+        self.latent = bundle.manifest.latent
         self.coder = bundle.coder()
         self.frames = bundle.frames()
         self.decoder = session(bundle.read("decoder.onnx"), threads=0, batches=True)
         self.tasks = tuple(tasks) or bundle.manifest.tasks
         self.tails = {task.name: session(bundle.read(task.tail_file), threads=0, batches=True) for task in self.tasks}
         self._latents: dict[float, NDArray[np.float32]] = {}
+        self._opinions: dict[float, list[int]] = {}
+
+    def of(self, bundle: Bundle) -> Bench:
+        """A bench of a bundle with the same heads, with the latents that were computed already."""
+        other = Bench(bundle, self.images)
+        other._latents = self._latents
+        return other
 
     def only(self, tasks: Sequence[Task]) -> Self:
         """The same bench, with what it has loaded and computed, for these of its tasks only."""
@@ -77,7 +86,9 @@ class Bench:
     def run(self, mode: Mode, groups: int | None = None) -> ModeRun:
         """Code, frame, decode and answer every image at a mode, cut to the first ``groups`` channel groups if given."""
         groups = len(self.bundle.tables.group_ends) if groups is None else groups
-        packed = [self._pack(latent, mode, groups) for latent in self.latents(mode.width)]
+        opinions = self.opinions(mode.width) or [None] * len(self.images)
+        latents = self.latents(mode.width)
+        packed = [self._pack(*each, mode, groups) for each in zip(latents, opinions, strict=True)]
         logits: dict[str, list[NDArray[np.float32]]] = {task.name: [] for task in self.tasks if task.labels}
         psnr_db: dict[str, list[NDArray[np.float64]]] = {task.name: [] for task in self.tasks if not task.labels}
         pictures: dict[str, NDArray[np.uint8]] = {}
@@ -92,10 +103,23 @@ class Bench:
         sizes = np.array([len(data) for data in packed], dtype=np.int64)
         return ModeRun(sizes, _joined(logits), _joined(psnr_db), pictures)
 
-    def _pack(self, latent: NDArray[np.float32], mode: Mode, groups: int) -> bytes:
+    def opinions(self, width: float) -> list[int]:
+        """What the device says of every image at a width, [N]; empty where the bundle knows no opinions."""
+        bundle = self.bundle
+        if width not in self._opinions and bundle.manifest.exit is not None and len(bundle.exits.opinions):
+            exit_, index, shape = session(bundle.read("exit.onnx")), bundle.manifest.widths.index(width), self.latent
+            full, said = np.zeros((1, shape.channels, shape.height, shape.width), np.float32), []
+            for latent in self.latents(width):
+                full[0, : len(latent)] = latent
+                (logits,) = exit_.run(["logits"], {"latent": full, "width": np.array([index], np.int64)})
+                said.append(bundle.exits.opinion(logits[0], index) or 0)
+            self._opinions[width] = said
+        return self._opinions.get(width, [])
+
+    def _pack(self, latent: NDArray[np.float32], opinion: int | None, mode: Mode, groups: int) -> bytes:
         symbols = quantise(latent[: mode.channels], self.bundle.tables.gain[mode.index, : mode.channels])
         encoded = self.coder.encode(symbols, mode.index)
-        return self.frames.pack(Frame(mode.index, groups, encoded.payload[: encoded.group_ends[groups - 1]]))
+        return self.frames.pack(Frame(mode.index, groups, encoded.payload[: encoded.group_ends[groups - 1]], opinion))
 
     def _answer(self, packed: list[bytes]) -> dict[str, NDArray[np.float32]]:
         frames = [self.frames.unpack(data) for data in packed]
@@ -105,7 +129,13 @@ class Bench:
             if error is not None:
                 raise error
         (features,) = self.decoder.run(["features"], {"latent": latents, "mode": np.array(modes, dtype=np.int64)})
-        return {task.name: self.tails[task.name].run([task.output], {"features": features})[0] for task in self.tasks}
+        outputs = {
+            task.name: self.tails[task.name].run([task.output], {"features": features})[0] for task in self.tasks
+        }
+        said, exit_ = [frame.opinion for frame in frames if frame.opinion is not None], self.bundle.manifest.exit
+        if said and exit_ is not None and exit_.task in outputs:
+            outputs[exit_.task] = joined(outputs[exit_.task], self.bundle.exits.opinions[said])
+        return outputs
 
 
 def psnr(pictures: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ from headwater.compression.learning.tail import channels_last
 from headwater.server.training import stages
 from headwater.server.training.build import Built, build
 from headwater.server.training.card import model_card
-from headwater.server.training.exits import add_exit, fit_exit
+from headwater.server.training.exits import fit_exit
 from headwater.server.training.lite import Lite0, load_pretrained
 from headwater.server.training.loop import Run
 from headwater.server.training.reconstruct import RECONSTRUCT
@@ -114,7 +114,7 @@ def train(prepared: Prepared, recipe: Recipe, work: Path, progress: Progress) ->
     run.fit(stages.match_stage(student, teacher, prepared.train, recipe, weights, generator), prepared.train, progress)
     run.fit(stages.tune_stage(student, teacher, prepared.train, recipe, weights, generator), prepared.train, progress)
     stages.recalibrate(student, prepared.train, recipe)
-    local_exit = fit_exit(run, student, prepared.train, weights[0], progress)
+    student.exit = fit_exit(run, student, prepared.train, weights[0], progress)
     built = build(
         student,
         teacher,
@@ -125,7 +125,7 @@ def train(prepared: Prepared, recipe: Recipe, work: Path, progress: Progress) ->
         tasks=prepared.tasks,
         data={**provenance(prepared), "train_labels": _label_counts(prepared)},
     )
-    return (built if local_exit is None else add_exit(built, local_exit, prepared.test)), run
+    return built, run
 
 
 def publish(built: Built, run: Run, prepared: Prepared, out: Path) -> Bundle:

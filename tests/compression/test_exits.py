@@ -27,14 +27,14 @@ def arrays(drop: list[float] | None = None, images: int = 999) -> dict[str, np.n
     }
 
 
-@pytest.mark.parametrize(("logits", "opinion"), [([9, 13], 0), ([1, 1.9], 1), ([5, 0], 2), ([-5, -1000], 2)])
+@pytest.mark.parametrize(("logits", "opinion"), [([9, 12], 0), ([1, 1.9], 1), ([5, 0], 2), ([-5, -1000], 2)])
 def test_an_opinion_is_the_nearest_to_the_logits_whatever_is_added_to_all(logits: list[float], opinion: int) -> None:
-    assert ExitTables.from_arrays(arrays()).opinion(np.array(logits, np.float32)) == opinion
+    assert ExitTables.from_arrays(arrays()).opinion(np.array(logits, np.float32), 0) == opinion
 
 
 def test_tables_without_opinions_have_none() -> None:
     bare = ExitTables.from_arrays(arrays() | {"opinions": np.zeros((0, 2), np.float32)})
-    assert bare.opinion(np.array([1, 2], np.float32)) is None
+    assert bare.opinion(np.array([1, 2], np.float32), 0) is None
 
 
 def test_what_is_joined_is_the_mean() -> None:

@@ -78,7 +78,7 @@ def test_its_opinion_goes_with_the_frame_and_costs_a_byte(tiny_bundle: Bundle) -
         coded = maker.make(picture, 13)
         logits = tiny.exit_logits(bundle, seed, 13)
         assert coded.seen.judged is None
-        assert coded.frame.opinion == bundle.exits.opinion(logits)
+        assert coded.frame.opinion == bundle.exits.opinion(logits, 3)
         assert len(coded.data) == len(usual.make(picture, 13).data) + 1
         assert bundle.frames().unpack(coded.data) == coded.frame
         said.add(coded.frame.opinion)

@@ -1,5 +1,6 @@
 """The exit's graph against its module, its stage on a student of its own, and what a bundle gets of it."""
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from headwater.compression.bundle import Bundle
+from headwater.compression.bundle import Bundle, to_safetensors
+from headwater.compression.exits import ExitTables, joined
 from headwater.compression.image import InputSpec
 from headwater.compression.learning.exit_net import ExitNet
 from headwater.compression.learning.samples import Samples
@@ -68,10 +70,10 @@ def built(student: Student, fitted: tuple[ExitNet, Run]) -> Built:
     tasks = (Task("stripes", ("along", "across")),)
     data = {"name": "stripes", "train_images": 64, "test_images": 60, "licence": "none"}
     teacher = Lite0(1, [2], RECIPE.cut).eval()
-    plain = build(
-        student, teacher, samples(64, 0), samples(60, 1), name="s", spec=InputSpec("L", 32, 32), tasks=tasks, data=data
-    )
-    return exits.add_exit(plain, fitted[0], samples(60, 1))
+    finished = copy.deepcopy(student)
+    finished.exit = fitted[0]
+    spec = InputSpec("L", 32, 32)
+    return build(finished, teacher, samples(64, 0), samples(60, 1), name="s", spec=spec, tasks=tasks, data=data)
 
 
 @pytest.mark.parametrize(("side", "channels"), [(2, 6), (8, 24), (14, 24), (15, 3)])
@@ -187,3 +189,17 @@ def test_a_bundle_without_exit_has_no_section(tiny_bundle: Bundle) -> None:
     from dataclasses import replace
 
     assert exit_section(replace(tiny_bundle.manifest, exit=None)) == ""
+
+
+def test_modes_are_measured_with_the_device_s_opinion(built: Built) -> None:
+    bundle, images = built.bundle, samples(60, 1).images.numpy()
+    silent = dataclasses.replace(bundle.exits, opinions=np.zeros((0, 2), np.float32))
+    mute = Bench(bundle.with_file(ExitTables.FILE, to_safetensors(silent.arrays())), images)
+    told = Bench(bundle, images)
+    for mode in bundle.manifest.modes:
+        said = bundle.exits.opinions[told.opinions(mode.width)]
+        tail, both = mute.run(mode), told.run(mode)
+        np.testing.assert_allclose(both.logits["stripes"], joined(tail.logits["stripes"], said), atol=1e-5)
+        np.testing.assert_array_equal(both.sizes, tail.sizes + 1)
+        np.testing.assert_array_equal(both.logits["stripes"], built.runs[mode.index].logits["stripes"])
+    assert mute.opinions(1.0) == []
