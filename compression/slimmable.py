@@ -144,7 +144,8 @@ class ConvNorm(nn.Module):
         """What the norm of a width does once it is trained: a scale and a shift of each channel, [C] each."""
         norm = self.norms[norm_key(width)]
         if isinstance(norm, Affine):
-            return (torch.ones_like(norm.shift) if norm.scale is None else norm.scale), norm.shift
+            scale = torch.ones_like(norm.shift) if norm.scale is None else norm.scale
+            return scale.detach(), norm.shift.detach()
         norm = self.norm(width)
         assert norm.running_mean is not None
         assert norm.running_var is not None

@@ -5,8 +5,13 @@ Legend: B batch, C H W channels, height and width, K classes.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def distillation(logits: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -19,3 +24,20 @@ def distillation(logits: torch.Tensor, wanted: torch.Tensor, temperature: float)
 def relative_error(features: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Squared error of each sample as a share of the wanted features' variance over the batch: [B]."""
     return (features - wanted).square().mean(dim=(1, 2, 3)) / wanted.var().clamp_min(1e-6)
+
+
+def label_shift(labels: torch.Tensor, classes: int, usual: Sequence[int]) -> torch.Tensor:
+    """What to add to logits before the cross-entropy of labels whose shares are not the usual ones: float32 [K].
+
+    A device that sees nine defects in ten cells would teach the network that cells are defective. The log of the share
+    here, less that where the answers will be asked for, takes this out of the loss (logit adjustment: Menon et al.,
+    ICLR 2021; per device: Zhang et al., "FedLC", ICML 2022). A class counts one image more than there are.
+
+    Args:
+        labels: of all the images that are learnt from, int64 [N].
+        classes: K.
+        usual: images of each class where the answers will be asked for, [K]; empty: all alike.
+    """
+    here = torch.bincount(labels, minlength=classes).float() + 1
+    there = torch.tensor(usual, dtype=torch.float32) + 1 if usual else torch.ones(classes)
+    return (here / here.sum()).log() - (there / there.sum()).log()

@@ -56,6 +56,8 @@ class Parts:
     """The local exit, which answers the first task."""
     group_ends: tuple[int, ...]
     """Cumulative channel counts of a frame's groups."""
+    tasks: tuple[str, ...] = ()
+    """Names of the tails' tasks, where they are known."""
 
 
 class SplitNetwork(nn.Module):
@@ -67,7 +69,7 @@ class SplitNetwork(nn.Module):
         self.head, self.gains, self.prior, self.decoder = parts.head, parts.gains, parts.prior, parts.decoder
         self.tails = nn.ModuleList(parts.tails)
         self.exit = parts.exit
-        self.group_ends = parts.group_ends
+        self.group_ends, self.tasks = parts.group_ends, parts.tasks
         channels = torch.arange(parts.head.latent_channels)
         self.group_of: torch.Tensor
         self.register_buffer(
@@ -132,6 +134,7 @@ class SplitNetwork(nn.Module):
             [tail.frozen() for tail in self.typed_tails()],
             None if self.exit is None else self.exit.frozen(),
             self.group_ends,
+            self.tasks,
         )
         return SplitNetwork(parts)
 

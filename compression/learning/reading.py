@@ -70,10 +70,12 @@ def network_of(bundle: Bundle) -> SplitNetwork:
     decoder = Decoder(C, features, modes, hidden)
     for name, module in (("gains", gains), ("prior", prior), ("decoder", decoder)):
         weights.fill(module, name)
-    tails = [read_tail(bundle, task) for task in bundle.manifest.tasks if task.labels]
+    tasks = [task for task in bundle.manifest.tasks if task.labels]
+    tails = [read_tail(bundle, task) for task in tasks]
     local = _exit(_Graph.of(bundle, "exit.onnx"), widths) if bundle.manifest.exit is not None else None
     group_ends = tuple(bundle.tables.group_ends.tolist())
-    network = SplitNetwork(Parts(head, gains, prior, decoder, tails, local, group_ends))
+    names = tuple(task.name for task in tasks)
+    network = SplitNetwork(Parts(head, gains, prior, decoder, tails, local, group_ends, names))
     channels_last(network)
     return network.eval()
 

@@ -1,0 +1,301 @@
+"""Local training: a few steps from the network as it came, on a device's own images.
+
+Every step runs the widest width that the device trains and, in turn, one of the narrower ones, each image at a random
+gain and some of its frames cut:
+
+    widest      task + distil * (its answers, as it came) + bytes + exit
+    narrower    task + distil * (the widest's answers, now) + bytes + exit
+
+so that narrow widths, which few devices would train well by themselves, learn from wide ones on every device (DepthFL:
+Kim et al., ICLR 2023; in-place distillation: Yu and Huang, ICCV 2019), and the widest does not run after the few images
+that are here (federated distillation from the global model: FedGKD, Yao et al., 2021). The answers of the network as it
+came are computed once, on the images as they are: no second copy of it is kept.
+
+Where the tail does not fit, the *head* is trained alone, by a loss at the cut: the exit is the auxiliary classifier
+(CSE-FSL: Mu and Shen, 2023), and latents are held to those of the head as it came, since the tail has to go on reading
+them:
+
+    each width   task at the exit + distil * (exit's answers + latents, as they came) + bytes
+
+The label's share is taken out of the task loss (:func:`headwater.compression.learning.losses.label_shift`).
+
+Legend: B batch, C latent channels, H height, W width, K classes, N images.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from headwater.compression.errors import LearningError
+from headwater.compression.learning.arrays import arrays_of
+from headwater.compression.learning.importance import collecting
+from headwater.compression.learning.layout import layout_of
+from headwater.compression.learning.losses import distillation, label_shift, relative_error
+from headwater.compression.learning.meter import Meter
+from headwater.compression.learning.optimizers import make
+from headwater.compression.learning.plan import Plan, Trained
+from headwater.compression.learning.samples import augment, normalise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from headwater.compression.encoder import Head
+    from headwater.compression.learning.network import SplitNetwork
+    from headwater.compression.learning.samples import Samples
+    from headwater.compression.learning.sparse import Sparsity
+    from headwater.compression.learning.terms import Terms
+    from headwater.compression.updates.layout import Layout
+
+LONGEST_GRADIENT = 5.0
+"""Norm that the gradient of all arrays together is cut to."""
+
+
+def train(
+    network: SplitNetwork,
+    samples: Samples,
+    plan: Plan,
+    terms: Terms,
+    sparsity: Sparsity | None = None,
+) -> Trained:
+    """Train a network in place.
+
+    On one thread the same call gives the same arrays, to the last bit.
+
+    Args:
+        network: frozen, with the arrays of the version that the update will be relative to.
+        samples: the device's images and labels; of tasks without labels here only distillation is learnt.
+        plan: what to do.
+        terms: of the bundle.
+        sparsity: of this network, in a sparse round.
+
+    Raises:
+        LearningError: for no images, a width that there is not, no exit to train a head by, a loss that is not finite.
+    """
+    _check(network, samples, plan)
+    layout = layout_of(network, plan.part)
+    with ExitStack() as stack:
+        meter = stack.enter_context(Meter())
+        stack.enter_context(_seeded(plan.seed))
+        stack.enter_context(_training(network, layout))
+        before = arrays_of(network)
+        lesson = _Lesson(network, samples, plan, terms)
+        collected = stack.enter_context(collecting(network, plan.gather)) if plan.gather else None
+        if sparsity is not None:
+            stack.enter_context(sparsity.installed())
+        figures = _steps(lesson, layout, sparsity)
+        gathered = {**(collected.arrays() if collected else {}), **(sparsity.gathered() if sparsity else {})}
+        delta = _delta(network, before, layout, plan.width)
+    return Trained(delta, {**figures, "peak-bytes": meter.peak_bytes}, gathered)
+
+
+def _check(network: SplitNetwork, samples: Samples, plan: Plan) -> None:
+    if plan.width not in network.widths:
+        raise LearningError(f"there is no width {plan.width:g} to train; there are {network.widths}")
+    if not len(samples):
+        raise LearningError("there are no images to train on")
+    if plan.part == "head" and network.exit is None:
+        raise LearningError("the bundle has no local exit, by which a head is trained alone; the tail has to fit")
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw from torch's own generator as the seed says, and leave it as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _training(network: SplitNetwork, layout: Layout) -> Iterator[None]:
+    """Gradients for what is trained alone; dropout stays off, since the few steps here do not wear anything out."""
+    network.eval()
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in layout.shapes)
+    try:
+        yield
+    finally:
+        network.requires_grad_(requires_grad=True)
+        network.zero_grad(set_to_none=True)
+
+
+def _delta(
+    network: SplitNetwork, before: Mapping[str, NDArray[np.float32]], layout: Layout, width: float
+) -> dict[str, NDArray[np.float32]]:
+    after = arrays_of(network)
+    return layout.cut({name: after[name] - before[name] for name in layout.shapes}, width)
+
+
+# ---------------------------------------------------------------- steps
+
+
+def _steps(lesson: _Lesson, layout: Layout, sparsity: Sparsity | None) -> dict[str, float]:
+    """Step until all images were seen as often as planned, or the time is over; mean figures of the steps."""
+    plan = lesson.plan
+    trained = [parameter for name, parameter in lesson.network.named_parameters() if name in layout.shapes]
+    optimizer = make(plan.optimizer, trained, plan.rate)
+    batches = list(_batches(len(lesson.samples), plan, lesson.generator))
+    started, sums, steps, seen = time.process_time(), dict[str, float](), 0, 0
+    for step, indices in enumerate(batches):
+        last = step == len(batches) - 1
+        for name, value in lesson.gradients(indices, step).items():
+            sums[name] = sums.get(name, 0.0) + value
+        if sparsity is not None:
+            sparsity.after_backward(last=last)
+        torch.nn.utils.clip_grad_norm_(trained, LONGEST_GRADIENT)
+        for group in optimizer.param_groups:
+            group["lr"] = plan.rate * (sparsity.rate(step / len(batches)) if sparsity is not None else 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if sparsity is not None:
+            sparsity.after_step()
+        steps, seen = steps + 1, seen + len(indices)
+        if plan.seconds and time.process_time() - started > plan.seconds:
+            break
+    figures = {name: value / steps for name, value in sums.items()}
+    examples = min(len(lesson.samples), seen)
+    return {**figures, "num-examples": examples, "steps": steps, "seconds": time.process_time() - started}
+
+
+def _batches(count: int, plan: Plan, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    """Indices of each step: all images in random order, again and again until the epochs are over."""
+    wanted = max(1, round(plan.epochs * count))
+    orders = [torch.randperm(count, generator=generator) for _ in range(math.ceil(wanted / count))]
+    yield from torch.cat(orders)[:wanted].split(plan.batch)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Some images of a step."""
+
+    pixels: torch.Tensor
+    """Augmented, float32 [B, C_in, H_in, W_in]."""
+    labels: Mapping[str, torch.Tensor]
+    wanted: Sequence[torch.Tensor]
+    """Answers to learn, [B, K] of each task; where the head is trained alone, of the exit."""
+
+
+class _Lesson:
+    """The loss of every step."""
+
+    def __init__(self, network: SplitNetwork, samples: Samples, plan: Plan, terms: Terms) -> None:
+        """Note what the network answers as it came."""
+        self.network, self.samples, self.plan, self.terms = network, samples, plan, terms
+        self.generator = torch.Generator().manual_seed(plan.seed)
+        self.narrower = [width for width in network.widths if width < plan.width]
+        self.prices = torch.tensor(terms.rate_weights or (0.0,) * network.steps).repeat(len(network.widths))
+        self.shift = {
+            task: label_shift(labels, _classes(network, task), terms.train_labels.get(task, ()))
+            for task, labels in samples.labels.items()
+        }
+        self.head: Head | None = copy.deepcopy(network.head) if plan.part == "head" else None
+        """As it came, where latents are held to it."""
+        self.answers = _answers(network, samples, plan)
+
+    def gradients(self, indices: torch.Tensor, step: int) -> dict[str, float]:
+        """Add the gradients of a step's loss; its figures."""
+        pixels = augment(self.samples.images[indices], self.terms.augmentation, self.generator)
+        figures: dict[str, float] = {}
+        at_once = self.plan.at_once or len(indices)
+        for some, part in zip(pixels.split(at_once), indices.split(at_once), strict=True):
+            labels = {task: labels[part] for task, labels in self.samples.labels.items()}
+            batch = _Batch(some, labels, [answer[part] for answer in self.answers])
+            for name, value in self._widths(batch, step, len(part) / len(indices)).items():
+                figures[name] = figures.get(name, 0.0) + value
+        return figures
+
+    def _widths(self, batch: _Batch, step: int, share: float) -> dict[str, float]:
+        """The widest, then one of the narrower ones, which learns what the widest has just said."""
+        answers, figures = self._backward(batch, self.plan.width, share)
+        if self.narrower:
+            narrow = self.narrower[step % len(self.narrower)]
+            self._backward(_Batch(batch.pixels, batch.labels, answers), narrow, share)
+        return figures
+
+    def _backward(self, batch: _Batch, width: float, share: float) -> tuple[list[torch.Tensor], dict[str, float]]:
+        outputs, loss, figures = self._loss(batch, width)
+        if not torch.isfinite(loss):
+            raise LearningError(f"the loss became {loss.item()} at width {width:g}; train with a lower rate")
+        (loss * share).backward()
+        return [output.detach() for output in outputs], {name: value * share for name, value in figures.items()}
+
+    def _loss(self, batch: _Batch, width: float) -> tuple[list[torch.Tensor], torch.Tensor, dict[str, float]]:
+        """Answers, loss and figures of some images at a width."""
+        network, B = self.network, len(batch.pixels)
+        mode = network.sample_modes(width, B, self.generator)
+        groups = network.sample_groups(B, self.terms.drop_groups, self.generator)
+        coded = network.code(batch.pixels, width, mode, groups)
+        loss = (self.prices[mode] * coded.bits).mean()
+        figures = {"bytes": coded.bits.mean().item() / 8}
+        if self.head is not None:
+            outputs = [network.exit(coded.latent, width)] if network.exit is not None else []
+            with torch.no_grad():
+                came = self.head(normalise(batch.pixels), width)
+            loss = loss + self.plan.distil * relative_error(coded.latent, came).mean()
+        else:
+            features = network.decoder(coded.latent, mode)
+            outputs = [tail(features) for tail in network.typed_tails()]
+            loss = loss + self._exit_loss(coded.latent, batch, width)
+        task, distill = self._answers_loss(outputs, batch)
+        loss = loss + self.terms.task_weight * task + self.plan.distil * distill
+        return outputs, loss, figures | {"task": task.item(), "loss": loss.item()}
+
+    def _exit_loss(self, latent: torch.Tensor, batch: _Batch, width: float) -> torch.Tensor:
+        if self.network.exit is None:
+            return torch.zeros(())
+        task, distill = self._answers_loss([self.network.exit(latent, width)], batch)
+        return self.terms.exit_weight * (self.terms.task_weight * task + self.plan.distil * distill)
+
+    def _answers_loss(self, outputs: Sequence[torch.Tensor], batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross-entropy and distillation of the first tasks' logits [B, K]."""
+        task, distill = torch.zeros(()), torch.zeros(())
+        for name, logits, wanted in zip(self.network.tasks, outputs, batch.wanted, strict=False):
+            if name in batch.labels:
+                task = task + functional.cross_entropy(logits + self.shift[name], batch.labels[name])
+            distill = distill + distillation(logits, wanted, self.terms.distill_temperature)
+        return task, distill
+
+
+def _classes(network: SplitNetwork, task: str) -> int:
+    return list(network.typed_tails())[network.tasks.index(task)].classify.out_features
+
+
+@torch.no_grad()
+def _answers(network: SplitNetwork, samples: Samples, plan: Plan) -> list[torch.Tensor]:
+    """What is said of every image at the widest width and the finest gain: [N, K] of each task, or of the exit."""
+    parts: list[list[torch.Tensor]] = []
+    for images in samples.images.split(plan.at_once or plan.batch):
+        if plan.part == "head":
+            assert network.exit is not None
+            parts.append([network.exit(network.head(normalise(images), plan.width), plan.width)])
+        else:
+            parts.append(network(images, plan.width, -1))
+    return [torch.cat(answers) for answers in zip(*parts, strict=True)]
+
+
+@torch.no_grad()
+def evaluate(network: SplitNetwork, samples: Samples, width: float, gain: int) -> dict[str, float]:
+    """``loss`` and ``accuracy`` of the first task, frames sent whole, at a width and a gain (-1: the finest).
+
+    Raises :class:`LearningError` if there are no images with labels of it.
+    """
+    labels = samples.labels.get(network.tasks[0])
+    if labels is None or not len(samples):
+        raise LearningError(f"there are no images with labels of {network.tasks[0]} to measure on")
+    network.eval()
+    logits = torch.cat([network(images, width, gain)[0] for images in samples.images.split(EVALUATED_AT_ONCE)])
+    right: Any = (logits.argmax(dim=1) == labels).float().mean()
+    return {"loss": float(functional.cross_entropy(logits, labels)), "accuracy": float(right)}
+
+
+EVALUATED_AT_ONCE = 16
