@@ -14,15 +14,16 @@ import torch
 
 from headwater.compression.bundle import Bundle, to_safetensors
 from headwater.compression.exits import ExitTables
-from headwater.compression.learning.reading import stored
+from headwater.compression.learning.reading import WEIGHTS, stored
 from headwater.compression.learning.samples import normalise
 from headwater.compression.manifest import LatentSpec, Manifest, Mode, Task, head_file
 from headwater.compression.tables import PriorTables
 from headwater.server.training.cuts import with_cuts
 from headwater.server.training.exit_files import calibrated, draft_exit, exit_answers
-from headwater.server.training.graphs import Graph, decoder_graph, head_graph, local_graph, picture_graph, tail_graph
+from headwater.server.training.graphs import decoder_graph, head_graph, local_graph, picture_graph, tail_graph
 from headwater.server.training.measure import Bench, ModeRun, local_logits
 from headwater.server.training.metrics import Scores, score
+from headwater.server.training.reconstruct import RECONSTRUCT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headwater.compression.image import InputSpec
+    from headwater.compression.learning.network import SplitNetwork
     from headwater.compression.learning.samples import Samples
     from headwater.server.training.lite import Lite0
     from headwater.server.training.student import Student
@@ -39,6 +41,7 @@ MOST_SYMBOL = 511
 PRIOR_SHARE = 0.01
 """Weight of the learnt density beside the counts of the training images: it gives unseen symbols their slots."""
 GOLDEN_IMAGES = 2
+WHOLE = "local.onnx"
 _UNMEASURED: dict[str, Any] = {
     "mean_bytes": 0.0,
     "p95_bytes": 0.0,
@@ -68,28 +71,49 @@ def build(
     tasks: Sequence[Task],
     data: Mapping[str, Any],
 ) -> Built:
-    """Make the bundle: draft without figures, measure the draft, write the figures into the manifest."""
+    """Make the bundle of a student, with its teacher as the whole model."""
     student.eval()
     teacher.eval()
-    files, modes, latent = _graphs(student, teacher, spec, tasks)
-    tables = build_tables(student, train, latent)
-    files["tables.safetensors"] = to_safetensors(tables.arrays())
-    files["weights.safetensors"] = to_safetensors(stored(student.frozen()))
+    graphs = split_graphs(student, spec, tasks)
+    files, macs = graphs.files, dict(graphs.macs)
+    if student.picture is not None:
+        features = student.decoder.leave.out_channels
+        files[RECONSTRUCT.tail_file], picture = picture_graph(student.picture, features, graphs.latent.height)
+        macs["tail_macs"] += picture.macs
+    files[WHOLE], local = local_graph(teacher, spec)
+    files[WEIGHTS] = to_safetensors(stored(student.frozen()))
     manifest = Manifest(
         name=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         input=spec,
-        latent=latent,
-        modes=modes,
+        latent=graphs.latent,
+        modes=graphs.modes,
         tasks=tuple(tasks),
         recipe=student.recipe.to_json(),
         data=data,
+        measured={**macs, "local_macs": local.macs, "local_parameters": local.parameters},
     )
-    images = test.images.numpy()
-    draft = Bundle.build(manifest, files)
+    return finish(manifest, files, student, train, test)
+
+
+def finish(
+    manifest: Manifest, files: Mapping[str, bytes], network: SplitNetwork, train: Samples, test: Samples
+) -> Built:
+    """Add tables, exit and golden inputs to the graphs, measure every mode, and write that into the manifest.
+
+    Args:
+        manifest: without figures of the modes, and without an exit.
+        files: graphs and weights.
+        network: that they were made from.
+        train: images that tables and opinions are made from.
+        test: images that it is measured on, and confidence is calibrated by.
+    """
+    tables = build_tables(network, train, manifest.latent)
+    images, modes, first = test.images.numpy(), manifest.modes, manifest.tasks[0].name
+    draft = Bundle.build(manifest, {**files, "tables.safetensors": to_safetensors(tables.arrays())})
     bench = Bench(draft, images)
-    if student.exit is not None:
-        draft = draft_exit(draft, student, bench, train, test)
+    if network.exit is not None:
+        draft = draft_exit(draft, network, bench, train, test)
         bench = bench.of(draft)
     runs = tuple(bench.run(mode) for mode in modes)
     files = {name: draft.read(name) for name in draft.manifest.files}
@@ -97,41 +121,38 @@ def build(
     labels = {name: label.numpy() for name, label in test.labels.items()}
     scored = (measured(mode, run, labels) for mode, run in zip(modes, runs, strict=True))
     measured_modes = tuple(with_cuts(mode, bench, labels) for mode in scored)
-    first = tasks[0].name
     local = score(local_logits(draft, images), labels[first])
     figures: dict[str, Any] = {"test_images": len(test), "local": {first: dataclasses.asdict(local)}}
-    if student.exit is not None:
-        answers = exit_answers(student.exit, bench)
+    if network.exit is not None:
+        answers = exit_answers(network.exit, bench)
         files[ExitTables.FILE], figures["local_exit"] = calibrated(draft, runs, answers, labels[first])
-    manifest = dataclasses.replace(
-        draft.manifest, modes=measured_modes, measured={**_costs(files, student, teacher, spec), **figures}
-    )
+    figures["bundle_bytes"] = sum(map(len, files.values()))
+    manifest = dataclasses.replace(draft.manifest, modes=measured_modes, measured={**manifest.measured, **figures})
     return Built(Bundle.build(manifest, files), runs)
 
 
 @torch.no_grad()
-def build_tables(student: Student, samples: Samples, latent: LatentSpec) -> PriorTables:
+def build_tables(network: SplitNetwork, samples: Samples, latent: LatentSpec) -> PriorTables:
     """Integer tables of every mode: counts over the training images, smoothed by the learnt density."""
-    recipe = student.recipe
-    modes, C = len(recipe.widths) * recipe.gains, recipe.latent_channels
+    modes, C, steps = network.modes, latent.channels, network.steps
     counts = np.zeros((modes, C, 2 * MOST_SYMBOL + 2))
-    for w, width in enumerate(recipe.widths):
+    for w, width in enumerate(network.widths):
         for images in samples.images.split(64):
-            y = student.head(normalise(images), width)
-            for mode in range(w * recipe.gains, (w + 1) * recipe.gains):
-                symbols = (y * student.gains.gain()[mode][None, :, None, None]).round().numpy()
+            y = network.head(normalise(images), width)
+            for mode in range(w * steps, (w + 1) * steps):
+                symbols = (y * network.gains.gain()[mode][None, :, None, None]).round().numpy()
                 for c in range(C):
                     counts[mode, c] += _histogram(symbols[:, c])
-    learnt = student.prior.probabilities(-MOST_SYMBOL, MOST_SYMBOL).numpy()
+    learnt = network.prior.probabilities(-MOST_SYMBOL, MOST_SYMBOL).numpy()
     beyond = np.maximum(1 - learnt.sum(axis=2, keepdims=True), 1e-6)
     total = counts.sum(axis=2, keepdims=True)
     weights = counts + PRIOR_SHARE * total * np.concatenate([learnt, beyond], axis=2)
     return PriorTables.from_counts(
         [list(mode) for mode in weights],
         [[-MOST_SYMBOL] * C] * modes,
-        student.gains.gain().numpy(),
-        student.gains.step().numpy(),
-        recipe.group_ends,
+        network.gains.gain().numpy(),
+        network.gains.step().numpy(),
+        network.group_ends,
         plane=latent.height * latent.width,
     )
 
@@ -144,16 +165,24 @@ def _histogram(symbols: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.bincount(index, minlength=2 * MOST_SYMBOL + 2)
 
 
-def _graphs(
-    student: Student, teacher: Lite0, spec: InputSpec, tasks: Sequence[Task]
-) -> tuple[dict[str, bytes], tuple[Mode, ...], LatentSpec]:
-    recipe = student.recipe
+@dataclasses.dataclass(frozen=True)
+class Graphs:
+    """What a split network is at inference, before anything is measured."""
+
+    files: dict[str, bytes]
+    modes: tuple[Mode, ...]
+    latent: LatentSpec
+    macs: Mapping[str, int]
+
+
+def split_graphs(network: SplitNetwork, spec: InputSpec, tasks: Sequence[Task]) -> Graphs:
+    """The graphs of heads, decoder and the tails of tasks with labels."""
     with torch.no_grad():
-        latent = LatentSpec(*student.head(torch.zeros(1, *spec.shape), recipe.widths[-1]).shape[1:])
+        latent = LatentSpec(*network.head(torch.zeros(1, *spec.shape), network.widths[-1]).shape[1:])
     files: dict[str, bytes] = {}
     modes: list[Mode] = []
-    for width in recipe.widths:
-        files[head_file(width)], graph = head_graph(student.head, width, spec)
+    for width in network.widths:
+        files[head_file(width)], graph = head_graph(network.head, width, spec)
         modes += [
             Mode(
                 index=len(modes) + gain,
@@ -164,20 +193,14 @@ def _graphs(
                 head_parameters=graph.parameters,
                 **_UNMEASURED,
             )
-            for gain in range(recipe.gains)
+            for gain in range(network.steps)
         ]
-    files["decoder.onnx"], _ = decoder_graph(student.decoder, latent.height)
-    for task, (data, _) in zip(tasks, _tail_graphs(student, latent.height), strict=True):
-        files[task.tail_file] = data
-    files["local.onnx"], _ = local_graph(teacher, spec)
-    return files, tuple(modes), latent
-
-
-def _tail_graphs(student: Student, side: int) -> list[tuple[bytes, Graph]]:
-    """Those of the tasks with labels, then that of ``reconstruct`` where there is one."""
-    features = student.decoder.leave.out_channels
-    made = [tail_graph(tail, features, side) for tail in student.typed_tails()]
-    return made if student.picture is None else [*made, picture_graph(student.picture, features, side)]
+    files["decoder.onnx"], decoder = decoder_graph(network.decoder, latent.height)
+    features, tail_macs = network.decoder.leave.out_channels, 0
+    for task, tail in zip((task for task in tasks if task.labels), network.typed_tails(), strict=True):
+        files[task.tail_file], graph = tail_graph(tail, features, latent.height)
+        tail_macs += graph.macs
+    return Graphs(files, tuple(modes), latent, {"decoder_macs": decoder.macs, "tail_macs": tail_macs})
 
 
 def measured(mode: Mode, run: ModeRun, labels: Mapping[str, NDArray[np.int64]]) -> Mode:
@@ -209,16 +232,3 @@ def golden(bench: Bench, runs: Sequence[ModeRun]) -> dict[str, NDArray[Any]]:
     for name in runs[0].logits:
         arrays[f"logits_{name}"] = np.stack([run.logits[name][:count] for run in runs])
     return arrays
-
-
-def _costs(files: Mapping[str, bytes], student: Student, teacher: Lite0, spec: InputSpec) -> dict[str, Any]:
-    side = student.head(torch.zeros(1, *spec.shape), student.recipe.widths[-1]).shape[-1]
-    _, decoder = decoder_graph(student.decoder, side)
-    _, local = local_graph(teacher, spec)
-    return {
-        "decoder_macs": decoder.macs,
-        "tail_macs": sum(tail.macs for _, tail in _tail_graphs(student, side)),
-        "local_macs": local.macs,
-        "local_parameters": local.parameters,
-        "bundle_bytes": sum(map(len, files.values())),
-    }

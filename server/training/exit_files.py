@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headwater.compression.learning.exit_net import ExitNet
+    from headwater.compression.learning.network import SplitNetwork
     from headwater.compression.learning.samples import Samples
     from headwater.compression.manifest import Manifest
     from headwater.server.training.measure import Bench, ModeRun
-    from headwater.server.training.student import Student
 
 STATED_DROPS = (0.5, 1.0, 2.0)
 """Points of accuracy for which the report says what is answered on the device."""
@@ -40,24 +40,24 @@ OPINION_IMAGES = 1024
 """So many training images are enough for the opinions."""
 
 
-def draft_exit(bundle: Bundle, student: Student, bench: Bench, samples: Samples, test: Samples) -> Bundle:
+def draft_exit(bundle: Bundle, network: SplitNetwork, bench: Bench, samples: Samples, test: Samples) -> Bundle:
     """The bundle with graph and opinions of the exit of its first task.
 
     Args:
         bundle: without an exit.
-        student: with one, finished.
+        network: with one, finished.
         bench: of the bundle and the held-out images.
         samples: the training images, from which the opinions come.
         test: the held-out images, by which confidence is calibrated.
     """
-    manifest, model = bundle.manifest, student.exit
+    manifest, model = bundle.manifest, network.exit
     assert model is not None
     answers, labels, width_of = (
         exit_answers(model, bench),
         test.labels[manifest.tasks[0].name].numpy(),
         _width_of(manifest),
     )
-    opinions = codebook(_learnt_answers(model, student, samples))
+    opinions = codebook(_learnt_answers(model, network, samples))
     # Nothing is lost yet, since nothing is known yet of what the server answers.
     tables = calibrate(answers, [answers[width] for width in width_of], labels, width_of, opinions)
     graph, plan = exit_graph(model, tables.temperature)
@@ -100,10 +100,10 @@ def exit_answers(model: ExitNet, bench: Bench) -> list[NDArray[np.float32]]:
 
 
 @torch.no_grad()
-def _learnt_answers(model: ExitNet, student: Student, samples: Samples) -> NDArray[np.float32]:
+def _learnt_answers(model: ExitNet, network: SplitNetwork, samples: Samples) -> NDArray[np.float32]:
     """The exit's logits to some training images at every width, [N, K]."""
     some = samples.images[:: -(-len(samples) // OPINION_IMAGES)]
-    found = [model(student.head(normalise(part), width), width) for width in model.widths for part in some.split(96)]
+    found = [model(network.head(normalise(part), width), width) for width in model.widths for part in some.split(96)]
     return torch.cat(found).numpy()
 
 

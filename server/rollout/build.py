@@ -1,0 +1,104 @@
+"""From what rounds have learnt to a bundle: other weights in the parent's place, everything else made anew from them.
+
+    parent ── its network ── learnt arrays ──> graphs, weights ┐
+    the server's own images, split as for the parent ── train ─┼─> tables, opinions     a prior that is out of date
+                                                        test ──┴─> figures, calibration   would cost bytes, or the frame
+
+There are no statistics of norms to recalibrate: in rounds they are scales and shifts, trained like all else
+(compression/learning/network.py). Of the parent stay its whole model and the tails that give pictures.
+
+The same parent, arrays, images and `created` give the same bundle, to the last byte, so that a run that was killed and
+went on can be held against one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from headwater.compression.bundle import to_safetensors
+from headwater.compression.errors import RolloutError
+from headwater.compression.learning.arrays import load, version_of
+from headwater.compression.learning.reading import WEIGHTS, network_of, stored
+from headwater.server.training import pipeline
+from headwater.server.training.add_task import recipe_of
+from headwater.server.training.build import WHOLE, Built, finish, split_graphs
+
+if TYPE_CHECKING:
+    from headwater.compression.bundle import Bundle
+    from headwater.compression.datasets import Dataset
+    from headwater.compression.learning.arrays import Arrays
+    from headwater.compression.learning.network import SplitNetwork
+    from headwater.compression.learning.samples import Samples
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """The server's own images, split as they were for the parent."""
+
+    train: Samples
+    test: Samples
+
+
+def rebuild(parent: Bundle, arrays: Arrays, images: Held, *, created: str) -> Built:
+    """The bundle of learnt arrays.
+
+    Args:
+        parent: the bundle that the rounds began from.
+        arrays: all that is trainable, see :func:`~headwater.compression.learning.arrays.arrays_of`.
+        images: of the server.
+        created: when, ISO 8601 with the zone; part of the bundle's id.
+
+    Raises:
+        LearningError: the arrays are not those of the parent's network.
+    """
+    network = network_of(parent)
+    load(network, arrays)
+    return rebuild_from(parent, network, images, created=created)
+
+
+def rebuild_from(parent: Bundle, network: SplitNetwork, images: Held, *, created: str) -> Built:
+    """The bundle of a network whose norms are frozen; it may have fewer channels than the parent's."""
+    network.eval()
+    manifest = parent.manifest
+    graphs = split_graphs(network, manifest.input, manifest.tasks)
+    kept = (WHOLE, *(task.tail_file for task in manifest.tasks if not task.labels))
+    files = {name: parent.read(name) for name in kept if name in parent}
+    weights = stored(network)
+    files |= {**graphs.files, WEIGHTS: to_safetensors(weights)}
+    learnt = version_of({name: value.detach().numpy() for name, value in network.named_parameters()})
+    draft = dataclasses.replace(
+        manifest,
+        created=created,
+        parent=parent.id.hex(),
+        answers_for=(),
+        latent=graphs.latent,
+        modes=graphs.modes,
+        exit=None,
+        data={**manifest.data, "learnt": learnt},
+        measured={**manifest.measured, **graphs.macs},
+    )
+    return finish(draft, files, network, images.train, images.test)
+
+
+def images_of(parent: Bundle, source: str | Dataset) -> Held:
+    """Read the data set that a bundle was trained on, split as then.
+
+    Raises:
+        RolloutError: it is another one, or has changed: what was learnt from might be held out.
+        DataError: it cannot be read.
+    """
+    manifest, dataset = parent.manifest, pipeline.opened(source)
+    tasks = tuple(task for task in manifest.tasks if task.labels)
+    name = source if isinstance(source, str) else dataset.name
+    prepared = pipeline.prepare_tasks(name, dataset, recipe_of(parent), tasks, manifest.data.get("split_by"))
+    if prepared.spec != manifest.input:
+        raise RolloutError(f"the bundle reads {manifest.input}; its recipe makes {prepared.spec}")
+    now, was = pipeline.provenance(prepared), manifest.data
+    for key in ("name", "split"):
+        if now.get(key) != was.get(key):
+            raise RolloutError(
+                f"{key} of {dataset.name} is {now.get(key)!r} and was {was.get(key)!r} when the bundle "
+                f"{manifest.name} {parent.short_id} was built; measure it on the same images"
+            )
+    return Held(prepared.train, prepared.test)

@@ -1,0 +1,123 @@
+"""A bundle built again from its own network and from a changed one: the same bytes for the same arrays."""
+
+import dataclasses
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from headwater.compression.bundle import Bundle, to_safetensors
+from headwater.compression.errors import LearningError
+from headwater.compression.learning.arrays import arrays_of, version_of
+from headwater.compression.learning.reading import WEIGHTS, network_of, stored
+from headwater.compression.learning.samples import Samples
+from headwater.compression.manifest import Manifest, Task
+from headwater.device import golden
+from headwater.device.head import FrameMaker
+from headwater.server.rollout.build import Held, rebuild, rebuild_from
+from headwater.server.rollout.gate import Bounds, check
+from headwater.server.training.build import WHOLE, finish, split_graphs
+from tests.compression.learning import small
+
+TASK = Task("kind", ("a", "b", "c"))
+THEN, LATER = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
+
+
+def samples(count: int, seed: int) -> Samples:
+    labels = torch.arange(count) % small.CLASSES
+    return Samples(small.images(count, seed), {TASK.name: labels})
+
+
+IMAGES = Held(samples(12, 1), samples(12, 2))
+
+
+@cache
+def parent() -> Bundle:
+    """A bundle of a network of a few thousand weights; its whole model is the widest head, which does for a file."""
+    network = small.network()
+    graphs = split_graphs(network, small.SPEC, (TASK,))
+    files = {**graphs.files, WEIGHTS: to_safetensors(stored(network)), WHOLE: whole()}
+    manifest = Manifest(
+        *("small", THEN, small.SPEC, graphs.latent, graphs.modes, (TASK,)), data={"name": "small", "split": "0"}
+    )
+    return finish(manifest, files, network, IMAGES.train, IMAGES.test).bundle
+
+
+def whole() -> bytes:
+    """Logits of the mean of each third of the picture."""
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels"], ["rows"], axes=[1, 3], keepdims=0),
+        helper.make_node("Slice", ["rows", "starts", "ends", "axes"], ["logits"]),
+    ]
+    constants = [
+        helper.make_tensor(name, TensorProto.INT64, [1], [value])
+        for name, value in (("starts", 0), ("ends", small.CLASSES), ("axes", 1))
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, *small.SPEC.shape])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, small.CLASSES])
+    graph = helper.make_graph(nodes, "whole", [image], [logits], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def learnt(step: float = 0.01) -> dict[str, np.ndarray]:
+    """What rounds might bring: every array a little off."""
+    rng = np.random.default_rng(0)
+    arrays = arrays_of(network_of(parent()))
+    return {name: (a + step * a.std() * rng.normal(size=a.shape)).astype(np.float32) for name, a in arrays.items()}
+
+
+def test_the_same_arrays_give_the_same_bundle() -> None:
+    one, other = (rebuild(parent(), learnt(), IMAGES, created=LATER).bundle for _ in range(2))
+    assert one.manifest_bytes == other.manifest_bytes
+    assert one.id != rebuild(parent(), learnt(0.02), IMAGES, created=LATER).bundle.id
+
+
+def test_it_is_the_parent_s_child_with_figures_of_its_own() -> None:
+    made = rebuild(parent(), learnt(), IMAGES, created=LATER).bundle
+    manifest = made.manifest
+    assert (manifest.created, manifest.parent, manifest.answers_for) == (LATER, parent().id.hex(), ())
+    assert manifest.data["learnt"] == version_of(learnt())
+    assert manifest.data["split"] == "0"
+    assert all(mode.mean_bytes > 0 and TASK.name in mode.accuracy and len(mode.cuts) == 2 for mode in manifest.modes)
+    assert made.read(WHOLE) == parent().read(WHOLE)
+    assert made.read("head_1.onnx") != parent().read("head_1.onnx")
+    golden.check(made, FrameMaker(made))
+    check(manifest, parent().manifest, Bounds(100.0, 100.0))
+
+
+def test_a_bundle_carries_what_was_learnt() -> None:
+    """What a device reads back is what was put in, but for half precision and 8-bit tails."""
+    back = arrays_of(network_of(rebuild(parent(), learnt(), IMAGES, created=LATER).bundle))
+    for name, array in learnt().items():
+        np.testing.assert_allclose(back[name], array, atol=2e-3 * max(1.0, float(np.abs(array).max())))
+
+
+def test_a_round_that_changes_nothing_changes_no_weight() -> None:
+    """The first building rounds to what is stored; from then on it stays, however often it is done."""
+    once = rebuild_from(parent(), network_of(parent()), IMAGES, created=LATER).bundle
+    again = rebuild_from(once, network_of(once), IMAGES, created=LATER).bundle
+    for name in (WEIGHTS, "tables.safetensors", "decoder.onnx", "head_0.5.onnx", TASK.tail_file):
+        assert again.read(name) == once.read(name)
+    assert again.manifest.modes == once.manifest.modes
+
+
+def test_arrays_of_another_network() -> None:
+    short = dict(list(learnt().items())[1:])
+    with pytest.raises(LearningError, match="missing or unknown"):
+        rebuild(parent(), short, IMAGES, created=LATER)
+
+
+def test_a_worse_network_does_not_pass_the_gate() -> None:
+    noise = {name: np.zeros_like(array) for name, array in learnt().items()}
+    made = rebuild(parent(), noise, IMAGES, created=LATER).bundle
+    was = dataclasses.replace(
+        parent().manifest,
+        modes=tuple(dataclasses.replace(mode, accuracy={TASK.name: 0.9}) for mode in parent().manifest.modes),
+    )
+    with pytest.raises(Exception, match="is worse than the one in use"):
+        check(made.manifest, was, Bounds(1.0, 1e4))
