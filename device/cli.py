@@ -141,6 +141,9 @@ def device(
         int | None, typer.Option(help="Megabytes that training may take; half of what is free if not given.")
     ] = None,
     train_seconds: Annotated[float | None, typer.Option(help="Processor seconds that a message may train for.")] = None,
+    train_nice: Annotated[
+        int | None, typer.Option(help="Its priority, from 0, that of others, to 19: only when nobody else runs (19).")
+    ] = None,
     train_on_battery: Annotated[
         bool | None, typer.Option("--train-on-battery", help="Train although the device runs on its battery.")
     ] = None,

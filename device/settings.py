@@ -92,7 +92,7 @@ class DeviceSettings:
     state: Path | None = None
     """Folder for what outlives the agent: bundles and messages that it was offered, and what training goes on from."""
     trusted_key: Path | None = None
-    """Public key of whoever releases bundles; newer ones that it has signed are taken from the server. Empty for none."""
+    """Public key of whoever releases bundles; newer ones signed by it are taken from the server. Empty for none."""
     report_s: float = 30.0
     """How often the server is told how the device does."""
     train_data: Path | None = None
@@ -103,6 +103,8 @@ class DeviceSettings:
     """Megabytes that training may take above what its process needs idle; empty for half of what is free."""
     train_seconds: float | None = None
     """Processor seconds that a message may train for. The app is told, and ended at twice that; empty for any time."""
+    train_nice: int = 19
+    """Priority of training, as by nice: 0 for that of others; at 19 it runs only when nobody else wants to."""
     train_on_battery: bool = False
     """Train although the device runs on its battery; else training waits for the mains."""
     train_max_celsius: float | None = None
@@ -117,6 +119,7 @@ class DeviceSettings:
         between("progressive_bytes", self.progressive_bytes, 0, 1 << 21)
         between("retry_s", self.retry_s, 0.1, 3600)
         between("report_s", self.report_s, 0.1, 3600)
+        between("train_nice", self.train_nice, 0, 19)
         between("spool_max_mib", self.spool_max_mib, 1, 1 << 20)
         between("spool_max_hours", self.spool_max_hours, 0.01, 1e6)
         if self.keep != "none" and self.spool is None:

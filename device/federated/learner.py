@@ -94,7 +94,10 @@ class Learner:
         self._bundle = bundle
         self._folder = settings.state / "learning"
         self.trainer = trainer or Trainer(
-            settings.train_app, self._folder / "training.log", seconds=settings.train_seconds
+            settings.train_app,
+            self._folder / "training.log",
+            nice=settings.train_nice,
+            seconds=settings.train_seconds,
         )
         self._budget = budget or Budget.of(settings)
         self._offers: asyncio.Queue[pb.Offer] = asyncio.Queue()

@@ -55,6 +55,7 @@ class Trainer:
         app: str,
         log: Path,
         *,
+        nice: int = 19,
         seconds: float | None = None,
         warm_s: float = WARM_S,
         patience_s: float = PATIENCE_S,
@@ -64,6 +65,7 @@ class Trainer:
         Args:
             app: MODULE:NAME of a ClientApp.
             log: file for what the process prints; begun anew with each process.
+            nice: from 0 to 19, at which it runs only when nobody else wants to.
             seconds: processor time of a message, beyond which it is ended; None for any.
             warm_s: how long the process waits for another message.
             patience_s: how long frames may keep it from running at all.
@@ -72,6 +74,7 @@ class Trainer:
         """What may hold it."""
         self._app = app
         self._log = log
+        self._nice = nice
         self._seconds = seconds
         self._warm_s = warm_s
         self._process: Process | None = None
@@ -127,7 +130,8 @@ class Trainer:
             return self._process
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "headwater.device.federated.worker", str(os.getpid()), self._app),
+                *(sys.executable, "-m", "headwater.device.federated.worker"),
+                *(str(os.getpid()), str(self._nice), self._app),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

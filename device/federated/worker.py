@@ -3,7 +3,8 @@
 It is the only one on the device that imports Flower, and torch if the app does. It is made to be killed:
 
 - it ends when the agent does, whatever ends that; it goes first when the machine's memory runs out;
-- it runs when nobody else wants the processor (SCHED_IDLE, nice 19), on one thread unless the app asks for more;
+- it runs when nobody else wants the processor (SCHED_IDLE), unless the settings give it more, and on one thread unless
+  the app asks for more;
 - what an app allocates beyond its room is refused (RLIMIT_DATA), which makes it an error reply and no dead process;
 - all that it leaves behind are blobs that nobody knows yet: the agent makes reply and context count, both at once.
 
@@ -42,13 +43,15 @@ if TYPE_CHECKING:
 
 SLACK_BYTES = 64 << 20
 """Beyond its room, what a process may reserve without using it: stacks of threads, the allocator's arenas."""
+LOWEST = 19
+"""From this niceness on, the process runs only when nobody else wants to."""
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """``worker PARENT MODULE:NAME``, with jobs on standard input and words about them on standard output."""
-    parent, name = int(sys.argv[1]), sys.argv[2]
-    stay_low(parent)
+    """``worker PARENT NICE MODULE:NAME``, with jobs on standard input and words about them on standard output."""
+    parent, nice, name = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    stay_low(parent, nice)
     jobs, words = _own_pipes()
     try:
         app = load(name)
@@ -125,13 +128,14 @@ class Worker:
             resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
-def stay_low(parent: int) -> None:
+def stay_low(parent: int, nice: int) -> None:
     """Be the last to run, the first to go, and gone with the process ``parent``."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the kernel knew of our wish
         sys.exit("the agent has ended")
-    os.nice(19)
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    os.nice(nice)
+    if nice >= LOWEST:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 

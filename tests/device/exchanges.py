@@ -32,6 +32,8 @@ class ExchangingEdge(FakeEdge):
     """Called with the number of each chunk before it is sent or acknowledged; False ends the call there."""
     close: pb.TransferClose = field(default_factory=lambda: pb.TransferClose(status=pb.STATUS_OK))
     """What an upload ends with."""
+    on_upload: Callable[[pb.TransferOpen], bool] = lambda _: True
+    """Called when an upload is whole; False: it is kept, but the device does not hear of it."""
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     """While it is cleared, nothing is acknowledged."""
 
@@ -102,6 +104,9 @@ class ExchangingEdge(FakeEdge):
             await context.write(pb.TransferMessage(ack=pb.TransferAck(received_bytes=len(data))))
         if self.close.status == pb.STATUS_OK:
             self.uploads.append((opening, data))
+            if not self.on_upload(opening):
+                await self._notify()
+                await asyncio.Event().wait()
         await context.write(pb.TransferMessage(close=self.close))
         self.closed += 1
 

@@ -34,7 +34,9 @@ async def agent_at(edge: ExchangingEdge, bundle: Bundle | Path, settings: Device
 
 
 def settings(folder: Path) -> DeviceSettings:
-    return DeviceSettings(name="cam-1", state=folder, train_data=folder, train_app=APP, train_memory_mb=100)
+    return DeviceSettings(
+        name="cam-1", state=folder, train_data=folder, train_app=APP, train_memory_mb=100, train_nice=0
+    )
 
 
 async def test_an_agent_with_data_answers_messages_beside_its_pictures(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class Device:
     @asynccontextmanager
     async def up(self) -> AsyncIterator[Learner]:
         state, data = self.folder / "state", self.folder / "data"
-        settings = DeviceSettings(name="cam-1", state=state, train_data=data, train_app=APP)
+        settings = DeviceSettings(name="cam-1", state=state, train_data=data, train_app=APP, train_nice=0)
         options = LinkOptions("cam-1", b"b" * 32, first_pause_s=0.01, longest_pause_s=0.05)
         link = Link(f"127.0.0.1:{self.edge.port}", options, on_offer=lambda one: learner.offered(one))  # noqa: PLW0108
         bundle = Path("bundles/solar")
