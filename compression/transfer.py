@@ -127,8 +127,12 @@ class Incoming:
             self._write(data, sha256)
         return self.have
 
-    def finish(self) -> Path:
-        """Check the whole and give it its name; raises :class:`TransferError`, after which nothing of it is kept."""
+    def finish(self, folder: Path | None = None) -> Path:
+        """Check the whole and give it its name, in its own folder or another one of the same disk.
+
+        Raises:
+            TransferError: not all has come, or it is not what was announced; of that nothing is kept.
+        """
         if self.have != self.size:
             raise TransferError(f"{self.path.name}: {self.have} of {self.size} bytes have come")
         if self._hash.hexdigest() != self.path.name:
@@ -138,11 +142,12 @@ class Incoming:
             )
         with _explained(self.path):
             os.fsync(self._part.fileno())
-            self._name("part").rename(self.path)
+            whole = (folder or self.path.parent) / self.path.name
+            self._name("part").rename(whole)
             self._name("log").unlink()
-            sync_folder(self.path.parent)
+            sync_folder(whole.parent)
         self.close()
-        return self.path
+        return whole
 
     def discard(self) -> None:
         """Keep nothing of it."""
@@ -229,13 +234,6 @@ class BlobStore:
             with _explained(self.path(sha256)):
                 _write_whole(self.path(sha256), data)
         return sha256
-
-    def adopt(self, path: Path, sha256: bytes) -> None:
-        """Move a blob in that an :class:`Incoming` finished elsewhere on this disk; raises :class:`TransferError`."""
-        with _explained(path):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path.replace(self.path(sha256))
-            sync_folder(self.folder)
 
     def require_room(self, size: int) -> None:
         """Raise :class:`TransferError` if so many bytes more are beyond the limit or the disk."""

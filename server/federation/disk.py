@@ -44,4 +44,5 @@ class Disk:
             take(future.result())
         elif str(error) != self._complaint:
             self._complaint = str(error)
-            _log.error("the mailbox cannot be used", exc_info=None if isinstance(error, HeadwaterError) else error)
+            unexpected = None if isinstance(error, HeadwaterError) else error
+            _log.error("the mailbox cannot be used", extra={"why": str(error)}, exc_info=unexpected)

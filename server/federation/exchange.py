@@ -242,8 +242,7 @@ class Exchange:
     async def _receive_blob(self, transfer: _Transfer) -> None:
         async with self._incoming(transfer) as incoming:
             await self._receive_chunks(transfer.context, incoming)
-            path = await _to_the_end(incoming.finish)
-            await _to_the_end(partial(self._mailbox.blobs.adopt, path, transfer.opening.content_sha256))
+            await _to_the_end(partial(incoming.finish, self._mailbox.blobs.folder))
 
     @asynccontextmanager
     async def _incoming(self, transfer: _Transfer) -> AsyncIterator[Incoming]:

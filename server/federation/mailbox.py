@@ -98,7 +98,7 @@ class Mailbox:
         """Not rung by what this process changes."""
         self._lock = threading.Lock()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "blobs").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"the folder {folder} cannot be made: {error.strerror}; give another --state") from error
         self.blobs = BlobStore(folder / "blobs", limit_bytes)

@@ -170,11 +170,12 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"new-now", hashlib.sha256(bytes(40)).hexdigest()}
 
 
-def test_a_blob_that_came_elsewhere_is_adopted(tmp_path: Path) -> None:
+def test_a_blob_may_come_elsewhere_than_where_it_stays(tmp_path: Path) -> None:
     store = BlobStore(tmp_path / "blobs", 1 << 20)
     incoming = Incoming.open(tmp_path / "cam", SHA, len(CONTENT))
     feed(incoming)
-    store.adopt(incoming.finish(), SHA)
+    store.require_room(len(CONTENT))
+    incoming.finish(store.folder)
     assert store.read(SHA) == CONTENT
 
 

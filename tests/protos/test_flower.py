@@ -10,6 +10,7 @@ import pytest
 import zstandard
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common import serde
 
 from headwater.compression.errors import LearningError
 from headwater.protos.flower import (
@@ -37,9 +38,9 @@ def records(floats: int = 1000) -> RecordDict:
     )
 
 
-def message(content: RecordDict | None = None, **more: object) -> Message:
+def message(content: RecordDict | None = None) -> Message:
     with acting_as(7):
-        return Message(content or records(), CAM, "train", group_id="3", ttl=60.0, **more)  # type: ignore[call-overload, no-any-return]
+        return Message(records() if content is None else content, CAM, "train", group_id="3", ttl=60.0)
 
 
 def assert_same(one: RecordDict, other: RecordDict) -> None:
@@ -118,6 +119,17 @@ def test_a_content_that_would_become_huge_is_refused_before_it_does() -> None:
         unpack(Parcel(pack(message()).envelope, b"\x01" + unsaid))
     with pytest.raises(LearningError, match="more than 10"):
         unpack(pack(message()), most_bytes=10)
+
+
+def test_contents_are_the_bytes_that_flower_itself_makes() -> None:
+    for each in (
+        records(),
+        RecordDict(),
+        RecordDict({"empty": ArrayRecord(), "z": MetricRecord(), "a": ConfigRecord()}),
+    ):
+        content = pack(message(each)).content
+        plain = zstandard.ZstdDecompressor().decompress(content[1:]) if content[0] else content[1:]
+        assert plain == serde.recorddict_to_proto(each).SerializeToString(deterministic=True)
 
 
 def test_a_context_comes_back_as_it_was() -> None:
