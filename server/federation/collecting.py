@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from headwater.protos.flower import pack
+from headwater.protos.flower import is_expired, pack
 from headwater.server.federation.entries import Reply, Task
 from headwater.server.federation.journal import Journal
 
@@ -38,8 +38,10 @@ class Collector:
         before = len(self._journal.tasks(self._run, number, kind, "answered"))
         waiting = set(self._grid.push_messages(messages))
         replies: list[Message] = []
-        while waiting and not enough(before + len(replies)):
+        while waiting:
             replies += self.pull(tasks, waiting)
+            if enough(before + len(replies)):
+                break
         self._withdraw(waiting)
         return replies
 
@@ -51,10 +53,11 @@ class Collector:
 
     def pull(self, tasks: Sequence[Task], waiting: set[str]) -> list[Message]:
         """Take the replies to some messages, by their ids, and those ids away; without any, wait a moment."""
-        came = list(self._grid.pull_messages(sorted(waiting)))
+        pulled = list(self._grid.pull_messages(sorted(waiting)))
+        waiting -= {reply.metadata.reply_to_message_id for reply in pulled}
+        came = [reply for reply in pulled if not is_expired(reply)]
         keep(self._journal, self._run, tasks, came)
-        waiting -= {reply.metadata.reply_to_message_id for reply in came}
-        if not came:
+        if not pulled:
             pause(self._grid)
         return came
 

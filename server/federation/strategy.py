@@ -218,8 +218,8 @@ class FleetStrategy(Strategy):
 
     @property
     def lifetime_s(self) -> float:
-        """Of a message: nobody waits for a reply that comes after the round."""
-        return self.settings.deadline_s
+        """Of a message: past the round's end, at which it is withdrawn, so that a kill in between loses no reply."""
+        return 2 * self.settings.deadline_s + 60
 
     def _enough(self, number: int, timeout: float) -> Callable[[int], bool]:
         """Whether a round may go on with so many replies."""
