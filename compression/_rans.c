@@ -278,14 +278,15 @@ static Integers *arrays_of(const Py_buffer *sides, const Py_buffer *live, const 
     const uint32_t *side = sides->buf;
     Integers *arrays = malloc((count + 1) * sizeof *arrays);
     if (arrays == NULL) return (Integers *)PyErr_NoMemory();
-    for (size_t i = 0; i < count; i++, side += 3) {
+    int fits = 1;
+    for (size_t i = 0; fits && i < count; i++, side += 3) {
         uint64_t cells = (uint64_t)side[0] * side[1];
         const uint8_t *alive = live->len ? (const uint8_t *)live->buf + at : NULL;
         arrays[i] = (Integers){(int8_t *)values->buf + at, alive, side[0], side[1], (int)side[2]};
-        if (cells > size - at) break;
+        fits = cells <= size - at;
         at += (size_t)cells;
     }
-    if (at == size && sides->len % 12 == 0 && (live->len == 0 || live->len == values->len)) return arrays;
+    if (fits && at == size && sides->len % 12 == 0 && (live->len == 0 || live->len == values->len)) return arrays;
     PyErr_SetString(PyExc_ValueError, "values, live and sides differ in length");
     free(arrays);
     return NULL;

@@ -66,7 +66,7 @@ def decode_integers(
     """Decode what `encode_integers` was given, int8 [n], in time and memory that depend on the sides alone.
 
     Raises:
-        UpdateError: if the data is seen to be another's. Most strings decode to some integers; codec.py adds a checksum.
+        UpdateError: if the data is seen to be another's. Most strings decode to something; codec.py has a checksum.
     """
     count = int((sides[:, 0].astype(np.uint64) * sides[:, 1]).sum())
     values = np.zeros(count, np.int8)
@@ -85,13 +85,12 @@ def _arrays(
     values: NDArray[np.int8], live: NDArray[np.uint8] | None, sides: NDArray[np.uint32]
 ) -> list[adaptive.Integers]:
     """The arrays as lists, for the Python coder."""
-    ends = np.cumsum(sides[:, 0].astype(np.int64) * sides[:, 1])[:-1]
-    parts = np.split(values, ends)
-    lives = [None] * len(parts) if live is None else [part.tolist() for part in np.split(live, ends)]
-    return [
-        adaptive.Integers(part.tolist(), alive, *side)
-        for part, alive, side in zip(parts, lives, sides.tolist(), strict=True)
-    ]
+    ends = np.cumsum(sides[:, 0].astype(np.int64) * sides[:, 1]).tolist()
+    found = []
+    for begin, end, side in zip([0, *ends], ends, sides.tolist(), strict=False):
+        alive = None if live is None else live[begin:end].tolist()
+        found.append(adaptive.Integers(values[begin:end].tolist(), alive, *side))
+    return found
 
 
 @cache

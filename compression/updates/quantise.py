@@ -59,12 +59,13 @@ def quantise(parts: Sequence[Floats], values: Values) -> tuple[int, NDArray[np.i
 
 def _integers(part: Floats, code: int | None, values: Values) -> NDArray[np.int8]:
     if values == "sign":
-        return np.asarray(np.where(part < 0, -1, 1), np.int8)
+        return np.where(part < 0, -1, 1).astype(np.int8)
     if code is None:
         return np.zeros(part.size, np.int8)
     if values == "ternary":
         return np.sign(part).astype(np.int8)
-    return np.clip(np.rint(part / steps.value(code)), -LEVELS, LEVELS).astype(np.int8)
+    levels: NDArray[np.int8] = np.clip(np.rint(part / steps.value(code)), -LEVELS, LEVELS).astype(np.int8)
+    return levels
 
 
 def _filled(codes: Sequence[int | None], top: int) -> list[int | None]:
