@@ -20,11 +20,15 @@ from headwater.compression.bundle import to_safetensors
 from headwater.compression.errors import RolloutError
 from headwater.compression.learning.arrays import load, version_of
 from headwater.compression.learning.reading import WEIGHTS, network_of, stored
+from headwater.server.federation.versions import latest
+from headwater.server.rollout.versions import Versions
 from headwater.server.training import pipeline
 from headwater.server.training.add_task import recipe_of
 from headwater.server.training.build import WHOLE, Built, finish, split_graphs
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from headwater.compression.bundle import Bundle
     from headwater.compression.datasets import Dataset
     from headwater.compression.learning.arrays import Arrays
@@ -79,6 +83,31 @@ def rebuild_from(parent: Bundle, network: SplitNetwork, images: Held, *, created
         measured={**manifest.measured, **graphs.macs},
     )
     return finish(draft, files, network, images.train, images.test)
+
+
+def of_rounds(state: Path, source: str | Dataset, *, created: str, parent: Bundle | None = None) -> Bundle:
+    """The bundle of what the rounds in a server's folder have brought so far.
+
+    Args:
+        state: the folder.
+        source: the data set that the bundle was trained on.
+        created: see :func:`rebuild`.
+        parent: the bundle that the rounds began from; None for the one that the server has kept.
+
+    Raises:
+        LearningError: there were no rounds.
+        RolloutError: the parent is not there, or the images are others than its.
+    """
+    learnt = latest(state)
+    if parent is None:
+        with Versions(state) as versions:
+            parent = versions.load(learnt.bundle_id) if versions.has(learnt.bundle_id) else None
+    if parent is None or parent.id != learnt.bundle_id:
+        raise RolloutError(
+            f"the rounds began from the bundle {learnt.bundle_id[:5].hex()}, which is not here; start the server with "
+            "it and --state once, or give it with --parent"
+        )
+    return rebuild(parent, learnt.arrays, images_of(parent, source), created=created).bundle
 
 
 def images_of(parent: Bundle, source: str | Dataset) -> Held:

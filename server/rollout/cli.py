@@ -9,6 +9,7 @@ import typer
 from headwater.compression.cli import ConfigOption
 
 if TYPE_CHECKING:
+    from headwater.compression.bundle import Bundle
     from headwater.server.rollout.settings import RolloutSettings
 
 StateOption = Annotated[Path | None, typer.Option(metavar="DIR", help="The server's --state.")]
@@ -17,8 +18,18 @@ NameOption = Annotated[str | None, typer.Option(help="Of which bundle's name, wh
 
 
 def publish(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A directory or a zip.")],
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help="A directory or a zip; with --data, made from the rounds.")
+    ] = None,
     *,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Build a bundle from what rounds have learnt, measured on solar, digits or a folder."),
+    ] = None,
+    parent: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="The bundle that they began from, if the server has it no more.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="PATH", help="Keep what was built there, too.")] = None,
     state: StateOption = None,
     key: KeyOption = None,
     max_regression: Annotated[
@@ -37,19 +48,20 @@ def publish(
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Release a bundle to the devices: a few first, all if it does well, none if it does not.
+    """Release a bundle, or what rounds have learnt, to the devices: a few first, all if it does well, none if not.
 
     It is refused if it is worse on held-out images than the bundle in use. A server that runs with the same --state
     does the rest; so does one that is started later.
     """
     given = dict(locals())
-    from headwater.compression.bundle import Bundle
     from headwater.compression.signature import load_private
     from headwater.server.rollout import publish as publishing
 
-    settings = _settings(given, config)
-    new, folder = Bundle.load(bundle), _state(state, config)
+    settings, folder = _settings(given, config), _state(state, config)
     private = load_private(settings.key_path)
+    new = _new(bundle, folder, data, parent)
+    if out is not None:
+        new.save(out)
     done = publishing.publish(folder, new, private, settings.rules, settings.bounds)
     release, passed = done.release, done.passed
     typer.echo(f"release {release.serial}: {release.name} {new.short_id} for {_reach(release.stage, release.share)}")
@@ -57,8 +69,8 @@ def publish(
         typer.echo("there was no bundle of that name to compare with, and there is none to go back to")
     else:
         typer.echo(
-            f"against the one before: {passed.mean:+.2f} points in the mean, {-passed.worst:+.2f} at worst, "
-            f"frames {passed.growth:+.1f} %"
+            f"against the one before: {_signed(passed.mean)} points in the mean, {_signed(-passed.worst)} at worst, "
+            f"frames {_signed(passed.growth)} %"
         )
 
 
@@ -111,6 +123,28 @@ def add_to(app: typer.Typer) -> None:
     """Make these commands of ``headwater server``."""
     for command in (publish, rollback, versions):
         app.command()(command)
+
+
+def _signed(change: float) -> str:
+    return f"{round(change, 2) + 0.0:+.2f}"  # without a minus before zero
+
+
+def _new(bundle: Path | None, state: Path, data: str | None, parent: Path | None) -> "Bundle":
+    """The bundle that is given, or that of the rounds."""
+    from headwater.compression.bundle import Bundle
+    from headwater.compression.errors import SettingsError
+
+    if (bundle is None) == (data is None):
+        raise SettingsError("name a BUNDLE, or the images (--data) that one is built by from what rounds have learnt.")
+    if bundle is not None:
+        return Bundle.load(bundle)
+    from datetime import UTC, datetime
+
+    from headwater.server.rollout.build import of_rounds
+
+    assert data is not None
+    began = None if parent is None else Bundle.load(parent)
+    return of_rounds(state, data, created=datetime.now(UTC).isoformat(timespec="seconds"), parent=began)
 
 
 def _reach(stage: str, share: float) -> str:

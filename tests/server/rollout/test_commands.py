@@ -1,0 +1,73 @@
+"""The commands, in this process: what they print, and how they say what is wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from headwater.compression.errors import HeadwaterError, LearningError, RolloutError, SettingsError
+from headwater.server.cli import app
+from tests.versions import version, write_keys
+
+RUNNER = CliRunner()
+
+
+def said(*words: object) -> str:
+    result = RUNNER.invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[object]:
+    """State and key."""
+    return ["--state", tmp_path / "state", "--key", write_keys(tmp_path)[0]]
+
+
+def save(tmp_path: Path, number: int) -> Path:
+    return version(number).save(tmp_path / f"{number}.zip")
+
+
+def test_publish_show_and_go_back(tmp_path: Path, words: list[object]) -> None:
+    state = words[:2]
+    first = said("publish", save(tmp_path, 1), *words)
+    assert "10% of the devices at first" in first
+    assert "nothing" not in first
+    assert "there was no bundle of that name to compare with" in first
+    with pytest.raises(RolloutError, match="is still tried by 10%"):
+        said("publish", save(tmp_path, 2), *words)
+    with pytest.raises(RolloutError, match="knows of no bundle before"):
+        said("rollback", *state)
+    shown = json.loads(said("versions", *state, "--json"))
+    (release,) = shown["releases"]
+    assert (release["stage"], release["share"], release["bundle"]) == ("canary", 0.1, version(1).id.hex())
+    assert "tried by 10%" in said("versions", *state).replace("\n", " ")
+
+
+def test_a_second_release_and_back(tmp_path: Path, words: list[object]) -> None:
+    more = ("--canary", "1", "--max-growth", "10000", "--max-regression", "100")
+    said("publish", save(tmp_path, 1), *words, *more)
+    second = said("publish", save(tmp_path, 2), *words, *more)
+    assert "for all devices" in second
+    assert "+0.00 points in the mean" in second
+    assert f"back to tiny {version(1).short_id}" in said("rollback", *words[:2], "--reason", "ghosts")
+    assert "ghosts" in said("versions", *words[:2])
+    assert f"back to tiny {version(2).short_id}" in said("rollback", *words, "--to", version(2).short_id)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "text"),
+    [
+        (("publish", "BUNDLE", "--key", "KEY"), SettingsError, "no state is set"),
+        (("publish", "BUNDLE", "--state", "STATE"), SettingsError, "no key is set"),
+        (("publish", "--state", "STATE", "--key", "KEY"), SettingsError, "name a BUNDLE"),
+        (("publish", "--data", "digits", "--state", "STATE", "--key", "KEY"), LearningError, "no rounds in"),
+        (("versions", "--state", "STATE"), RolloutError, "nothing was published"),
+        (("rollback", "--state", "STATE"), RolloutError, "nothing was published"),
+    ],
+)
+def test_what_is_wrong(tmp_path: Path, given: tuple[str, ...], kind: type[HeadwaterError], text: str) -> None:
+    names = {"BUNDLE": save(tmp_path, 1), "STATE": tmp_path / "state", "KEY": write_keys(tmp_path)[0]}
+    with pytest.raises(kind, match=text):
+        said(*(names.get(word, word) for word in given))
