@@ -1,0 +1,209 @@
+"""What a federated round costs beside its training: two devices, 4 MB down and up, nothing to train; Flower's own too.
+
+    python -m benchmarks.rounds
+
+Real processes at both ends, over loopback. Ours: `headwater server --state`, two `headwater device` with a training
+process each, and Flower's FedAvg in this process on `StreamGrid`. The peer: Flower's SuperLink and two SuperNodes, and
+the very same strategy and app by `flwr run`, in the same run by turns. The first round of each is left out: at both
+ends it starts processes that later ones find warm, where they are kept at all. The strategy's own part, making the
+messages and averaging, is in both figures; what comes back is asserted to be what was sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+
+import flwr
+
+from benchmarks import claims
+from benchmarks.round_apps import timed_rounds
+from headwater.server.federation.grid import StreamGrid
+
+NAME = "rounds"
+BUNDLE = Path("simulations/bundles/solar")
+NODES, FLOATS = 2, 1_000_000
+TARGET_S = 0.15
+WITHIN_S = 180.0
+ROOT = Path(__file__).parents[1]
+_HEADWATER = (sys.executable, "-m", "headwater.compression.cli")
+_APP = """
+[project]
+name = "rounds"
+version = "1.0.0"
+description = "Rounds that train nothing"
+dependencies = ["flwr"]
+[tool.flwr.app]
+publisher = "headwater"
+[tool.flwr.app.components]
+serverapp = "round_apps:server"
+clientapp = "round_apps:client"
+[tool.flwr.app.config]
+nodes = {nodes}
+floats = {floats}
+rounds = {rounds}
+out = "{out}"
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and report."""
+    options = claims.options(__doc__, arguments)
+    floats, rounds = (50_000, 3) if options.quick else (FLOATS, 13)
+    with tempfile.TemporaryDirectory(prefix="headwater-rounds-") as folder:
+        own = headwater_rounds(Path(folder) / "headwater", floats, rounds)
+        _show("headwater", own)
+        theirs, why = flower_rounds(Path(folder) / "flower", floats, min(rounds, 4))
+        _show("Flower's SuperLink", theirs)
+    peer = f"flwr {flwr.__version__}" if theirs else f"flwr {flwr.__version__} did not run: {why}"
+    what = f"{NODES} devices, {4 * floats / 1e6:g} MB each way, no training"
+    ratio = median(theirs[1:]) / median(own[1:]) if theirs else None
+    found = [
+        claims.at_most(NAME, f"a round of {what}", median(own[1:]), unit="s", target=TARGET_S, peer="none"),
+        claims.at_least(NAME, f"times quicker than Flower's own, {what}", ratio, unit="x", target=20, peer=peer),
+    ]
+    return claims.report("Federated rounds", found, options)
+
+
+def _show(name: str, seconds: Sequence[float]) -> None:
+    print(f"{name}: " + (" ".join(f"{one:.3f}" for one in seconds) or "nothing") + " s")
+
+
+# ---------------------------------------------------------------- ours
+
+
+def headwater_rounds(folder: Path, floats: int, rounds: int) -> list[float]:
+    """Seconds of each round through a server and two agents."""
+    with ExitStack() as running:
+        address = running.enter_context(_server(folder))
+        for number in range(NODES):
+            running.enter_context(_agent(folder, f"cam-{number}", address))
+        with StreamGrid(folder / "state") as grid:
+            _until(lambda: len(list(grid.get_node_ids())) == NODES, "the devices connect")
+            return timed_rounds(grid, NODES, floats, rounds)
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[str]:
+    words = ("server", "--bundle", str(BUNDLE), "--listen", "127.0.0.1:0", "--http", "", "--grace-s", "0")
+    more = ("--state", str(folder / "state"), "--log-level", "warning")
+    with subprocess.Popen([*_HEADWATER, *words, *more], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            address = re.search(r"grpc=(\S+)", line)
+            assert address, f"the server said {line!r}"
+            yield address[1]
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def _agent(folder: Path, name: str, address: str) -> Iterator[None]:
+    """An agent without pictures: its standard input is open, and nothing comes."""
+    data = folder / name
+    data.mkdir()
+    words = {
+        "--name": name,
+        "--bundle": BUNDLE,
+        "--server": address,
+        "--source": "-",
+        "--state": folder / f"{name}-state",
+        "--train-data": data,
+        "--train-app": "benchmarks.round_apps:client",
+    }
+    arguments = [str(word) for pair in words.items() for word in pair]
+    command = [*_HEADWATER, "device", *arguments, "--train-on-battery"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=ROOT) as process:
+        try:
+            yield
+        finally:
+            process.kill()  # in order it would complain that no picture came
+
+
+# ---------------------------------------------------------------- Flower's own
+
+
+def flower_rounds(folder: Path, floats: int, rounds: int) -> tuple[list[float], str]:
+    """Seconds of each round through a SuperLink and two SuperNodes; if there are none, why."""
+    out = folder / "seconds.json"
+    app = folder / "app"
+    app.mkdir(parents=True)
+    told = {"nodes": NODES, "floats": floats, "rounds": rounds, "out": out}
+    (app / "pyproject.toml").write_text(_APP.format(**told), encoding="utf-8")
+    shutil.copy(Path(__file__).with_name("round_apps.py"), app)
+    port, *nodes = _free_ports(1 + NODES)
+    connection = f'[superlink]\ndefault = "here"\n[superlink.here]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+    (folder / "config.toml").write_text(connection, encoding="utf-8")
+    env = {**os.environ, "FLWR_HOME": str(folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    link = ("flower-superlink", "--insecure", "--port", str(port), "--disable-runtime-dependency-installation")
+    try:
+        with ExitStack() as running:
+            running.enter_context(_process(link, folder, env))
+            _until(lambda: _listens(port), "the SuperLink listens")
+            for node in nodes:
+                words = ("flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}", "--port", str(node))
+                running.enter_context(_process(words, folder, env))
+            command = ["flwr", "run", str(app), "here"]
+            subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=WITHIN_S)
+            _until(out.exists, "the rounds end")
+    except (OSError, subprocess.SubprocessError, TimeoutError) as error:
+        detail = getattr(error, "stdout", None) or ""
+        return [], f"{error} {detail.strip()[-200:]}".strip()
+    seconds: list[float] = json.loads(out.read_text(encoding="utf-8"))
+    return seconds, ""
+
+
+@contextmanager
+def _process(command: Sequence[str], folder: Path, env: dict[str, str]) -> Iterator[None]:
+    """A process of Flower's, and those that it starts, ended together at the end."""
+    with (folder / f"{command[0]}.log").open("ab") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
+        process.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as opened:
+        sockets = [opened.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _until(holds: Callable[[], bool], what: str) -> None:
+    end_s = time.monotonic() + WITHIN_S
+    while not holds():
+        if time.monotonic() > end_s:
+            raise TimeoutError(f"waited {WITHIN_S:g} s in vain until {what}")
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
