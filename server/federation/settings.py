@@ -50,9 +50,9 @@ class RoundSettings:
     """Passes over a device's own data, in a round."""
     batch: int = 16
     """Images in a step."""
-    rate: float = 0.01
+    rate: float = 1e-3
     """Step size on the device."""
-    distil: float = 0.5
+    distil: float = 1.0
     """Weight of what narrow widths learn from the wider ones on the device."""
     server_rate: float = 1.0
     """How far the network goes towards the aggregate."""
