@@ -26,7 +26,7 @@ class Job:
     content: str
     """SHA-256 of it, hex; a blob of ``blobs``, as are those below."""
     contexts: Mapping[str, str]
-    """The context of each run, by the run's number."""
+    """The context of each run, by the run's number, or that of every run."""
     config: Config
     """The node config that the app gets."""
     room_bytes: int
@@ -50,6 +50,7 @@ class Answer:
     """A reply, and what the app wants to know next time."""
 
     run: str
+    """Whose context it is: the run's number, or the word for every run."""
     envelope: str
     """Base 64."""
     content: str

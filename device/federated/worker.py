@@ -45,6 +45,9 @@ SLACK_BYTES = 64 << 20
 """Beyond its room, what a process may reserve without using it: stacks of threads, the allocator's arenas."""
 LOWEST = 19
 """From this niceness on, the process runs only when nobody else wants to."""
+OUTLIVES = "STATE_OUTLIVES_RUNS"
+"""A module that sets this to True has its app's state kept from run to run; Flower's own way is a state for each."""
+EVERY = "every"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -54,12 +57,12 @@ def main() -> None:
     stay_low(parent, nice)
     jobs, words = _own_pipes()
     try:
-        app = load(name)
+        app, outlives = load(name), outlives_runs(name)
     except Exception as error:  # noqa: BLE001 - a module may raise anything while it is imported
         _say(words, Failed(f"{name} cannot be loaded: {type(error).__name__}: {error}"))
         return
     _settle()
-    worker = Worker(app, _status_bytes("VmData"))
+    worker = Worker(app, _status_bytes("VmData"), outlives)
     _say(words, Ready(_status_bytes("VmRSS")))
     for line in jobs:
         job = from_line(line)
@@ -75,6 +78,11 @@ def load(name: str) -> App:
     return app
 
 
+def outlives_runs(name: str) -> bool:
+    """Whether the app's module asks for one state in all runs."""
+    return bool(getattr(sys.modules[name.partition(":")[0]], OUTLIVES, False))
+
+
 @dataclass(frozen=True)
 class Worker:
     """Answers messages with one app."""
@@ -82,6 +90,8 @@ class Worker:
     app: App
     idle_data_bytes: int
     """What the process had mapped for data before its first message."""
+    outlives_runs: bool = False
+    """One state in all runs, instead of one in each."""
 
     def answer(self, job: Job) -> Answer | Failed:
         """Have the app answer; reply and context are on the disk then."""
@@ -96,8 +106,8 @@ class Worker:
         store = BlobStore(Path(job.blobs), job.limit_bytes)
         envelope = base64.b64decode(job.envelope)
         message = flower.unpack(flower.Parcel(envelope, store.read(bytes.fromhex(job.content))))
-        run = str(message.metadata.run_id)
-        context = self._context(job, store, message)
+        run = EVERY if self.outlives_runs else str(message.metadata.run_id)
+        context = self._context(job, run, store, message)
         _seed(message, job.content)
         reply = self._within(job.room_bytes, lambda: flower.call(self.app, message, context))
         parcel = flower.pack(reply)
@@ -105,17 +115,17 @@ class Worker:
         return Answer(run, base64.b64encode(parcel.envelope).decode(), store.put(parcel.content).hex(), kept)
 
     @staticmethod
-    def _context(job: Job, store: BlobStore, message: Message) -> Context:
+    def _context(job: Job, of: str, store: BlobStore, message: Message) -> Context:
         from flwr.app import Context, RecordDict  # noqa: PLC0415 - as above
 
         from headwater.protos import flower  # noqa: PLC0415 - as above
 
         run, node = message.metadata.run_id, message.metadata.dst_node_id
-        kept = job.contexts.get(str(run))
+        kept = job.contexts.get(of)
         if kept is None:
             return Context(run, node, dict(job.config), RecordDict(), {})
         context = flower.context_from_bytes(store.read(bytes.fromhex(kept)))
-        context.node_config = dict(job.config)
+        context.run_id, context.node_config = run, dict(job.config)
         return context
 
     def _within(self, room_bytes: int, work: Callable[[], Message]) -> Message:

@@ -60,6 +60,7 @@ class Fleet:
             "--train-data": self.folder / name,
             "--train-app": "tests.integration.fleet_app:app",
             "--retry-s": 0.2,
+            "--train-nice": 0,  # a test's machine may be busy
         }
         arguments = [str(word) for pair in words.items() for word in pair]
         return AgentProcess(*arguments, "--train-on-battery", *more)

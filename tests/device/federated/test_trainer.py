@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headwater.device.federated.jobs import Answer
 from headwater.device.federated.trainer import DiedError, HopelessError, Trainer
+from headwater.device.federated.worker import Worker, load, outlives_runs
 from tests.device.federated.questions import APP, job, question, reply
 
 pytest.importorskip("flwr", reason="federated learning needs the extra [federated]")
@@ -80,6 +82,18 @@ async def test_the_same_message_has_the_same_reply_in_another_process(tmp_path: 
             answers.append(await trainer.answer(job(tmp_path, parcel)))
     assert answers[0].content == answers[1].content
     assert answers[0].context == answers[1].context
+
+
+def test_a_module_may_ask_for_one_state_in_all_runs(tmp_path: Path) -> None:
+    worker = Worker(load(APP), 1 << 50, outlives_runs=True)
+    first = worker.answer(job(tmp_path, question(run=5)))
+    assert isinstance(first, Answer)
+    second = worker.answer(job(tmp_path, question(run=6), {first.run: first.context or ""}))
+    assert isinstance(second, Answer)
+    message = reply(tmp_path, second.envelope, second.content)
+    assert message.content.array_records["arrays"].to_numpy_ndarrays()[0][0] == 2.0
+    assert message.metadata.run_id == 6
+    assert not outlives_runs(APP)
 
 
 async def test_an_app_s_error_is_its_reply_and_leaves_context_and_process_alone(tmp_path: Path) -> None:
