@@ -9,6 +9,7 @@ import typer
 from headwater.compression.cli import ConfigOption
 from headwater.server.archive_cli import archive_app
 from headwater.server.federation import cli as federation_cli
+from headwater.server.federation import prune_cli
 from headwater.server.rollout import cli as rollout_cli
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 app.add_typer(archive_app, name="archive")
 federation_cli.add_to(app)
+prune_cli.add_to(app)
 rollout_cli.add_to(app)
 
 

@@ -8,7 +8,7 @@ that its input is scaled: FedMef standardises weights, here the frozen norm of t
     saved for a layer, bytes an element of its input:     1/8  bit mask: which are kept
                                                        + 2 keep  their values, float16
     and an element of its output, where it has a ReLU6:   1/8  whether the gradient passes
-    instead of (torch: convolution, norm, ReLU6)            4 + 4 + 4
+    torch saves for convolution and ReLU6, in place or not: 4 + 4
 
 Zeros that a ReLU6 made are never kept: where they are many, a small ``keep`` costs nothing. The gates of the ReLU6 are
 exact. Norm and ReLU6 run with the convolution in one function, so that nothing but the above is saved: the norm's
@@ -134,24 +134,23 @@ class _PrunedConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401 - as above
         weight, bits, values, gates = ctx.saved_tensors
-        (stride, groups), (shape, channels_last) = ctx.how, ctx.kept
+        stride, groups = ctx.how
+        how = [stride] * 2, [weight.shape[-1] // 2] * 2, [1, 1], False, [0, 0], groups
         if gates.numel():
             gradient = _gated(gradient, gates)
-        how = [stride] * 2, [weight.shape[-1] // 2] * 2, [1, 1], False, [0, 0], groups
-        back = torch.ops.aten.convolution_backward
-        # In two calls, so that the input is gone before its gradient comes: one map less at the peak.
         weight_gradient = input_gradient = None
         if ctx.needs_input_grad[1]:
-            x = unpack(Kept(bits, values, shape, channels_last))
-            weight_gradient = back(gradient, x, weight, None, *how, [False, True, False])[1]
-            del x
+            x = unpack(Kept(bits, values, *ctx.kept))
+            weight_gradient = _back(gradient, x, weight, None, *how, [False, True, False])[1]
+            del x  # before its gradient comes: one map less at the peak
         if ctx.needs_input_grad[0]:
-            anything = gradient.new_empty(1).expand(shape)  # its values are not read
-            input_gradient = back(gradient, anything, weight, None, *how, [True, False, False])[0]
+            anything = gradient.new_empty(1).expand(ctx.kept[0])  # its values are not read
+            input_gradient = _back(gradient, anything, weight, None, *how, [True, False, False])[0]
         bias_gradient = gradient.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None
         return input_gradient, weight_gradient, bias_gradient, None, None, None, None
 
 
+_back = torch.ops.aten.convolution_backward
 _NONE = torch.empty(0, dtype=torch.uint8)
 
 

@@ -67,6 +67,8 @@ def train(
     plan: Plan,
     terms: Terms,
     sparsity: Sparsity | None = None,
+    *,
+    teacher: SplitNetwork | None = None,
 ) -> Trained:
     """Train a network in place.
 
@@ -78,6 +80,7 @@ def train(
         plan: what to do.
         terms: of the bundle.
         sparsity: of this network, in a sparse round.
+        teacher: whose answers the widest learns, in place of the network's own as it came.
 
     Raises:
         LearningError: for no images, a width that there is not, no exit to train a head by, a loss that is not finite.
@@ -89,7 +92,7 @@ def train(
         stack.enter_context(_seeded(plan.seed))
         stack.enter_context(_training(network, layout))
         before = arrays_of(network)
-        lesson = _Lesson(network, samples, plan, terms)
+        lesson = _Lesson(network, samples, plan, terms, _answers(teacher or network, samples, plan))
         collected = stack.enter_context(collecting(network, plan.gather)) if plan.gather else None
         if sparsity is not None:
             stack.enter_context(sparsity.installed())
@@ -188,8 +191,10 @@ class _Batch:
 class _Lesson:
     """The loss of every step."""
 
-    def __init__(self, network: SplitNetwork, samples: Samples, plan: Plan, terms: Terms) -> None:
-        """Note what the network answers as it came."""
+    def __init__(
+        self, network: SplitNetwork, samples: Samples, plan: Plan, terms: Terms, answers: Sequence[torch.Tensor]
+    ) -> None:
+        """Take the answers that the widest learns, [N, K] of each task, or the exit's."""
         self.network, self.samples, self.plan, self.terms = network, samples, plan, terms
         self.generator = torch.Generator().manual_seed(plan.seed)
         self.narrower = [width for width in network.widths if width < plan.width]
@@ -200,7 +205,7 @@ class _Lesson:
         }
         self.head: Head | None = copy.deepcopy(network.head) if plan.part == "head" else None
         """As it came, where latents are held to it."""
-        self.answers = _answers(network, samples, plan)
+        self.answers = answers
 
     def gradients(self, indices: torch.Tensor, step: int) -> dict[str, float]:
         """Add the gradients of a step's loss; its figures."""

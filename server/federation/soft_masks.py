@@ -75,12 +75,32 @@ class Allotment:
         self, network: SplitNetwork, times: Times, curves: Mapping[str, Curve], settings: StructuredSettings
     ) -> None:
         """Take a network, what it takes as a whole, and what each unit takes at what size."""
-        self._units, self._curves = units_of(network), curves
-        self._limits = {"head": settings.target_latency * times.heads[network.widths[-1]]}
-        self._whole = {"head": times.heads[network.widths[-1]]}
+        self._units, self._curves, self._settings = units_of(network), dict(curves), settings
+        self._set(times)
+
+    def _set(self, times: Times) -> None:
+        settings, widest = self._settings, max(times.heads)
+        self._times = times
+        self._limits = {"head": settings.target_latency * times.heads[widest]}
+        self._whole = {"head": times.heads[widest]}
         for number, tail_ms in enumerate(times.tails):
             self._limits[f"tails.{number}"] = settings.target_tail * tail_ms
             self._whole[f"tails.{number}"] = tail_ms
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """``head`` and ``tails.N``."""
+        return tuple(self._limits)
+
+    def dump(self) -> dict[str, Any]:
+        """What was measured."""
+        times = {"heads": list(self._times.heads.items()), "tails": self._times.tails}
+        return {"times": times, "curves": {name: (c.channels, c.ms) for name, c in self._curves.items()}}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on with what was measured before, so that a run that was stopped ends as it would have."""
+        self._curves = {name: Curve(tuple(channels), tuple(ms)) for name, (channels, ms) in state["curves"].items()}
+        self._set(Times(dict(map(tuple, state["times"]["heads"])), tuple(state["times"]["tails"])))
 
     def tightened(self, factors: Mapping[str, float]) -> Allotment:
         """The same with the time of each part, ``head`` or ``tails.N``, multiplied by a factor."""
@@ -111,7 +131,7 @@ class SoftMasks:
     def __init__(self, network: SplitNetwork, allotment: Allotment, settings: StructuredSettings) -> None:
         """Begin with all channels there."""
         units = units_of(network)
-        self._allotment, self._settings = allotment, settings
+        self.allotment, self.settings = allotment, settings
         self._reading = {name: unit.reading_name for name, unit in units.items()}
         self.factors = {name: np.ones(unit.channels, np.float32) for name, unit in units.items()}
         self.scores: dict[str, NDArray[np.float32]] = {}
@@ -119,7 +139,7 @@ class SoftMasks:
     def ask(self, number: int, round_: ConfigRecord) -> None:
         """Ask for importance."""
         del number
-        round_["gather"] = self._settings.method
+        round_["gather"] = self.settings.method
 
     def masks(self) -> Mapping[str, NDArray[Any]] | None:
         """None: weights are all there."""
@@ -133,7 +153,7 @@ class SoftMasks:
             return Ending(arrays)
         self._learn(together(reports))
         kept = self.kept()
-        step = (1 - FLOOR) / self._settings.rounds
+        step = (1 - FLOOR) / self.settings.rounds
         changes: dict[str, NDArray[np.float32]] = {}
         for name, factors in self.factors.items():
             stays = np.zeros(len(factors), np.bool_)
@@ -146,7 +166,7 @@ class SoftMasks:
         """The channels that would stay now; raises :class:`LearningError` before any device has said anything."""
         if not self.scores:
             raise LearningError("no device has said yet which channels matter; run more rounds")
-        return self._allotment.kept(self.scores)
+        return self.allotment.kept(self.scores)
 
     def cleared(self, arrays: Arrays) -> Arrays:
         """The arrays with every factor back at 1, for the network that channels are removed from."""
@@ -168,22 +188,24 @@ class SoftMasks:
         return report if fits else None
 
     def _learn(self, scores: Mapping[str, NDArray[np.float32]]) -> None:
-        power = METHODS[self._settings.method].power
+        power = METHODS[self.settings.method].power
         for name, score in scores.items():
             clear = score / self.factors[name] ** power
             known = self.scores.get(name, clear)
             self.scores[name] = (MEMORY * known + (1 - MEMORY) * clear).astype(np.float32)
 
     def dump(self) -> bytes:
-        """Factors and scores."""
+        """Factors, scores and what was measured."""
         state = {"factors": self.factors, "scores": self.scores}
-        return json.dumps({k: {n: a.tolist() for n, a in v.items()} for k, v in state.items()}).encode()
+        plain = {k: {n: a.tolist() for n, a in v.items()} for k, v in state.items()}
+        return json.dumps({**plain, "measured": self.allotment.dump()}).encode()
 
     def load(self, state: bytes) -> None:
         """Go on from a state."""
         found = json.loads(state)
         self.factors = {name: np.array(values, np.float32) for name, values in found["factors"].items()}
         self.scores = {name: np.array(values, np.float32) for name, values in found["scores"].items()}
+        self.allotment.load(found["measured"])
 
 
 def _fits(array: Any, size: int) -> bool:  # noqa: ANN401 - from a device

@@ -44,6 +44,7 @@ def network(seed: int = 0) -> SplitNetwork:
         [tail],
         None,
         (2, 4, 6),
+        tasks=("shape",),
     )
     made = SplitNetwork(parts)
     with torch.no_grad():
