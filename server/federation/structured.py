@@ -28,6 +28,7 @@ from headwater.server.federation.sparse import GATHERED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
     from headwater.compression.bundle import Bundle
     from headwater.compression.image import InputSpec
     from headwater.compression.learning.arrays import Arrays
