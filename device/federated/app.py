@@ -1,0 +1,197 @@
+"""headwater's own ClientApp: what a device answers when the server asks it to learn.
+
+    train       the images here, from the round's base: an update of the sub-network that fits
+    evaluate    a version on the images here that are held out
+    query       what this device is: its version, images, memory, and the widest it could train
+
+The records are those of docs/federated.md. The same app runs under headwater's agent, a SuperNode and the simulation
+engine; what it needs to know it finds in the node's config (:mod:`headwater.device.federated.budget`), or in the run's,
+where Flower starts it. What it has to remember is in the context's state: see :mod:`.holding`.
+
+It runs in the process that trains: nothing else of the device imports it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from headwater.compression.errors import LearningError
+from headwater.compression.learning.arrays import load
+from headwater.compression.learning.fitting import fitting
+from headwater.compression.learning.layout import cut_masks, layout_of, part_of
+from headwater.compression.learning.local_data import LocalData, local_data
+from headwater.compression.learning.plan import Plan, Trained
+from headwater.compression.learning.sparse import SparsePlan, sparsity_of
+from headwater.compression.learning.terms import Terms
+from headwater.compression.learning.train import evaluate, train
+from headwater.compression.updates import Scheme, encode
+from headwater.device.federated.holding import Holding, Start, start_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from headwater.compression.learning.network import SplitNetwork
+
+T = TypeVar("T", int, float, str)
+MEMORY_BYTES = 1 << 62
+"""Where nothing is said of memory, all of it may be used."""
+
+app = ClientApp()
+
+
+@dataclass(frozen=True)
+class Device:
+    """This device, as a message finds it."""
+
+    config: Mapping[str, Any]
+    start: Start
+    holding: Holding
+    context: Context
+
+    @classmethod
+    def of(cls, context: Context) -> Device:
+        """Read bundle and state; raises :class:`LearningError` where the config names no bundle."""
+        config: dict[str, Any] = {**context.run_config, **context.node_config}
+        if "bundle" not in config:
+            raise LearningError('no bundle to learn from: give the node config bundle="PATH"')
+        torch.set_num_threads(1)  # the head's cores are not ours, and one thread gives the same bits each time
+        start = start_of(str(config["bundle"]))
+        return cls(config, start, Holding.of(context.state, start), context)
+
+    def network(self) -> SplitNetwork:
+        """With the arrays that this device holds."""
+        network = self.start.network()
+        load(network, self.holding.arrays)
+        return network
+
+    def data(self) -> LocalData:
+        """The images here."""
+        return local_data(self.start.bundle.manifest, self.config)
+
+    def fitting(self, network: SplitNetwork, plan: Plan) -> Plan:
+        """The plan as far as memory goes."""
+        memory = int(self.config.get("memory-bytes", MEMORY_BYTES))
+        return fitting(network, self.start.bundle.manifest.input, plan, memory)
+
+
+@app.train()
+def train_message(message: Message, context: Context) -> Message:
+    """Train from the round's base and answer with the update."""
+    round_, device = _record(message, "round"), Device.of(context)
+    base = _field(round_, "base", str)
+    device.holding.bring_to(base, _record(message, "down"))
+    network, samples = device.network(), device.data().train
+    plan = device.fitting(network, _plan(round_, network, device.config))
+    masks, sparsity = device.holding.masks, None
+    if text := _field(round_, "sparse", str):
+        sparse = SparsePlan.from_json(text)
+        masks = device.holding.known_masks(sparse)
+        sparsity = sparsity_of(network, sparse, masks)
+    trained = train(network, samples, plan, Terms.of(device.start.bundle.manifest), sparsity)
+    update = _encoded(device, network, plan, trained, Scheme.from_json(_field(round_, "scheme", str)), masks)
+    device.holding.count(trained.metrics)
+    device.holding.keep(context.state)
+    nonce = _nonce(message, context)
+    up = ConfigRecord({"base": base, "width": plan.width, "part": plan.part, "update": update, "nonce": nonce})
+    content = RecordDict({"up": up, "metrics": _metrics(trained.metrics)})
+    if trained.gathered:
+        content["gathered"] = ArrayRecord({name: Array(array) for name, array in trained.gathered.items()})
+    return Message(content, reply_to=message)
+
+
+def _plan(round_: ConfigRecord, network: SplitNetwork, config: Mapping[str, Any]) -> Plan:
+    """What is asked; the widest width there is that is not above the one that is asked for."""
+    wanted = _field(round_, "width", float)
+    allowed = [width for width in network.widths if width <= wanted]
+    return Plan(
+        width=max(allowed, default=network.widths[0]),
+        part=part_of(_field(round_, "part", str)),
+        epochs=_field(round_, "epochs", float),
+        batch=_field(round_, "batch", int),
+        rate=_field(round_, "rate", float),
+        seed=_field(round_, "seed", int),
+        distil=_field(round_, "distil", float),
+        gather=_field(round_, "gather", str),
+        seconds=float(config.get("seconds", 0.0)),
+    )
+
+
+def _encoded(
+    device: Device, network: SplitNetwork, plan: Plan, trained: Trained, scheme: Scheme, masks: Mapping[str, Any] | None
+) -> bytes:
+    """The update's bytes; what they leave out stays here for the next one (error feedback)."""
+    layout = layout_of(network, plan.part)
+    owed = device.holding.owed(layout, plan.width)
+    delta = {name: change + owed[name] if name in owed else change for name, change in trained.delta.items()}
+    cut = None if masks is None else cut_masks(layout, masks, plan.width)
+    coded = encode(delta, layout.at(plan.width), scheme, base=bytes.fromhex(device.holding.version), mask=cut)
+    left = {name: delta[name] - coded.decoded[name] for name in delta}
+    device.holding.owe(left, layout, plan.width)
+    return coded.data
+
+
+def _nonce(message: Message, context: Context) -> str:
+    """The same for a message that is answered again after a kill, another for every other."""
+    known = message.metadata
+    text = f"{known.run_id}/{known.group_id}/{context.node_id}/{known.message_id}/{known.created_at}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@app.evaluate()
+def evaluate_message(message: Message, context: Context) -> Message:
+    """Measure the round's base on the images that are held out here, or on all if there are none."""
+    round_, device = _record(message, "round"), Device.of(context)
+    device.holding.bring_to(_field(round_, "base", str), _record(message, "down"))
+    device.holding.keep(context.state)
+    network, data = device.network(), device.data()
+    samples = data.test if len(data.test) else data.train
+    width = _plan(round_, network, device.config).width
+    fine, coarse = (evaluate(network, samples, width, gain) for gain in (-1, 0))
+    found = {**fine, "accuracy-coarse": coarse["accuracy"], "num-examples": len(samples)}
+    return Message(RecordDict({"metrics": _metrics(found)}), reply_to=message)
+
+
+@app.query()
+def query_message(message: Message, context: Context) -> Message:
+    """Say what this device is."""
+    device = Device.of(context)
+    network = device.start.network()
+    plan = device.fitting(network, Plan(width=network.widths[-1]))
+    said = ConfigRecord(
+        {
+            "version": device.holding.version,
+            "examples": len(device.data().train),
+            "memory-bytes": int(device.config.get("memory-bytes", 0)),
+            "widest": plan.width,
+            "part": plan.part,
+            "seconds-per-step": device.holding.seconds_per_step(),
+        }
+    )
+    return Message(RecordDict({"device": said}), reply_to=message)
+
+
+# ---------------------------------------------------------------- records
+
+
+def _record(message: Message, name: str) -> ConfigRecord:
+    records = message.content.config_records
+    if name not in records:
+        raise LearningError(f"the message has no record {name!r}; it has {', '.join(message.content) or 'none'}")
+    return records[name]
+
+
+def _field(record: ConfigRecord, name: str, kind: type[T]) -> T:
+    value = record.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+        raise LearningError(f"of the message's record 'round', {name} is {value!r:.60}; want {kind.__name__}")
+    return kind(value)
+
+
+def _metrics(found: Mapping[str, float]) -> MetricRecord:
+    return MetricRecord({name: value if isinstance(value, int) else float(value) for name, value in found.items()})
