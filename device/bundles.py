@@ -111,7 +111,7 @@ class BundleStore:
             if self.state.starts >= MAX_STARTS:
                 self.roll_back(f"the agent was started {MAX_STARTS} times on it without an answer")
             else:
-                self._write(replace(self.state, starts=self.state.starts + 1))
+                self._note(replace(self.state, starts=self.state.starts + 1))
         try:
             return self.get(bytes.fromhex(self.state.current))
         except BundleError as error:
@@ -200,26 +200,22 @@ class BundleStore:
     def confirm(self) -> None:
         """The current bundle has proved itself."""
         if self.state.trial:
-            self._write(replace(self.state, trial=False, starts=0))
+            self._note(replace(self.state, trial=False, starts=0))
 
     def stay(self, release: Release) -> None:
         """Note that a release asks for what is in use already."""
         if release.serial > self.state.serial:
-            self._write(replace(self.state, serial=release.serial, refused=""))
+            self._note(replace(self.state, serial=release.serial, refused=""))
 
     def refuse(self, release: Release, why: str) -> None:
         """Never follow this release."""
         if release.serial > self.state.serial:
-            self._write(replace(self.state, serial=release.serial, refused=why))
+            self._note(replace(self.state, serial=release.serial, refused=why))
 
     @property
     def alone(self) -> bool:
         """Whether there is no other bundle than the one in use."""
         return self.state.current == self.state.factory and self.state.previous is None
-
-    def path(self, factory: Path) -> Path:
-        """Where the bundle in use is; ``factory`` is where the one is that the agent was given."""
-        return factory if self.state.current == self.state.factory else self.folder / self.state.current
 
     def roll_back(self, why: str) -> Bundle:
         """Go back to the bundle before, or to the factory's.
@@ -238,7 +234,7 @@ class BundleStore:
         else:
             bundle = self.factory
         blame = why if self.state.trial else self.state.refused
-        self._write(replace(self.state, current=bundle.id.hex(), previous=None, trial=False, starts=0, refused=blame))
+        self._note(replace(self.state, current=bundle.id.hex(), previous=None, trial=False, starts=0, refused=blame))
         _log.warning("went back from bundle %s to %s: %s", left[:10], bundle.short_id, why)
         return bundle
 
@@ -260,6 +256,14 @@ class BundleStore:
             _log.warning("%s is damaged (%s): starting with the bundle that was given", path, error)
             return fresh
         return state if state.factory == factory else replace(fresh, serial=state.serial)
+
+    def _note(self, state: State) -> None:
+        """Write a state that holds although the disk may not take it: a full one must not keep a bundle in use."""
+        try:
+            self._write(state)
+        except OSError as error:
+            _log.error("%s cannot be written (%s): what it should say is forgotten at the end", self.folder, error)
+            self.state = state
 
     def _write(self, state: State) -> None:
         new = self.folder / f"{_NEW}{STATE}"

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
 from typing import TYPE_CHECKING
 
 from headwater.compression.bundle import Bundle
@@ -91,6 +90,8 @@ class Swapping:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        async with self._busy:  # a swap that was begun is ended, on the disk and in use
+            pass
 
     # ------------------------------------------------------------ forward
 
@@ -115,7 +116,7 @@ class Swapping:
         self._reply(offer)
         try:
             await self._swap(offer, release)
-        except HeadwaterError as error:
+        except (HeadwaterError, OSError) as error:
             _log.warning("the bundle %s was not taken: %s", release.bundle_id[:5].hex(), error)
             self._notice(release.bundle_id, pb.BUNDLE_STATE_REFUSED, str(error))
 
@@ -133,7 +134,9 @@ class Swapping:
         """The bundle of a release, from the disk or the server, checked but for what it computes."""
         if self.store.has(release.bundle_id):
             return await asyncio.to_thread(self._from_disk, release)
-        path = await self._fetch(offer, self.store.folder.with_name("fetching"))
+        folder = self.store.folder.with_name("fetching")
+        await asyncio.to_thread(_clear, folder, offer.content_sha256.hex())
+        path = await self._fetch(offer, folder)
         return await asyncio.to_thread(self._from_download, release, path)
 
     def _from_disk(self, release: Release) -> Bundle:
@@ -154,10 +157,13 @@ class Swapping:
             await asyncio.to_thread(self.store.switch, release, bundle)
             self._take(loaded)
 
+    def _load(self, bundle: Bundle) -> Loaded:
+        return load(bundle, self._settings, self._controller)
+
     def _checked(self, release: Release, bundle: Bundle) -> Loaded:
         """Load a bundle, and see that it computes what it should; what fails here would fail again."""
         try:
-            loaded = load(bundle, self._settings, self._controller)
+            loaded = self._load(bundle)
             if bundle.id != self.store.factory.id:
                 golden.check(bundle, loaded.maker)
         except HeadwaterError as error:
@@ -200,7 +206,7 @@ class Swapping:
                 return False
             left = loaded.bundle_id
             bundle = await asyncio.to_thread(self.store.roll_back, why)
-            self._take(await asyncio.to_thread(partial(load, bundle, self._settings, self._controller)))
+            self._take(await asyncio.to_thread(self._load, bundle))
             self._notice(left, pb.BUNDLE_STATE_ROLLED_BACK, why)
             return True
 
@@ -228,6 +234,13 @@ class Swapping:
 
     def _notice(self, bundle_id: bytes, state: pb.BundleState, detail: str = "") -> None:
         self._tell(pb.DeviceMessage(bundle_notice=pb.BundleNotice(bundle_id=bundle_id, state=state, detail=detail)))
+
+
+def _clear(folder: Path, wanted: str) -> None:
+    """Delete what was half fetched of bundles that were offered before."""
+    for path in folder.glob("*"):
+        if path.stem != wanted:
+            path.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- at the start

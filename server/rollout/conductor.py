@@ -90,6 +90,7 @@ class Conductor:
         self._reports: deque[_Report] = deque(maxlen=10_000)
         self._now: dict[str, bytes] = {}
         self._task: asyncio.Task[None] | None = None
+        self._complaint = ""
 
     async def start(self) -> None:
         """Serve what is in force, so that no device that has it is turned away, then begin."""
@@ -144,16 +145,23 @@ class Conductor:
     async def _run(self) -> None:
         while True:
             self._something.clear()
-            try:
-                if await self._in_thread(self.turn):
-                    self._look()
-            except HeadwaterError as error:
-                _log.error("the roll-out has to wait", extra={"error": str(error)})
+            await self._take_turn()
             try:
                 async with asyncio.timeout(LOOK_S):
                     await self._something.wait()
             except TimeoutError:
                 continue
+
+    async def _take_turn(self) -> None:
+        try:
+            if await self._in_thread(self.turn):
+                self._look()
+        except (HeadwaterError, OSError) as error:
+            if str(error) != self._complaint:  # it is tried again and again
+                self._complaint = str(error)
+                _log.error("the roll-out has to wait", extra={"error": str(error)})
+        else:
+            self._complaint = ""
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._disk, work)

@@ -56,6 +56,14 @@ def test_a_second_release_and_back(tmp_path: Path, words: list[object]) -> None:
     assert f"back to tiny {version(2).short_id}" in said("rollback", *words, "--to", version(2).short_id)
 
 
+def test_a_worse_bundle_is_not_published(tmp_path: Path, words: list[object]) -> None:
+    said("publish", save(tmp_path, 4), *words, "--canary", "1")
+    with pytest.raises(RolloutError, match="is worse than the one in use"):
+        said("publish", save(tmp_path, 5), *words, "--max-growth", "0")
+    shown = json.loads(said("versions", *words[:2], "--json"))
+    assert [one["id"] for one in shown["bundles"]] == [version(4).id.hex()]
+
+
 @pytest.mark.parametrize(
     ("given", "kind", "text"),
     [
