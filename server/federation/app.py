@@ -25,7 +25,7 @@ from flwr.app import Array, ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from headwater.compression.bundle import Bundle
-from headwater.compression.datasets import open_dataset, split
+from headwater.compression.datasets import NAMES, open_dataset, split
 from headwater.compression.errors import SettingsError
 from headwater.compression.learning.arrays import arrays_of
 from headwater.compression.learning.layout import belongs, layout_of
@@ -76,8 +76,8 @@ def rounds_of(
         bundle: that the devices use: its weights are version 0.
         state: the server's folder.
         settings: of the rounds.
-        data: images that no device has, to measure each version on: `solar`, `digits` or a folder, of which the part
-            that is held out counts.
+        data: images that no device has, to measure each version on: `solar` or `digits`, of which the part counts that
+            the bundle was measured on, or a folder, of which that is `test/` or all.
         companion: pruning, say.
         anew: leave an unfinished run, and what others have learnt.
         progress: called with the name of each step.
@@ -102,8 +102,14 @@ def federate(rounds: Rounds, state: Path) -> Learnt:
 
 
 def _held_out(bundle: Bundle, data: str) -> Samples:
-    _, test = split(open_dataset(data))
-    return Samples.read(test, bundle.manifest.input, (_task(bundle),))
+    """Of a named data set the part that the bundle was measured on; of a folder its test/, or all of it."""
+    made, dataset = bundle.manifest, open_dataset(data)
+    if data in NAMES:
+        by = made.data.get("split_by") if made.data.get("name") == data else None
+        _, dataset = split(dataset, float(made.recipe.get("test_share", 0.25)), int(made.recipe.get("seed", 0)), by=by)
+    elif dataset.test is not None:
+        dataset = replace(dataset, items=dataset.test, test=None)
+    return Samples.read(dataset, made.input, (_task(bundle),))
 
 
 def _task(bundle: Bundle) -> str:

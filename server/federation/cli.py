@@ -32,7 +32,7 @@ def federate(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Measure each version on the held-out images of solar, digits or a folder."),
+        typer.Option(help="Measure each version on these images, which no device has: solar, digits or a folder."),
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="How many; with --async, how many versions.")] = None,
     asynchronous: Annotated[

@@ -35,6 +35,11 @@ def follow(read: Callable[[], Survey], console: Console, every_s: float = 0.5) -
             time.sleep(every_s)
 
 
+def _table() -> Table:
+    """One that fits a terminal of 80 columns."""
+    return Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+
 def _title(found: Survey, now: float) -> Text:
     done = sum(each.phase == "closed" for each in found.rounds)
     took_s = (found.ended or now) - found.began
@@ -46,8 +51,8 @@ def _title(found: Survey, now: float) -> Text:
 
 
 def _rounds(found: Survey, now: float) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("round", "phase", "believed", "refused", "late", "waiting", "up", "down", "loss", "accuracy", "time"):
+    table = _table()
+    for name in ("round", "phase", "used", "refused", "late", "wait", "up", "down", "loss", "acc.", "time"):
         table.add_column(name, justify="left" if name == "phase" else "right", no_wrap=True)
     for each in found.rounds[-LAST:]:
         table.add_row(*_round(each, now))
@@ -73,8 +78,8 @@ def _round(each: RoundFacts, now: float) -> list[str]:
 
 
 def _devices(found: Survey) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("device", "believed", "late", "width", "part", "time", "memory", "up", "down", "refused"):
+    table = _table()
+    for name in ("device", "used", "late", "width", "part", "time", "memory", "up", "down", "refused"):
         table.add_column(name, justify="left" if name in {"device", "part", "refused"} else "right", no_wrap=True)
     for each in found.devices:
         table.add_row(*device_row(each))
