@@ -16,7 +16,9 @@ share.
 
 Nobody knows what a link would carry on which nothing is sent. So where nothing is worth sending by what is known, now
 and then a frame is sent nevertheless; and where a larger one would likely be in time, but not surely, one is tried
-after a while (:mod:`headwater.device.pacing`). Both are live frames with their fallback.
+after a while (:mod:`headwater.device.pacing`), as it is where frames have had one size only, which do not tell how much
+of their time is their bytes'. All are live frames with their fallback. Where there is none, a picture that is not sent
+is lost for sure: it is sent, in the smallest frame of the quickest head, unless those on their way would delay others.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from headwater.device.estimates import DeviceEstimate, Level, RoundTrip, Sent
 from headwater.device.options import Option, table
 from headwater.device.pacing import Budget, Climber, Doubt, Explorer
 from headwater.device.policy import Policy
-from headwater.device.ways import NOISE, Room, Wanted, Way, cheapest, likeliest, sends, steady, worthiest
+from headwater.device.ways import NOISE, QUEUE_SHARE, Room, Wanted, Way, cheapest, likeliest, sends, steady, worthiest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
 LIKELY, LIKELIER = 0.5, 0.8
 """Chance from which on a larger frame may be tried: with a fallback, and without one."""
+LEAST_TIMES, MOST_TIMES = 1.2, 4.0
+"""The bytes of a frame that is tried to learn what bytes take, times those of the last ones."""
 LINK_SHARE = 0.9
 """The most of the time between two pictures that a frame may occupy the link."""
 EXPLORING, TRYING = "exploring the link", "trying a larger frame"
@@ -215,23 +219,48 @@ class DeadlineController:
         """The next larger frame that is likely in time, if that or one above it would be better."""
         likely = LIKELY if situation.exit_available else LIKELIER
         larger = [way for way in ways if best.wire_bytes < way.wire_bytes <= self._budget.each]
-        if all(way.option.accuracy <= best.worth + self._slack for way in larger):
+        fit = [way for way in larger if way.chance >= likely]
+        if not fit or all(way.option.accuracy <= best.worth + self._slack for way in larger):
+            return self._telling(best)
+        return min(fit, key=lambda way: way.wire_bytes)
+
+    def _telling(self, best: Way) -> Way | None:
+        """A larger frame that shows what bytes take, where no more than a guess says that there is no room for it."""
+        if self.link.told:
             return None
-        return min((way for way in larger if way.chance >= likely), key=lambda way: way.wire_bytes, default=None)
+        most = min(best.wire_bytes * MOST_TIMES, self._budget.each, self._budget.left)
+        for option in self._table[best.option.width]:
+            longer = best.wire_bytes * LEAST_TIMES <= option.mean_bytes <= most
+            if longer and option.accuracy > best.option.accuracy + self._slack:
+                return Way("send", option, 0.0, 0.0, sure=False, compute_ms=best.compute_ms)
+        return None
 
     def _explore(self, best: Way | None, situation: Situation) -> Decision | None:
         """A frame that shows what the link carries, where that could be of use and it is time for one."""
         if not situation.connected or situation.held_ms > 0:
             return None
-        # Where nothing can step in, the first frames are all that there is to do.
-        alone = best is None and not self.link.known
+        alone = best is None and not situation.exit_available and self._room_for_one_more(situation)
         if not alone and not self._explorer.due(situation.time_s, situation.frames_unanswered):
             return None
-        option = self._cheapest_better(best, situation)
+        option = self._quickest(situation) if alone else self._cheapest_better(best, situation)
         if option is None:
             return None
         self._explorer.sent(situation.time_s)
         return self._decision(Way("send", option, 0.0, 0.0, sure=False), None, EXPLORING)
+
+    def _room_for_one_more(self, situation: Situation) -> bool:
+        """Whether frames that are likely late hardly delay those after them: a stall may be over any moment."""
+        frames = situation.frames_unanswered
+        if not (frames and self.link.known):
+            return True
+        queue_ms = self.link.queue_ms(situation.bytes_unanswered + frames * OVERHEAD_BYTES)
+        return queue_ms <= QUEUE_SHARE * (situation.deadline_ms or math.inf)
+
+    def _quickest(self, situation: Situation) -> Option | None:
+        """The smallest frame of the narrowest head, if that may be sent and can be in time at all."""
+        option = self._narrowest[0]
+        possible = self.device.expected_ms(option.width) <= _left_ms(situation)
+        return option if possible and option.mean_bytes <= self._budget.left else None
 
     def _cheapest_better(self, best: Way | None, situation: Situation) -> Option | None:
         """The smallest frame whose answer would be worth more than what there is; at the same width if it can be."""
@@ -252,7 +281,7 @@ class DeadlineController:
         A picture that is too old already gets the exit's answer all the same: late is better than none, and what waits
         behind it does not pile up, as a live source keeps its newest picture only.
         """
-        width, options = next(iter(self._table.items()))
+        options, width = self._narrowest, self._narrowest[0].width
         if self._local(width, situation) is not None:
             return Way("local", options[0], self._exit[width], 0.0, sure=False)
         left_ms = _left_ms(situation)

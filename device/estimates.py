@@ -130,6 +130,9 @@ GUESS, GUESS_OFF = 0.4, 0.2
 """Share of a frame's time that its bytes have no part in, before frames of several sizes tell, and how far off that may
 be. The noisier the times, the longer this guess counts."""
 LEAST_NOISE = 0.01
+TOLD = 0.9
+"""Share of what the frames of several sizes say, beside the guess, from which on they make the guess: there may be but
+one size again for long."""
 
 
 class Line:
@@ -138,7 +141,7 @@ class Line:
     Relative, because a fading link spreads its times in proportion: the quick frames tell what is there always.
     """
 
-    __slots__ = ("_guess_ms", "_sums", "base_ms", "byte_ms")
+    __slots__ = ("_guess_ms", "_sums", "base_ms", "byte_ms", "told")
 
     def __init__(self, guess_ms: float | None = None) -> None:
         """Begin with nothing, or with a guess of the base."""
@@ -147,6 +150,8 @@ class Line:
         """Weighted: of frames, sizes, times, sizes squared, sizes by times."""
         self.base_ms = self.byte_ms = 0.0
         """Time of a frame beside that of its bytes, and of a byte; neither is below 0."""
+        self.told = False
+        """Frames of several sizes say so, and not the guess."""
 
     def add(self, size: float, time_ms: float, noise: float) -> None:
         """Learn a frame of a link whose times scatter by this share."""
@@ -159,9 +164,12 @@ class Line:
         mean_ms = t / n
         anchor = (max(noise, LEAST_NOISE) / GUESS_OFF) ** 2 / (mean_ms * mean_ms)
         guess_ms = GUESS * mean_ms if self._guess_ms is None else self._guess_ms
-        base_ms = ((t + anchor * guess_ms) * ss - s * st) / ((n + anchor) * ss - s * s)
+        spread, whole = n * ss - s * s, (n + anchor) * ss - s * s
+        base_ms = ((t + anchor * guess_ms) * ss - s * st) / whole
         self.base_ms = base_ms = min(max(base_ms, 0.0), mean_ms)
         self.byte_ms = (mean_ms - base_ms) * n / s
+        if spread > TOLD * whole:
+            self.told, self._guess_ms = True, base_ms
 
     def at(self, size: float) -> float:
         """Time of a frame of this size."""
@@ -170,6 +178,8 @@ class Line:
 
 FOLLOW, FOLLOW_SERVER = 0.5, 0.2
 """Share of the newest frame in the scale, and in the server's time."""
+QUEUED = 8
+"""Frames behind others that say how fast a queue is through."""
 
 
 class Sent(NamedTuple):
@@ -200,6 +210,8 @@ class RoundTrip:
         """A frame has been answered."""
         self._line = Line()
         self._through_s = -math.inf
+        self._apart: deque[float] = deque(maxlen=QUEUED)
+        """Of frames that were written behind others: time for each byte that they were through after them."""
         self._off = 0
         """Frames in a row whose error was no usual one: above 0 slower, below 0 quicker."""
 
@@ -207,7 +219,9 @@ class RoundTrip:
         """Learn a frame that was answered at a time, what it took on the network, and what at the server."""
         through_s, own_ms = time_s - server_ms / 1e3, network_ms
         if sent.queued and through_s >= self._through_s:
-            own_ms = min(own_ms, (through_s - self._through_s) * 1e3 + self.scale * self._line.base_ms)
+            apart_ms = (through_s - self._through_s) * 1e3
+            own_ms = min(own_ms, apart_ms + self.scale * self._line.base_ms)
+            self._apart.append(apart_ms / sent.wire_bytes)
         self._through_s = through_s
         own_ms = max(own_ms, LEAST_MS)
         if self.known:
@@ -240,8 +254,10 @@ class RoundTrip:
         """Mend the line by a frame's time, and have the scale say that one of this size takes so long now."""
         if changed:
             self._line = Line(self._lasting_ms(own_ms))
-        self._line.add(size, own_ms, self.margin.noise)
-        self.scale = now_ms / self._line.at(size)
+        line, told = self._line, self._line.told
+        line.add(size, own_ms, self.margin.noise)
+        # The first frame of another size corrects the line; that it was foretold badly says nothing of the link.
+        self.scale = now_ms / line.at(size) if told or not line.told else 1.0
 
     def _lasting_ms(self, own_ms: float) -> float | None:
         """What a frame takes beside its bytes, after a change: as before, for it is the rate that changes mostly."""
@@ -252,6 +268,17 @@ class RoundTrip:
     def line(self) -> tuple[float, float]:
         """Middling time of a frame with nothing ahead of it: beside its bytes, and of a byte."""
         return self.scale * self._line.base_ms + self.server_ms, self.scale * self._line.byte_ms
+
+    @property
+    def told(self) -> bool:
+        """It is known what of a frame's time is its bytes', since the link changed."""
+        return self._line.told
+
+    def queue_ms(self, wire_bytes: float) -> float:
+        """How long frames on their way keep the link busy when it carries again what it did, as far as is known."""
+        apart = sorted(self._apart)
+        usual = self._line.byte_ms if not apart else min(self._line.byte_ms, apart[len(apart) // 2])
+        return usual * wire_bytes
 
     def expected_ms(self, size: float) -> float:
         """Middling time on the network of a frame of this size with nothing ahead of it."""

@@ -139,6 +139,71 @@ def test_a_steady_link_is_no_reason_to_change() -> None:
         assert modes.most_common(1)[0][1] >= 0.95 * len(outcomes)
 
 
+STALLS = link(Trace.markov(11, [(0, 0.25), (2e5, 1.0)]), delay_ms=35)
+"""Nothing crosses for a quarter of a second, each second or so."""
+
+
+def test_without_an_exit_stalls_are_no_reason_to_leave_pictures_out() -> None:
+    unsent = 0
+    for seed in SEEDS:
+        outcomes = twin(STALLS, local=False, seed=seed).run(rule(local=False), 300)
+        smallest = twin(STALLS, local=False, seed=seed).run(_Fixed(0), 300)
+        late = [sum(outcome.answered_ms > 300 for outcome in run) for run in (outcomes, smallest)]
+        assert late[0] <= late[1] + 10
+        unsent += sum(outcome.decision.action == "skip" for outcome in outcomes)
+    assert unsent <= 25, "of 900; with pauses between them, as with an exit, it was 45"
+
+
+def test_without_an_exit_a_slow_link_is_not_flooded() -> None:
+    dead = link(Trace.steps([(10, 2e4), (1000, 0)]))
+    outcomes = twin(dead, local=False).run(rule(local=False), 250)  # 40 s of it
+    assert sent(outcomes[60:]) <= 50, "about one a second when there is a queue"
+
+
+class OneSize:
+    """A link of long delay on which all frames of a mode are of one size, and a tenth of a ms or two of jitter."""
+
+    def __init__(self, delay_ms: float, byte_ms: float) -> None:
+        self.delay_ms, self.byte_ms = delay_ms, byte_ms
+
+    def run(self, controller: DeadlineController, deadline_ms: float | None, frames: int) -> list[Decision]:
+        taken = []
+        for number in range(frames):
+            situation = Situation(deadline_ms=deadline_ms, interval_ms=200.0, time_s=number / 5)
+            decision = controller.choose(situation)
+            size = int(MODES[decision.mode].mean_bytes)
+            took_ms = self.delay_ms + (size + OVERHEAD_BYTES) * self.byte_ms + number * 37 % 100 / 500
+            late = deadline_ms is not None and took_ms > deadline_ms
+            controller.observe(
+                Observation(
+                    mode=decision.mode,
+                    sent_bytes=size,
+                    prepare_ms=0.0,
+                    head_ms=5.0,
+                    code_ms=0.1,
+                    outcome="late" if late else "answered",
+                    round_trip_ms=took_ms,
+                    time_s=situation.time_s + took_ms / 1e3,
+                )
+            )
+            taken.append(decision)
+        return taken
+
+
+@pytest.mark.parametrize("deadline_ms", [None, 420.0])
+def test_on_a_link_of_long_delay_a_larger_frame_tells_that_there_is_room(deadline_ms: float | None) -> None:
+    taken = OneSize(250.0, 0.27).run(rule(local=False), deadline_ms, 400)
+    assert {decision.mode for decision in taken[:10]} == {0}
+    assert {decision.mode for decision in taken[60:]} <= {1, 2}, "300 bytes and more: 4 kB are not steady"
+    assert sum(decision.reason == "trying a larger frame" for decision in taken) <= 3
+
+
+def test_a_larger_frame_that_has_told_that_there_is_no_room_is_not_tried_again() -> None:
+    taken = OneSize(100.0, 2.5).run(rule(local=False), 420.0, 800)  # 300 bytes more take 675 ms
+    assert {decision.mode for decision in taken if decision.reason != "trying a larger frame"} == {0}
+    assert sum(decision.reason == "trying a larger frame" for decision in taken) <= 2
+
+
 # ------------------------------------------------------------ what the user wants
 
 

@@ -142,6 +142,29 @@ class TestRoundTrip:
         trip.waited(100, 200.0)
         assert trip.expected_ms(100) == pytest.approx(498), "that is no news"
 
+    def test_one_size_does_not_tell_what_bytes_take_and_one_larger_frame_does_for_good(self) -> None:
+        trip = RoundTrip(0.99)
+        for step in range(30):
+            answer(trip, step / 5, 430.0 + step % 2)
+        assert not trip.told
+        assert trip.line[1] * 100 > 250, "the guess: most of it is the bytes'"
+        answer(trip, 6.0, 480.0, size=300)
+        assert trip.told
+        for step in range(300):
+            answer(trip, 6.2 + step / 5, 480.0 + step % 2, size=300)
+        base_ms, byte_ms = trip.line
+        assert trip.told
+        assert base_ms == pytest.approx(405 + 2, abs=8)
+        assert byte_ms == pytest.approx(0.25, rel=0.2)
+
+    def test_frames_that_piled_up_tell_how_fast_a_queue_is_through(self) -> None:
+        trip = RoundTrip(0.99)
+        answer(trip, 0.0, 80.0)
+        assert trip.queue_ms(300) == pytest.approx(3 * 0.6 * 80), "the guess"
+        for number in range(4):  # a second of outage, and then four frames that had piled up, 5 ms apart
+            answer(trip, 2.0 + number / 200, 1000.0 - 195 * number, queued=number > 0)
+        assert trip.queue_ms(300) == pytest.approx(15, rel=0.01)
+
     def test_how_far_a_frame_is_overdue(self) -> None:
         trip = RoundTrip(0.99)
         answer(trip, 0.0, 48.0)
