@@ -107,8 +107,9 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) --no-build-isolation --editable '.[train,federated,demo,dev]'
 	touch $@
 
-# CompressAI pins numpy<2 and torchvision; only its entropy coder is wanted, which needs neither. A peer that cannot be
-# installed is said to be missing in the benchmark's own table.
+# CompressAI pins numpy<2 and torchvision; only its entropy coder is wanted, which needs neither; so
+# it is with NNCodec. A peer that cannot be installed is said to be missing in the benchmark's own table.
 $(VENV)/.peers: $(VENV)/.dev
 	$(PIP) --no-deps compressai==1.2.8 || echo "compressai is not to be had here; its rows will say so"
+	$(PIP) --no-deps nncodec==2.1.3 zipnn==0.5.4 || echo "nncodec or zipnn is not to be had here; their rows will say so"
 	touch $@

@@ -32,7 +32,7 @@ from headwater.compression.errors import UpdateError
 from headwater.compression.updates import flat, steps
 from headwater.compression.updates.adaptive import HAS_SIGNS, HAS_SIZES, HAS_ZEROS
 from headwater.compression.updates.flat import Arrays, Mask
-from headwater.compression.updates.floats import decode_floats, encode_floats
+from headwater.compression.updates.floats import FORMATS
 from headwater.compression.updates.integers import decode_integers, encode_integers
 from headwater.compression.updates.quantise import largest, quantise
 from headwater.compression.updates.scheme import VALUES, Scheme
@@ -50,9 +50,8 @@ MAX_BASE = 32
 _HEADER = struct.Struct("<2sBBdB")
 _CHECK = struct.Struct("<I")
 _TOP = struct.Struct("<h")
-_FLAGS = struct.Struct("<I")
+_LENGTHS = struct.Struct("<II")
 _ALPHABETS = {"int8": HAS_ZEROS | HAS_SIGNS | HAS_SIZES, "ternary": HAS_ZEROS | HAS_SIGNS, "sign": HAS_SIGNS}
-_FLOATS: dict[str, type[np.float32 | np.float16]] = {"float32": np.float32, "float16": np.float16}
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def encode(delta: Arrays, layout: Layout, scheme: Scheme, *, base: bytes, mask: 
     if scheme.keep < 1:
         there = values.size if live is None else np.count_nonzero(live)
         values[~largest(values, max(1, round(scheme.keep * there)))] = 0
-    if scheme.values in _FLOATS:
+    if scheme.values in FORMATS:
         body, decoded = _encode_floats(values, layout, scheme, live)
     else:
         body, decoded = _encode_integers(values, layout, scheme, live)
@@ -125,8 +124,8 @@ def decode(data: bytes, layout: Layout, *, mask: Mask | None = None) -> Update:
     if values >= len(VALUES):
         raise UpdateError(f"an update has values of kind {values}; this version knows 0 to {len(VALUES) - 1}")
     scheme = Scheme(VALUES[values], keep)
-    read = _decode_floats if scheme.values in _FLOATS else _decode_integers
-    with np.errstate(over="ignore"):  # an overflow is infinite, and found here
+    read = _decode_floats if scheme.values in FORMATS else _decode_integers
+    with np.errstate(over="ignore"):  # a step may be too large for its integers; what overflows is found here
         decoded = read(body, layout, scheme, live)
     if not np.isfinite(decoded).all():
         raise UpdateError("an update has values that are not finite")
@@ -162,10 +161,9 @@ def _encode_integers(
     values: NDArray[np.float32], layout: Layout, scheme: Scheme, live: Live
 ) -> tuple[bytes, NDArray[np.float32]]:
     """The largest step, 2 bytes, then all integers and after them, as an array more, the differences of the steps."""
-    top, differences, integers = quantise(flat.cut(values, layout), scheme.values)
-    if live is not None:
-        for part, alive in zip(integers, flat.cut(live, layout), strict=True):
-            part[alive == 0] = 0
+    top, differences, integers = quantise(
+        flat.cut(values, layout), scheme.values, None if live is None else flat.cut(live, layout)
+    )
     coded = encode_integers(np.concatenate([*integers, differences]), *_with_steps(layout, scheme, live))
     return _TOP.pack(top) + coded, _scaled(integers, steps.unpack(top, differences))
 
@@ -201,24 +199,32 @@ def _scaled(integers: list[NDArray[np.int8]], sizes: NDArray[np.float32]) -> NDA
 def _encode_floats(
     values: NDArray[np.float32], layout: Layout, scheme: Scheme, live: Live
 ) -> tuple[bytes, NDArray[np.float32]]:
-    """Which coordinates are there: 4 bytes, how many this takes, 0 if all live ones are; then the floats of these."""
-    floats = np.clip(values, -65504, 65504).astype(np.float16) if scheme.values == "float16" else values
-    there = floats.view(np.uint16 if scheme.values == "float16" else np.uint32) != 0  # -0.0 is there too
-    alive = there.size if live is None else np.count_nonzero(live)
+    """Flags, which coordinates are there, none if all live ones are; exponents; the rest of the floats in planes."""
+    kind = FORMATS[scheme.values]
+    largest_finite = float(np.finfo(kind.dtype).max)
+    floats = np.clip(values, -largest_finite, largest_finite).astype(kind.dtype)
+    there = floats.view(kind.bits) != 0  # -0.0 is there too
     flags = b""
-    if np.count_nonzero(there) < alive:
+    if np.count_nonzero(there) < (there.size if live is None else np.count_nonzero(live)):
         flags = encode_integers(there.view(np.int8), live, flat.sides(layout, HAS_ZEROS))
-    return _FLAGS.pack(len(flags)) + flags + encode_floats(floats[there]), floats.astype(np.float32)
+    exponents, rests = kind.split(floats)
+    exponents[~there] = 0
+    coded = encode_integers(exponents, there.view(np.uint8), flat.sides(layout, _ALPHABETS["int8"]))
+    lengths = _LENGTHS.pack(len(flags), len(coded))
+    return lengths + flags + coded + kind.encode_rests(rests[there]), floats.astype(np.float32)
 
 
 def _decode_floats(body: bytes, layout: Layout, scheme: Scheme, live: Live) -> NDArray[np.float32]:
-    size = _FLAGS.unpack_from(body)[0] if len(body) >= _FLAGS.size else 0
-    end = _FLAGS.size + size
+    sizes = _LENGTHS.unpack_from(body) if len(body) >= _LENGTHS.size else (0, 0)
+    flags_end = _LENGTHS.size + sizes[0]
+    end = flags_end + sizes[1]
     if len(body) < end:
         raise UpdateError("an update is cut off before its floats")
     there = np.ones(layout.size, np.bool_) if live is None else live.view(np.bool_)
-    if size:
-        there = decode_integers(body[_FLAGS.size : end], live, flat.sides(layout, HAS_ZEROS)).view(np.bool_)
+    if flags_end > _LENGTHS.size:
+        there = decode_integers(body[_LENGTHS.size : flags_end], live, flat.sides(layout, HAS_ZEROS)).view(np.bool_)
+    exponents = decode_integers(body[flags_end:end], there.view(np.uint8), flat.sides(layout, _ALPHABETS["int8"]))
+    kind = FORMATS[scheme.values]
     values = np.zeros(layout.size, np.float32)
-    values[there] = decode_floats(body[end:], _FLOATS[scheme.values], int(np.count_nonzero(there)))
+    values[there] = kind.join(exponents[there], kind.decode_rests(body[end:], int(np.count_nonzero(there))))
     return values

@@ -1,8 +1,9 @@
-"""Floats to bytes without loss: their bytes sorted by significance, and each such plane compressed if that helps.
+"""Floats without loss: their exponents are integers for the coder, the rest goes into planes that may be compressed.
 
-The exponents of an update's values are alike and their mantissas are noise; mixed as they lie in memory, a general
-compressor finds little. Apart, the plane of exponents shrinks to about a third and the others are left alone (the idea
-of ZipNN, arXiv:2411.05239). A number's sign is moved behind its mantissa first, so that the exponent is a whole byte.
+The exponents of an update's values are alike, in rows and columns even more so, and their mantissas are noise (the
+observation of ZipNN, arXiv:2411.05239). So a float is split into its exponent, a small integer, and the rest: mantissa
+and behind it the sign. The rests are sorted by significance, all highest bytes first, and a plane of these is
+compressed if that helps, as it does where values are differences of rounded numbers.
 
     one plane, most significant first: 4 bytes, its length, the highest bit set if it is zstandard; its bytes
 """
@@ -10,7 +11,9 @@ of ZipNN, arXiv:2411.05239). A number's sign is moved behind its mantissa first,
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zstandard
@@ -18,22 +21,69 @@ import zstandard
 from headwater.compression.errors import UpdateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
 LEVEL = 3
 COMPRESSED = 1 << 31
 _LENGTH = struct.Struct("<I")
-_BITS: dict[int, type[np.unsignedinteger[Any]]] = {2: np.uint16, 4: np.uint32}
 
 
-def encode_floats(values: NDArray[np.floating[Any]]) -> bytes:
-    """Encode values [n] of float16 or float32."""
-    bits = values.view(_BITS[values.itemsize])
-    rotated = (bits << 1) | (bits >> (8 * values.itemsize - 1))
-    planes = rotated.astype(rotated.dtype.newbyteorder(">")).view(np.uint8).reshape(-1, values.itemsize).T
-    return b"".join(part for plane in planes for part in _plane(plane.tobytes()))
+@dataclass(frozen=True)
+class Format:
+    """A kind of float."""
+
+    dtype: np.dtype[Any]
+    bits: np.dtype[Any]
+    mantissa: int
+    """Bits of the mantissa."""
+    bias: int
+    """Of the exponent, which is largest, and not that of a finite number, at 2 * bias + 1."""
+    planes: int
+    """Bytes of mantissa and sign."""
+
+    def split(self, values: NDArray[np.floating[Any]]) -> tuple[NDArray[np.int8], NDArray[np.unsignedinteger[Any]]]:
+        """Exponents less the bias, int8 [n], and rests [n], of finite values [n]."""
+        bits = values.view(self.bits)
+        exponents = (bits >> self.mantissa & (2 * self.bias + 1)).astype(np.int16) - self.bias
+        mantissas, signs = bits & ((1 << self.mantissa) - 1), bits >> (8 * values.itemsize - 1)
+        rests: NDArray[np.unsignedinteger[Any]] = (mantissas << 1 | signs).astype(self.bits)
+        return exponents.astype(np.int8), rests
+
+    def join(self, exponents: NDArray[np.int8], rests: NDArray[np.unsignedinteger[Any]]) -> NDArray[np.float32]:
+        """The values [n] as float32; raises `UpdateError` for an exponent that no finite value has."""
+        raised = exponents.astype(np.int16) + self.bias
+        if ((raised < 0) | (raised > 2 * self.bias)).any():
+            raise UpdateError("an update has values that are not finite")
+        sign = (rests & 1) << (8 * self.bits.itemsize - 1)
+        bits = raised.astype(self.bits) << self.mantissa | rests >> 1 | sign
+        values: NDArray[np.float32] = bits.astype(self.bits).view(self.dtype).astype(np.float32)
+        return values
+
+    def encode_rests(self, rests: NDArray[np.unsignedinteger[Any]]) -> bytes:
+        """Rests [n] as planes."""
+        columns = rests.astype(rests.dtype.newbyteorder(">")).view(np.uint8).reshape(rests.size, rests.itemsize).T
+        return b"".join(part for plane in columns[-self.planes :] for part in _plane(plane.tobytes()))
+
+    def decode_rests(self, data: bytes, count: int) -> NDArray[np.unsignedinteger[Any]]:
+        """The rests [count]; raises `UpdateError` unless the data is exactly these."""
+        columns, at = np.zeros((count, self.bits.itemsize), np.uint8), 0
+        for i in range(-self.planes, 0):
+            if len(data) - at < _LENGTH.size:
+                raise UpdateError(f"{len(data)} bytes are not {count} floats: they are cut off")
+            length = _LENGTH.unpack_from(data, at)[0]
+            at += _LENGTH.size
+            end = at + (length & ~COMPRESSED)
+            columns[:, i] = np.frombuffer(_read_plane(data[at:end], count, zstd=bool(length & COMPRESSED)), np.uint8)
+            at = end
+        if at != len(data):
+            raise UpdateError(f"{len(data)} bytes are not {count} floats, which end at {at}")
+        return columns.view(self.bits.newbyteorder(">")).astype(self.bits).ravel()
+
+
+FORMATS = {
+    "float32": Format(np.dtype(np.float32), np.dtype(np.uint32), mantissa=23, bias=127, planes=3),
+    "float16": Format(np.dtype(np.float16), np.dtype(np.uint16), mantissa=10, bias=15, planes=2),
+}
 
 
 def _plane(plane: bytes) -> Iterator[bytes]:
@@ -44,25 +94,6 @@ def _plane(plane: bytes) -> Iterator[bytes]:
     else:
         yield _LENGTH.pack(len(plane))
         yield plane
-
-
-def decode_floats(data: bytes, dtype: type[np.floating[Any]], count: int) -> NDArray[np.floating[Any]]:
-    """Decode `count` values; raises `UpdateError` unless the data is exactly these."""
-    size = np.dtype(dtype).itemsize
-    planes, at = np.empty((count, size), np.uint8), 0
-    for i in range(size):
-        if len(data) - at < _LENGTH.size:
-            raise UpdateError(f"{len(data)} bytes are not {count} floats: they are cut off")
-        length = _LENGTH.unpack_from(data, at)[0]
-        at += _LENGTH.size
-        end = at + (length & ~COMPRESSED)
-        planes[:, i] = np.frombuffer(_read_plane(data[at:end], count, zstd=bool(length & COMPRESSED)), np.uint8)
-        at = end
-    if at != len(data):
-        raise UpdateError(f"{len(data)} bytes are not {count} floats, which end at {at}")
-    unsigned = np.dtype(_BITS[size])
-    rotated = planes.view(unsigned.newbyteorder(">")).astype(unsigned).ravel()
-    return cast("NDArray[np.floating[Any]]", ((rotated >> 1) | (rotated << (8 * size - 1))).view(dtype))
 
 
 def _read_plane(data: bytes, count: int, *, zstd: bool) -> bytes:

@@ -34,26 +34,38 @@ def largest(values: Floats, count: int) -> NDArray[np.bool_]:
     return np.asarray(chosen)
 
 
-def step_of(part: Floats, values: Values) -> int | None:
-    """Code of the step for one array [n]; None if it is all zeros. A mean is over what is sent."""
+def step_of(part: Floats, values: Values, live: int) -> int | None:
+    """Code of the step for one array [n], some of it live; None if it is all zeros. A mean is over what is sent."""
     magnitudes = np.abs(part[part != 0])
     if not magnitudes.size:
         return None
     if values == "int8":
         return steps.above(float(magnitudes.max()) / LEVELS)
-    sent = part.size if values == "sign" else magnitudes.size
+    sent = live if values == "sign" else magnitudes.size
     return steps.nearest(float(magnitudes.sum(dtype=np.float64)) / sent)
 
 
-def quantise(parts: Sequence[Floats], values: Values) -> tuple[int, NDArray[np.int8], list[NDArray[np.int8]]]:
-    """The largest step and the others' differences [T] as `steps.pack` has them, and the integers of each array.
+def quantise(
+    parts: Sequence[Floats], values: Values, live: Sequence[NDArray[np.uint8]] | None = None
+) -> tuple[int, NDArray[np.int8], list[NDArray[np.int8]]]:
+    """Find steps and integers.
 
-    An array of zeros has zeros; with sign it has a step of 0. So has one whose step is too small beside the largest.
+    Args:
+        parts: the arrays [T], each [n]; 0 where they are not live.
+        values: what becomes of their values.
+        live: [T], each [n], 0 where nothing is sent; None: nowhere.
+
+    Returns:
+        The largest step and the others' differences [T] as `steps.pack` has them, and the integers of each array. An
+        array of zeros has zeros; with sign it has a step of 0. So has one whose step is too small beside the largest.
     """
-    codes = [step_of(part, values) for part in parts]
+    counts = [part.size if live is None else int(np.count_nonzero(live[i])) for i, part in enumerate(parts)]
+    codes = [step_of(part, values, count) for part, count in zip(parts, counts, strict=True)]
     top = max((code for code in codes if code is not None), default=0)
     codes = [None if code is None or top - code >= steps.NONE else code for code in codes]
     integers = [_integers(part, code, values) for part, code in zip(parts, codes, strict=True)]
+    for i, alive in enumerate(live or ()):
+        integers[i][alive == 0] = 0
     return *steps.pack(codes if values == "sign" else _filled(codes, top)), integers
 
 

@@ -9,7 +9,6 @@ import sys
 import time
 import zlib
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,13 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.compression.errors import UpdateError
-from headwater.compression.updates import Layout, Scheme, codec, decode, encode
-from headwater.compression.updates.floats import decode_floats, encode_floats
+from headwater.compression.updates import Layout, Scheme, codec, decode, encode, flat
+from headwater.compression.updates.floats import FORMATS
 from headwater.compression.updates.integers import decode_integers, encode_integers
 from tests.compression.updates.deltas import LAYOUT, delta_of, mask_of
-
-if TYPE_CHECKING:
-    from headwater.compression.updates.scheme import Values
 
 SCHEMES = [
     Scheme("float32"),
@@ -142,14 +138,19 @@ def test_a_mask_of_something_else(mask: dict[str, np.ndarray]) -> None:
             call()
 
 
-@pytest.mark.parametrize("values", ["float32", "float16"])
-@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_refused(values: Values, wrong: float) -> None:
-    """A hostile sender has our own encoder, and nothing that checks what goes in."""
-    floats = np.full(LAYOUT.size, wrong, np.dtype(values))
-    header = struct.pack("<2sBBdB", b"HU", 1, ("float32", "float16").index(values), 1.0, 0)
+@pytest.mark.parametrize(("exponent", "fits"), [(-16, False), (-15, True), (15, True), (16, False), (127, False)])
+def test_exponents_that_no_finite_value_has_are_refused(exponent: int, fits: bool) -> None:
+    """A float32 has every exponent that an int8 but -128 has, which is not coded; a float16 has fewer."""
+    sides = flat.sides(LAYOUT, 7)
+    coded = encode_integers(np.full(LAYOUT.size, exponent, np.int8), None, sides)
+    rests = FORMATS["float16"].encode_rests(np.zeros(LAYOUT.size, np.uint16))
+    body = struct.pack("<II", 0, len(coded)) + coded + rests
+    data = _signed(struct.pack("<2sBBdB", b"HU", 1, 1, 1.0, 0) + bytes(4) + body)
+    if fits:
+        assert decode(data, LAYOUT).arrays["norm"][0] == (2.0**exponent if exponent > -15 else 0)
+        return
     with pytest.raises(UpdateError, match="not finite"):
-        decode(_signed(header + bytes(8) + encode_floats(floats)), LAYOUT)
+        decode(data, LAYOUT)
 
 
 def test_steps_that_overflow_are_refused() -> None:
@@ -167,17 +168,17 @@ def test_a_plane_that_claims_to_be_large_makes_no_room() -> None:
     for plane in (bomb, unknown, b"", b"\x28\xb5\x2f\xfd" + b"\xff" * 20):
         data = struct.pack("<I", len(plane) | 1 << 31) + plane
         with pytest.raises(UpdateError, match="plane"):
-            decode_floats(data * 4, np.float32, 10)
+            FORMATS["float32"].decode_rests(data * 3, 10)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10  # KiB
 
 
 def test_a_length_past_the_end() -> None:
     for length in (5, 2**31 - 1, 2**32 - 1):
         with pytest.raises(UpdateError):
-            decode_floats(struct.pack("<I", length) + b"1234", np.float32, 4)
+            FORMATS["float32"].decode_rests(struct.pack("<I", length) + b"1234", 4)
         header = struct.pack("<2sBBdB", b"HU", 1, 0, 1.0, 0)
         with pytest.raises(UpdateError, match="cut off"):
-            decode(_signed(header + bytes(4) + struct.pack("<I", length) + b"1234"), LAYOUT)
+            decode(_signed(header + bytes(4) + struct.pack("<II", length, length) + b"1234"), LAYOUT)
 
 
 def test_a_long_body_costs_no_more_than_a_short_one() -> None:
