@@ -62,6 +62,7 @@ def main() -> None:
         _say(words, Failed(f"{name} cannot be loaded: {type(error).__name__}: {error}"))
         return
     _settle()
+    gc.freeze()  # what is loaded stays: looking through it after each message would take longer than a short one
     worker = Worker(app, _status_bytes("VmData"), outlives)
     _say(words, Ready(_status_bytes("VmRSS")))
     for line in jobs:
