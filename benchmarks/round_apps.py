@@ -1,4 +1,4 @@
-"""A round that trains nothing, for rounds.py: Flower's FedAvg with a clock, and an app that sends back what it got."""
+"""A round that trains nothing, for rounds.py: Flower's FedAvg with a clock, and an app that adds one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
@@ -21,7 +21,7 @@ server = ServerApp()
 def train(message: Message, context: Context) -> Message:
     """Nothing is learnt."""
     del context
-    arrays = message.content.array_records["arrays"]
+    arrays = ArrayRecord([array.numpy() + np.float32(1) for array in message.content.array_records["arrays"].values()])
     return Message(RecordDict({"arrays": arrays, "m": MetricRecord({"num-examples": 1})}), reply_to=message)
 
 
@@ -57,9 +57,9 @@ class TimedFedAvg(FedAvg):
 
 
 def timed_rounds(grid: Grid, nodes: int, floats: int, rounds: int) -> list[float]:
-    """Run rounds; the seconds of each. What comes back is what was sent."""
+    """Run rounds; the seconds of each. The result is asserted."""
     values = np.random.default_rng(0).normal(size=floats).astype(np.float32)
     strategy = TimedFedAvg(nodes)
-    result = strategy.start(grid, ArrayRecord({"w": Array(values)}), num_rounds=rounds)
-    np.testing.assert_array_equal(result.arrays.to_numpy_ndarrays()[0], values)
+    result = strategy.start(grid, ArrayRecord([values]), num_rounds=rounds)
+    np.testing.assert_allclose(result.arrays.to_numpy_ndarrays()[0], values + rounds, atol=1e-4)
     return strategy.seconds

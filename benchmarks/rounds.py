@@ -6,7 +6,8 @@ Real processes at both ends, over loopback. Ours: `headwater server --state`, tw
 process each, and Flower's FedAvg in this process on `StreamGrid`. The peer: Flower's SuperLink and two SuperNodes, and
 the very same strategy and app by `flwr run`, in the same run by turns. The first round of each is left out: at both
 ends it starts processes that later ones find warm, where they are kept at all. The strategy's own part, making the
-messages and averaging, is in both figures; what comes back is asserted to be what was sent.
+messages and averaging, is in both figures. Each device adds one to every number, so that what goes up is not what came
+down (bytes that the server has already do not travel); the result is asserted.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read while flwr is imported
 
@@ -199,8 +199,9 @@ def _records_to_proto(records: RecordDict) -> RecordDictProto:
     return proto
 
 
-def _records_from_bytes(data: bytes) -> RecordDict:
-    return serde.recorddict_from_proto(RecordDictProto.FromString(data))
+def _records_from_bytes(data: bytes | memoryview) -> RecordDict:
+    # It reads a view without a copy, whatever its stubs say.
+    return serde.recorddict_from_proto(RecordDictProto.FromString(cast("bytes", data)))
 
 
 def _squeezed(data: bytes) -> bytes:
@@ -217,8 +218,8 @@ def _promises(data: bytes) -> bool:
     return len(zstandard.ZstdCompressor(_LEVEL).compress(middle)) < _WORTH * len(middle)
 
 
-def _unsqueezed(content: bytes, most_bytes: int) -> bytes:
-    kind, data = content[:1], content[1:]
+def _unsqueezed(content: bytes, most_bytes: int) -> bytes | memoryview:
+    kind, data = content[:1], memoryview(content)[1:]
     if kind == _PLAIN:
         size = len(data)
     elif kind == _ZSTD:

@@ -183,7 +183,7 @@ class Exchange:
             longest_s = await self._gap(transfer.offer.node)
             data, sha256 = await _to_the_end(partial(outgoing.chunk, have, pace.chunk_bytes(longest_s)))
             written_s = self._loop.time()
-            await transfer.context.write(pb.TransferMessage(chunk=pb.Chunk(offset=have, data=data, sha256=sha256)))
+            await transfer.context.write(_chunk(have, data, sha256))
             self._metrics.count_transferred("down", len(data))
             last, have = have, await _acknowledged(transfer.context, outgoing.size)
             pace.acknowledged(len(data), self._loop.time() - written_s)
@@ -273,18 +273,18 @@ class Exchange:
         await _acknowledge(context, incoming.have)
         while incoming.have < incoming.size:
             message = await _read(context)
-            chunk = message.chunk
             if message.WhichOneof("kind") != "chunk":
                 raise Closed(pb.STATUS_INVALID_FRAME, f"a chunk was due, not {message.WhichOneof('kind')}")
+            data = message.chunk.data  # each look at the field makes a copy
             try:
-                await _to_the_end(partial(incoming.take, chunk.offset, chunk.data, chunk.sha256))
+                await _to_the_end(partial(incoming.take, message.chunk.offset, data, message.chunk.sha256))
                 strikes = 0
             except TransferError as error:
                 strikes += 1
                 if strikes >= MOST_STRIKES or isinstance(error, NoRoomError):
                     raise
             else:
-                self._metrics.count_transferred("up", len(chunk.data))
+                self._metrics.count_transferred("up", len(data))
             await _acknowledge(context, incoming.have)
 
 
@@ -344,6 +344,13 @@ async def _closed_in_order(context: Context) -> None:
         raise Closed(pb.STATUS_INVALID_FRAME, f"all was sent: close was due, not {message.WhichOneof('kind')}")
     if message.close.status != pb.STATUS_OK:
         raise Closed(message.close.status or pb.STATUS_CANCELLED, f"the device closed: {message.close.detail}")
+
+
+def _chunk(offset: int, data: bytes, sha256: bytes) -> pb.TransferMessage:
+    message = pb.TransferMessage()
+    chunk = message.chunk  # filled in place: a chunk that is handed over is copied once more
+    chunk.offset, chunk.data, chunk.sha256 = offset, data, sha256
+    return message
 
 
 async def _acknowledge(context: Context, have: int) -> None:
