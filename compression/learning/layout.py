@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Part = Literal["all", "head"]
 PARTS: tuple[Part, ...] = get_args(Part)
+SLIMMED = ("head.", "exit.")
+"""What has norms for each width; a tail has one for all."""
 HEAD_PARTS = ("head", "gains", "prior", "exit")
 """What is trained where the tail does not fit: the exit gives the loss, decoder and tails stay as they are."""
 
@@ -57,10 +59,10 @@ def _slices(network: SplitNetwork, width: float, shapes: dict[str, tuple[int, ..
     modes = slice((network.widths.index(width) + 1) * network.steps)
     by_mode = {name: (modes,) for name in shapes if name.startswith(("gains.", "prior."))}
     by_mode |= {f"decoder.{name}": (modes,) for name in ("scale", "shift")}
-    wider = {f".norms.{norm_key(each)}." for each in network.widths if each > width}
     own = {**by_mode, **dict(_head_slices(network, width))}
-    used = (name for name in shapes if not any(norm in name for norm in wider))
-    return {name: own.get(name, (slice(None),)) for name in used}
+    wider = {f".norms.{norm_key(each)}." for each in network.widths if each > width}
+    unused = {name for name in shapes if name.startswith(SLIMMED) and any(norm in name for norm in wider)}
+    return {name: own.get(name, (slice(None),)) for name in shapes if name not in unused}
 
 
 def _head_slices(network: SplitNetwork, width: float) -> Iterator[tuple[str, tuple[slice, ...]]]:
