@@ -126,7 +126,7 @@ class Holding:
         reasons = []
         for point in (_Point(self.version, self.arrays, self.masks), first):
             try:
-                end = _walked(self.start, point, steps)
+                end = _walked(self.start, point, _left(steps, point.version))
             except (LearningError, UpdateError) as error:
                 reasons.append(str(error))
                 continue
@@ -173,6 +173,12 @@ class _Point:
     version: str
     arrays: Mapping[str, NDArray[np.float32]]
     masks: Mapping[str, NDArray[np.bool_]] | None
+
+
+def _left(steps: Sequence[tuple[str, bytes, bytes]], version: str) -> Sequence[tuple[str, bytes, bytes]]:
+    """The steps after the one that leads to a version that is held: who answered too late holds more than is known."""
+    versions = [each for each, _, _ in steps]
+    return steps[versions.index(version) + 1 :] if version in versions else steps
 
 
 def _walked(start: Start, point: _Point, steps: Sequence[tuple[str, bytes, bytes]]) -> _Point:

@@ -67,6 +67,10 @@ def federate(
     evaluate_every: Annotated[
         int | None, typer.Option(help="Rounds after which devices measure on their own images; 0 for never.")
     ] = None,
+    publish: Annotated[
+        bool,
+        typer.Option("--publish", help="Then build a bundle with --data and release it, as `publish` does."),
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Of the choice of devices and of their training.")] = None,
     anew: Annotated[
         bool, typer.Option("--anew", help="Leave an unfinished run and what was learnt; begin from the bundle.")
@@ -78,9 +82,14 @@ def federate(
     Killed at any moment, the same command goes on where it was. The server itself may be stopped and started meanwhile.
     """
     given = dict(locals())
+    from headwater.compression.errors import SettingsError
     from headwater.compression.settings import resolve
     from headwater.server.federation.settings import RoundSettings
 
+    if publish and data is None:
+        raise SettingsError(
+            "--publish measures the new bundle: give --data with the images that the bundle was trained on"
+        )
     flags = {field.name: given.get(field.name) for field in fields(RoundSettings)}
     settings = resolve(RoundSettings, flags, file=config).value
     import logging
@@ -96,6 +105,10 @@ def federate(
         f"rounds of {path} over the devices of {folder}; watch: headwater server rounds --watch --state {folder}"
     )
     _say(run(prepared, folder), folder, settings.noise)
+    if publish:
+        from headwater.server.rollout.cli import publish as released
+
+        released(data=data, parent=path, state=folder, config=config)
 
 
 def _say(learnt: Learnt, state: Path, noise: float) -> None:
@@ -105,7 +118,10 @@ def _say(learnt: Learnt, state: Path, noise: float) -> None:
 
         epsilon = Privacy(noise, 1.0).epsilon(learnt.round, 1e-5)
         typer.echo(f"privacy: epsilon {epsilon:.2f} at delta 1e-5 for a device that took part in every round")
-    typer.echo(f"next: headwater server rounds --report rounds.html --state {state}")
+    typer.echo(
+        f"next: headwater server rounds --report rounds.html --state {state}; "
+        f"headwater server publish --data ... --state {state}"
+    )
 
 
 def _state(state: Path | None, config: Path | None) -> Path:

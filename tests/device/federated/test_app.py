@@ -127,6 +127,9 @@ def test_steps_lead_to_the_base_from_what_is_held_or_from_the_bundle(
     assert up(say(here, "train", asked(version_of(second), epochs=0.1), [two]))["base"] == version_of(second)
     held = {name: array.numpy() for name, array in here.state.array_records["arrays"].items()}
     assert version_of(held) == version_of(second)
+    # A server that did not hear of it begins with a step that was taken already.
+    third, more = step_from(second, 4)
+    assert up(say(here, "train", asked(version_of(third), epochs=0.1), [two, more]))["base"] == version_of(third)
     # All steps from the beginning are as good, whatever is held.
     other, three = step_from(start, 3)
     assert up(say(here, "train", asked(version_of(other), epochs=0.1), [three]))["base"] == version_of(other)
