@@ -8,6 +8,9 @@ the very same strategy and app by `flwr run`, in the same run by turns. The firs
 ends it starts processes that later ones find warm, where they are kept at all. The strategy's own part, making the
 messages and averaging, is in both figures. Each device adds one to every number, so that what goes up is not what came
 down (bytes that the server has already do not travel); the result is asserted.
+
+Beside that: a third device, which does not train, sends frames, by turns while rounds go on and while none do. All of
+its frames have to be answered, and its p95 is compared. All of it shares this machine's cores, as a fleet's would not.
 """
 
 from __future__ import annotations
@@ -24,21 +27,26 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 
 import flwr
+import numpy as np
+from PIL import Image
 
 from benchmarks import claims
 from benchmarks.round_apps import timed_rounds
+from headwater.device import FrameRecord, read_records
 from headwater.server.federation.grid import StreamGrid
 
 NAME = "rounds"
 BUNDLE = Path("simulations/bundles/solar")
 NODES, FLOATS = 2, 1_000_000
 TARGET_S = 0.15
+FPS, QUIET_S, ROUNDS_A_TURN = 20, 4.0, 10
 WITHIN_S = 180.0
 ROOT = Path(__file__).parents[1]
 _HEADWATER = (sys.executable, "-m", "headwater.compression.cli")
@@ -66,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = claims.options(__doc__, arguments)
     floats, rounds = (50_000, 3) if options.quick else (FLOATS, 13)
     with tempfile.TemporaryDirectory(prefix="headwater-rounds-") as folder:
-        own = headwater_rounds(Path(folder) / "headwater", floats, rounds)
+        own, beside = headwater_rounds(Path(folder) / "headwater", floats, rounds, turns=1 if options.quick else 4)
         _show("headwater", own)
         theirs, why = flower_rounds(Path(folder) / "flower", floats, min(rounds, 4))
         _show("Flower's SuperLink", theirs)
@@ -77,6 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         claims.at_most(NAME, f"a round of {what}", median(own[1:]), unit="s", target=TARGET_S, peer="none"),
         claims.at_least(NAME, f"times quicker than Flower's own, {what}", ratio, unit="x", target=20, peer=peer),
     ]
+    found.append(
+        claims.at_most(
+            NAME, "p95 of another device's answers during rounds, more", beside, unit="%", target=10, peer="no rounds"
+        )
+    )
     return claims.report("Federated rounds", found, options)
 
 
@@ -87,15 +100,61 @@ def _show(name: str, seconds: Sequence[float]) -> None:
 # ---------------------------------------------------------------- ours
 
 
-def headwater_rounds(folder: Path, floats: int, rounds: int) -> list[float]:
-    """Seconds of each round through a server and two agents."""
+def headwater_rounds(folder: Path, floats: int, rounds: int, turns: int) -> tuple[list[float], float]:
+    """Seconds of each round through a server and two agents; by how many % a third one's p95 is longer meanwhile."""
     with ExitStack() as running:
         address = running.enter_context(_server(folder))
         for number in range(NODES):
             running.enter_context(_agent(folder, f"cam-{number}", address))
         with StreamGrid(folder / "state") as grid:
             _until(lambda: len(list(grid.get_node_ids())) == NODES, "the devices connect")
-            return timed_rounds(grid, NODES, floats, rounds)
+            seconds = timed_rounds(grid, NODES, floats, rounds)
+            return seconds, _beside(grid, folder, address, floats, turns)
+
+
+def _beside(grid: StreamGrid, folder: Path, address: str, floats: int, turns: int) -> float:
+    """Let a device send frames, by turns with rounds and without."""
+    records = folder / "records.jsonl"
+    spans: dict[bool, list[tuple[datetime, datetime]]] = {False: [], True: []}
+    with _watching(folder, address, records):
+        _until(lambda: records.exists() and records.stat().st_size > 0, "the third device's frames are answered")
+        for _ in range(turns):
+            for learning in (False, True):
+                began = datetime.now(UTC)
+                if learning:
+                    timed_rounds(grid, NODES, floats, ROUNDS_A_TURN)
+                else:
+                    time.sleep(QUIET_S)
+                spans[learning].append((began, datetime.now(UTC)))
+    shown = list(read_records(records))
+    assert {record.status for record in shown} == {"ok"}, "a frame was lost"
+    quiet_ms, learning_ms = (_p95_ms(shown, spans[learning]) for learning in (False, True))
+    print(f"a device beside: p95 {quiet_ms:.1f} ms without rounds, {learning_ms:.1f} ms during rounds")
+    return 100 * (learning_ms / quiet_ms - 1)
+
+
+def _p95_ms(shown: Sequence[FrameRecord], spans: Sequence[tuple[datetime, datetime]]) -> float:
+    times = [one.latency_ms for one in shown if any(a <= datetime.fromisoformat(one.taken) < b for a, b in spans)]
+    return float(np.percentile(times, 95))
+
+
+@contextmanager
+def _watching(folder: Path, address: str, records: Path) -> Iterator[None]:
+    """An agent that does not train and sends frames of noise."""
+    photos = folder / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(16):
+        picture = Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).resize((256, 256), Image.Resampling.BICUBIC)
+        picture.save(photos / f"{number:02}.png")
+    words = {"--name": "watch", "--bundle": BUNDLE, "--server": address, "--source": photos, "--records": records}
+    arguments = [str(word) for pair in words.items() for word in pair]
+    command = [*_HEADWATER, "device", *arguments, "--repeat", "--fps", str(FPS)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
 
 
 @contextmanager
