@@ -90,7 +90,7 @@ def _ring(path: Path) -> None:
         path.unlink(missing_ok=True)  # its listener was killed
         return
     try:
-        with contextlib.suppress(BlockingIOError):  # it is ringing already, and loud
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):  # it is loud already, or was just taken down
             os.write(pipe, b"!")
     finally:
         os.close(pipe)

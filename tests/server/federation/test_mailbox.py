@@ -13,6 +13,7 @@ import pytest
 from headwater.compression.errors import NoRoomError, StorageError
 from headwater.protos import edge_pb2 as pb
 from headwater.protos.nodes import node_id
+from headwater.server.federation import doorbell
 from headwater.server.federation import mailbox as module
 from headwater.server.federation.doorbell import FOLDER, Doorbell, ring
 from headwater.server.federation.mailbox import Mailbox
@@ -166,6 +167,21 @@ def test_the_bell_of_a_killed_process_is_taken_down_and_a_loud_one_does_not_bloc
                 break
         ring(tmp_path)
         assert bell.heard()
+
+
+def test_a_bell_that_is_taken_down_while_it_is_rung_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bell = Doorbell(tmp_path)
+    write = os.write
+
+    def late(pipe: int, data: bytes) -> int:
+        bell.close()
+        return write(pipe, data)
+
+    monkeypatch.setattr(doorbell.os, "write", late)
+    ring(tmp_path)
+    assert list((tmp_path / FOLDER).iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_is_said(tmp_path: Path) -> None:
