@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from headwater.compression import patch
-from headwater.compression.bundle import Bundle
+from headwater.compression.bundle import MANIFEST, Bundle
 from headwater.compression.errors import BundleError, HeadwaterError, RolloutError, StorageError
+from headwater.compression.manifest import Manifest
 from headwater.compression.release import Release
 from headwater.compression.signature import verify
 from headwater.compression.transfer import sync_folder
@@ -171,7 +172,7 @@ class BundleStore:
             verify(bundle.manifest_bytes, bundle.signature, self.key)
         if bundle.manifest.name != release.name:
             raise RolloutError(f"the release is of {release.name}, its bundle of {bundle.manifest.name}")
-        now = self.get(bytes.fromhex(self.state.current)).manifest.created
+        now = self._manifest(self.state.current).created
         if not release.back and _moment(bundle.manifest.created) < _moment(now):
             raise RolloutError(f"the bundle is of {bundle.manifest.created}, older than that of {now} in use")
         return bundle
@@ -242,6 +243,14 @@ class BundleStore:
 
     def _path(self, bundle_id: bytes) -> Path:
         return self.folder / bundle_id.hex()
+
+    def _manifest(self, name: str) -> Manifest:
+        if name == self.state.factory:
+            return self.factory.manifest
+        try:
+            return Manifest.from_json((self.folder / name / MANIFEST).read_bytes())
+        except OSError as error:
+            raise BundleError(f"the manifest of the bundle {name[:10]} cannot be read: {error.strerror}") from error
 
     def _read_state(self) -> State:
         factory = self.factory.id.hex()

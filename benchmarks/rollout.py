@@ -1,0 +1,191 @@
+"""What swapping a bundle costs the frames that flow meanwhile, and what it costs the link.
+
+    python -m benchmarks.rollout                       # 20 swaps of the shipped bundle under load
+    python -m benchmarks.rollout --quick
+
+A server and a device as processes. The device answers 20 pictures a second, first for a while with nothing else going
+on, then while one version after the other is released: the shipped bundle with the weights of heads, decoder, exit and
+tails moved by 0.2 %. Every frame must be answered, once, and every version must have been used. The peer of the time
+is the same device before the first release; that of the bytes is the whole bundle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from onnx import numpy_helper
+from PIL import Image
+
+from benchmarks import claims
+from headwater.compression import patch, signature
+from headwater.compression.bundle import Bundle, to_safetensors
+from headwater.compression.inference import session
+from headwater.compression.manifest import head_file
+from headwater.device import FrameRecord, read_records
+from headwater.server.rollout.canary import Rules
+from headwater.server.rollout.gate import Bounds
+from headwater.server.rollout.publish import publish
+from headwater.server.rollout.versions import Versions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BUNDLE = Path(__file__).parent.parent / "simulations" / "bundles" / "solar"
+SWAPS, QUICK_SWAPS = 20, 2
+CALM_S, QUICK_CALM_S = 30.0, 3.0
+GAP_S, QUICK_GAP_S = 5.0, 0.5
+"""Between two swaps: a roll-out is no state to live in, but it is not to be seen either."""
+FPS = 20
+PICTURES = 40
+LIMIT_S = 60.0
+MOVED = 2e-3
+HEADWATER = (sys.executable, "-m", "headwater.compression.cli")
+
+
+def version(shipped: Bundle, number: int, key: Ed25519PrivateKey) -> Bundle:
+    """The shipped bundle with weights that moved a little, its golden input computed again."""
+    rng = np.random.default_rng(number)
+    files = {name: shipped.read(name) for name in shipped.manifest.files}
+    graphs = {name: graph for name, graph in files.items() if name.endswith(".onnx") and name != "local.onnx"}
+    files |= {name: moved(graph, rng) for name, graph in graphs.items()}
+    arrays = shipped.arrays("golden.safetensors")
+    for width in shipped.manifest.widths:
+        head = session(files[head_file(width)])
+        latents = [head.run(["latent"], {"image": image[np.newaxis]})[0] for image in arrays["image"]]
+        arrays[f"latent_{width:g}"] = np.concatenate(latents)
+    files["golden.safetensors"] = to_safetensors(arrays)
+    created = datetime.fromisoformat(shipped.manifest.created) + timedelta(seconds=number)
+    made = Bundle.build(dataclasses.replace(shipped.manifest, created=created.isoformat()), files)
+    return made.signed(signature.sign(made.manifest_bytes, key))
+
+
+def moved(graph: bytes, rng: np.random.Generator) -> bytes:
+    """A graph whose float weights moved by 0.2 % and of whose 8-bit weights a tenth moved by one."""
+    model = onnx.load_from_string(graph)
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.size > 16 and array.dtype == np.float32:
+            array = (array * (1 + rng.normal(0, MOVED, array.shape))).astype(np.float32)
+        elif array.size > 16 and array.dtype == np.int8:
+            array = np.clip(array.astype(np.int16) + (rng.random(array.shape) < 0.1), -127, 127).astype(np.int8)
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def photos(folder: Path) -> Path:
+    """Pictures of the bundle's size, of noise on a slope."""
+    folder.mkdir()
+    for seed in range(PICTURES):
+        rng = np.random.default_rng(seed)
+        pixels = rng.normal(np.linspace(60, 180, 128), 25, (128, 128)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{seed:03}.png")
+    return folder
+
+
+def swap(state: Path, made: Bundle, key: Ed25519PrivateKey) -> None:
+    """Release a bundle to all, and wait until the device uses it."""
+    release = publish(state, made, key, Rules(share=1.0), Bounds(100.0, 10_000.0)).release
+    end_s = time.monotonic() + LIMIT_S
+    with Versions(state) as versions:
+        while not any(standing == "in use" for standing, _ in versions.members(release.serial).values()):
+            assert time.monotonic() < end_s, f"the device did not use {made.short_id} within {LIMIT_S:g} s"
+            time.sleep(0.05)
+
+
+def run(
+    folder: Path, made: Sequence[Bundle], key: Path, calm_s: float, gap_s: float
+) -> tuple[list[FrameRecord], datetime]:
+    """All records of the device, and when the first bundle was released."""
+    state, records = folder / "state", folder / "records.jsonl"
+    private = signature.load_private(key)
+    words = ("--bundle", BUNDLE, "--state", state, "--listen", "127.0.0.1:0", "--http", "", "--log-level", "error")
+    server = subprocess.Popen([*HEADWATER, "server", *map(str, words)], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    found = re.search(r"grpc=(\S+)", server.stdout.readline())
+    assert found, "the server did not start"
+    words = (
+        *("--bundle", BUNDLE, "--server", found[1], "--source", photos(folder / "photos"), "--repeat", "--fps", FPS),
+        *("--width", 1, "--records", records, "--state", folder / "device", "--trusted-key", f"{key}.pub"),
+        *("--log-level", "error", "--report-s", 1),
+    )
+    device = subprocess.Popen([*HEADWATER, "device", *map(str, words)], stdout=subprocess.DEVNULL)
+    try:
+        while not records.exists() or records.stat().st_size == 0:
+            time.sleep(0.05)
+        time.sleep(calm_s)
+        began = datetime.now(UTC)
+        for one in made:
+            swap(state, one, private)
+            time.sleep(gap_s)
+        device.send_signal(signal.SIGTERM)
+        assert device.wait(LIMIT_S) == 0, "the device lost a frame"
+    finally:
+        for process in (device, server):
+            process.kill()
+            process.communicate()
+    return list(read_records(records)), began
+
+
+def p95_ms(records: Sequence[FrameRecord]) -> float:
+    """Of the answer times; each frame has an answer."""
+    assert all(record.status == "ok" for record in records), "a frame has no answer"
+    return float(np.percentile([record.latency_ms for record in records], 95))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it."""
+    options = claims.options(__doc__, arguments)
+    swaps, *pauses = (QUICK_SWAPS, QUICK_CALM_S, QUICK_GAP_S) if options.quick else (SWAPS, CALM_S, GAP_S)
+    shipped = Bundle.load(BUNDLE)
+    with tempfile.TemporaryDirectory() as folder:
+        key = Path(folder) / "release.key"
+        signature.generate(key)
+        private = signature.load_private(key)
+        made = [version(shipped, number, private) for number in range(1, swaps + 1)]
+        records, began = run(Path(folder), made, key, *pauses)
+    used = {record.bundle for record in records}
+    assert used == {bundle.short_id for bundle in (shipped, *made)}, "a version was never used"
+    sequences = sorted(record.sequence for record in records)
+    lost = sequences[-1] - len(set(sequences))
+    # The first pictures wait for the connection.
+    calm = [record for record in records if datetime.fromisoformat(record.taken) < began][FPS:]
+    swapping = [record for record in records if datetime.fromisoformat(record.taken) >= began]
+    before, during = p95_ms(calm), p95_ms(swapping)
+    whole, part = (len(patch.make(made[0], old, device=True)) for old in (None, shipped))
+    name = "rollout"
+    found = [
+        claims.at_most(name, f"frames lost in {swaps} swaps", lost, unit="frames", target=0, peer="-"),
+        claims.at_most(
+            name,
+            "p95 of the answer time while bundles are swapped, over that before",
+            during / before,
+            unit="x",
+            target=1.1,
+            peer=f"the same device before: {before:.1f} ms",
+        ),
+        claims.at_least(
+            *(name, "bytes of the whole bundle over those of a swap"),
+            whole / part,
+            unit="x",
+            target=4,
+            peer=f"what a device reads, zstd: {whole} bytes",
+        ),
+    ]
+    return claims.report("Roll-out", found, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
