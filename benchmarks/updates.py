@@ -14,6 +14,7 @@ What each decodes is compared before anything is timed; times are the best of a 
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -221,10 +222,11 @@ def peer_claims(found: dict[str, Measured], lacking: str) -> list[claims.Claim]:
         result.append(
             claims.at_most("updates", f"exact float32, bytes against {name}", value, unit="x", target=1, peer=peer)
         )
+    version = "" if lacking else importlib.metadata.version("nncodec")
     for words in (_words(SPARSE), "int8"):
         there = found.get(f"DeepCABAC, {words}")
         value = found[words].bytes / there.bytes if there else None
-        peer = lacking or "DeepCABAC of nncodec 2.1.3, same integers; NNCodec itself was not run"
+        peer = lacking or f"DeepCABAC of nncodec {version}, same integers; NNCodec itself was not run"
         result.append(
             claims.at_most("updates", f"{words}, bytes against DeepCABAC", value, unit="x", target=1, peer=peer)
         )

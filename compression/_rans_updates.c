@@ -2,8 +2,8 @@
  * _rans.h. adaptive.py is the same in plain Python, the reference; docs/updates.md says it in words.
  *
  * Integers of an array [rows, columns] are coded one after the other, each as a few yes-or-no questions: is it not
- * zero, is it negative, how long is it, its bits. A question has a context, and a context learns how often its answer is
- * yes. Most is won by the first one's: what is large in an update lies in the rows and columns of the neurons that
+ * zero, is it negative, how long is it, its bits. A question has a context, and a context learns how often its answer
+ * is yes. Most is won by the first one's: what is large in an update lies in the rows and columns of the neurons that
  * learn, so an integer's magnitude is expected to be
  *
  *     mean of its row so far * mean of its column so far / mean of its array so far
@@ -180,8 +180,10 @@ INLINE int code_magnitude(Stream *stream, int decoding, Contexts *contexts, int 
     unsigned length = 1, bits = decoding ? 0 : bits_of((unsigned)magnitude);
     while (length < 7 && ask(stream, decoding, &contexts->longer[level][length], FAST, bits > length)) length++;
     unsigned value = 1;
-    for (unsigned left = length - 1; left-- > 0;)
-        value = value << 1 | ask(stream, decoding, &contexts->tail[length][value], FAST, (unsigned)magnitude >> left & 1);
+    for (unsigned left = length - 1; left-- > 0;) {
+        unsigned bit = (unsigned)magnitude >> left & 1;
+        value = value << 1 | ask(stream, decoding, &contexts->tail[length][value], FAST, bit);
+    }
     return (int)value;
 }
 
@@ -189,8 +191,8 @@ INLINE int code_magnitude(Stream *stream, int decoding, Contexts *contexts, int 
 INLINE int code_value(Stream *stream, int decoding, Contexts *contexts, int alphabet, int level, int near,
                       int row_sign, int column_sign, int value) {
     if ((alphabet & HAS_ZEROS) && !ask(stream, decoding, &contexts->zero[level][near], SLOW, value != 0)) return 0;
-    unsigned negative = 0;
-    if (alphabet & HAS_SIGNS) negative = ask(stream, decoding, &contexts->sign[row_sign + 3][column_sign + 3], FAST, value < 0);
+    Bit *sign = &contexts->sign[row_sign + 3][column_sign + 3];
+    unsigned negative = alphabet & HAS_SIGNS ? ask(stream, decoding, sign, FAST, value < 0) : 0;
     int magnitude = 1;
     if (alphabet & HAS_SIZES) magnitude = code_magnitude(stream, decoding, contexts, level, abs(value));
     return negative ? -magnitude : magnitude;
@@ -217,8 +219,8 @@ INLINE int code_array(Stream *stream, int decoding, Means *means, const Integers
             int left = i ? abs(values[-1]) : 0, above = row ? abs(*(values - columns)) : 0;
             int near = clamp((int)bits_of((unsigned)(left + above)), 0, NEAR - 1);
             int column_sign = row ? means->column_signs[i] : 0;
-            int value = code_value(stream, decoding, &means->contexts, array->alphabet, level, near, row_sign, column_sign,
-                                   *values);
+            int value = code_value(stream, decoding, &means->contexts, array->alphabet, level, near, row_sign,
+                                   column_sign, *values);
             if (decoding) *values = (int8_t)value;
             if (value == 0) continue;
             row_sum += (uint64_t)abs(value);
