@@ -86,7 +86,7 @@ class Bench:
     def run(self, mode: Mode, groups: int | None = None) -> ModeRun:
         """Code, frame, decode and answer every image at a mode, cut to the first ``groups`` channel groups if given."""
         groups = len(self.bundle.tables.group_ends) if groups is None else groups
-        opinions = self.opinions(mode.width) or [None] * len(self.images)
+        opinions: Sequence[int | None] = self.opinions(mode.width) or [None] * len(self.images)
         latents = self.latents(mode.width)
         packed = [self._pack(*each, mode, groups) for each in zip(latents, opinions, strict=True)]
         logits: dict[str, list[NDArray[np.float32]]] = {task.name: [] for task in self.tasks if task.labels}
