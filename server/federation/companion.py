@@ -33,6 +33,9 @@ class Ending:
 class Companion(Protocol):
     """All calls come in the order of the rounds; a round that is done again after a kill begins from the last dump."""
 
+    def begin(self, arrays: Arrays) -> None:
+        """Know the arrays that the run began from; called once, before all else."""
+
     def ask(self, number: int, round_: ConfigRecord) -> None:
         """Change what is asked of the devices in round `number` (the "round" record: sparse, gather, ...)."""
 
@@ -49,11 +52,14 @@ class Companion(Protocol):
         """The state to go on from."""
 
     def load(self, state: bytes) -> None:
-        """Go on from a state."""
+        """Go on from a state; one that another kind of companion has left, in an earlier run, is none."""
 
 
 class Dense:
     """The companion of rounds that prune nothing."""
+
+    def begin(self, arrays: Arrays) -> None:
+        """They do not matter."""
 
     def ask(self, number: int, round_: ConfigRecord) -> None:
         """Ask for nothing more."""

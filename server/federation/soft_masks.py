@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     Kept = dict[str, NDArray[np.intp]]
 
+_TAG = b"fading\0"
 FLOOR = 0.1
 """The least factor: below it a channel's importance could no longer be told."""
 MEMORY = 0.5
@@ -136,6 +137,9 @@ class SoftMasks:
         self.factors = {name: np.ones(unit.channels, np.float32) for name, unit in units.items()}
         self.scores: dict[str, NDArray[np.float32]] = {}
 
+    def begin(self, arrays: Arrays) -> None:
+        """They are those that were measured, or learnt since: the layers are the same."""
+
     def ask(self, number: int, round_: ConfigRecord) -> None:
         """Ask for importance."""
         del number
@@ -198,11 +202,13 @@ class SoftMasks:
         """Factors, scores and what was measured."""
         state = {"factors": self.factors, "scores": self.scores}
         plain = {k: {n: a.tolist() for n, a in v.items()} for k, v in state.items()}
-        return json.dumps({**plain, "measured": self.allotment.dump()}).encode()
+        return _TAG + json.dumps({**plain, "measured": self.allotment.dump()}).encode()
 
     def load(self, state: bytes) -> None:
-        """Go on from a state."""
-        found = json.loads(state)
+        """Go on from a state; one that is not of fading channels is none."""
+        if not state.startswith(_TAG):
+            return
+        found = json.loads(state[len(_TAG) :])
         self.factors = {name: np.array(values, np.float32) for name, values in found["factors"].items()}
         self.scores = {name: np.array(values, np.float32) for name, values in found["scores"].items()}
         self.allotment.load(found["measured"])

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from headwater.server.federation.averaging import Arrays, Contribution
 
+_TAG = b"sparse\0"
 GATHERED = "gathered"
 """The record of a reply that holds what was gathered."""
 
@@ -77,17 +78,20 @@ class SparseSettings:
 class Sparse:
     """The companion of sparse rounds."""
 
-    def __init__(self, settings: SparseSettings, shapes: masking.Shapes, start: Arrays) -> None:
-        """Begin with the first masks.
+    def __init__(self, settings: SparseSettings, shapes: masking.Shapes) -> None:
+        """Prepare.
 
         Args:
             settings: of the schedule.
             shapes: of what may be sparse, see :func:`headwater.compression.learning.sparse.maskable`.
-            start: the arrays that the rounds begin from.
         """
         self._settings, self._shapes = settings, shapes
-        self._masks = masking.first(start, shapes, settings.density)
+        self._masks: dict[str, NDArray[np.bool_]] = {}
         self._announced = False
+
+    def begin(self, arrays: Arrays) -> None:
+        """Make the first masks, as devices do."""
+        self._masks = masking.first(arrays, self._shapes, self._settings.density)
 
     def ask(self, number: int, round_: ConfigRecord) -> None:
         """Ask for sparse training."""
@@ -112,11 +116,13 @@ class Sparse:
     def dump(self) -> bytes:
         """Whether devices know of the masks, and these, a bit a weight in the order of the names."""
         packed = [np.packbits(self._masks[name]).tobytes() for name in sorted(self._masks)]
-        return bytes([self._announced]) + b"".join(packed)
+        return _TAG + bytes([self._announced]) + b"".join(packed)
 
     def load(self, state: bytes) -> None:
-        """Go on from a state."""
-        self._announced, done = bool(state[0]), 1
+        """Go on from a state; one that is not of sparse rounds is none."""
+        if not state.startswith(_TAG):
+            return
+        self._announced, done = bool(state[len(_TAG)]), len(_TAG) + 1
         for name in sorted(self._shapes):
             count = math.prod(self._shapes[name])
             bits = np.frombuffer(state, np.uint8, -(-count // 8), done)

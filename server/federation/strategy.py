@@ -95,6 +95,7 @@ class FleetStrategy(Strategy):
                 self.journal.end(unfinished.number, "stopped", "another run was begun anew")
                 unfinished = None
             self._run = self._resumed(unfinished, initial) if unfinished else self._begun(initial)
+            self.companion.begin(self.held(0).arrays)
             if state := self.journal.companion(self._run.number):
                 self.companion.load(state)
         return self._run

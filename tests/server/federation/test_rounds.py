@@ -90,6 +90,10 @@ class _Counting:
     def __init__(self) -> None:
         self.count = 0
 
+    def begin(self, arrays: Arrays) -> None:
+        assert "head.w" in arrays
+        assert not self.count
+
     def ask(self, number: int, round_: ConfigRecord) -> None:
         round_["gather"] = "gradients"
         assert number == self.count + 1

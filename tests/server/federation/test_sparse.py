@@ -21,6 +21,12 @@ def arrays(seed: int = 0) -> dict[str, np.ndarray]:
     return {n: rng.normal(size=s).astype(np.float32) for n, s in {**SHAPES, "bias": (8,)}.items()}
 
 
+def begun(settings: SparseSettings, start: dict[str, np.ndarray]) -> Sparse:
+    made = Sparse(settings, SHAPES)
+    made.begin(start)
+    return made
+
+
 def device(masks: masking.Masks, seed: int, scale: float = 1.0) -> Contribution:
     """Reports what a real one would."""
     gathered = {}
@@ -35,7 +41,7 @@ def test_what_devices_are_asked_for_follows_the_schedule() -> None:
     plans = []
     for number in range(1, 9):
         record = ConfigRecord()
-        Sparse(SETTINGS, SHAPES, arrays()).ask(number, record)
+        begun(SETTINGS, arrays()).ask(number, record)
         plans.append(SparsePlan.from_json(str(record["sparse"])))
     assert [plan.grow for plan in plans] == [False, True] * 3 + [False, False]
     assert [plan.extrude > 0 for plan in plans] == [plan.grow for plan in plans]
@@ -44,7 +50,7 @@ def test_what_devices_are_asked_for_follows_the_schedule() -> None:
 
 
 def test_masks_change_in_the_rounds_that_adjust_and_devices_are_told() -> None:
-    server, held = Sparse(SETTINGS, SHAPES, arrays()), arrays()
+    server, held = begun(SETTINGS, arrays()), arrays()
     known: masking.Masks | None = None
     for number in range(1, 8):
         before = {name: mask.copy() for name, mask in server.masks().items()}
@@ -60,7 +66,7 @@ def test_masks_change_in_the_rounds_that_adjust_and_devices_are_told() -> None:
 
 
 def test_a_first_round_that_adjusts_tells_both_in_one_note() -> None:
-    server = Sparse(SparseSettings(density=0.4, every=1, until=4), SHAPES, arrays())
+    server = begun(SparseSettings(density=0.4, every=1, until=4), arrays())
     ending = server.end(1, [device(server.masks(), 1)], arrays())
     known = masking.from_bytes(ending.note, None, arrays(), SHAPES)
     assert all(np.array_equal(known[name], mask) for name, mask in server.masks().items())
@@ -92,13 +98,20 @@ def test_a_report_that_does_not_fit_counts_as_none(at: object, value: object) ->
 
 
 def test_a_state_goes_on_where_it_was() -> None:
-    one, two = Sparse(SETTINGS, SHAPES, arrays()), Sparse(SETTINGS, SHAPES, arrays(5))
+    one, two = begun(SETTINGS, arrays()), begun(SETTINGS, arrays(5))
     held = one.end(2, [device(one.masks(), 1)], arrays()).arrays
     two.load(one.dump())
     report = device(one.masks(), 2)
     ends = [each.end(4, [report], held) for each in (one, two)]
     assert ends[0].note == ends[1].note
     assert all(np.array_equal(ends[0].arrays[name], ends[1].arrays[name]) for name in held)
+
+
+def test_a_state_of_another_companion_is_none() -> None:
+    server = begun(SETTINGS, arrays())
+    before = server.dump()
+    server.load(b"fading\0{}")
+    assert server.dump() == before
 
 
 def test_a_schedule_that_is_none() -> None:
