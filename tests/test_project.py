@@ -31,6 +31,7 @@ TRAINS |= {
     "device/federated/app.py",
     "device/federated/holding.py",
     "protos/flower.py",
+    "server/rollout/build.py",
     *(f"server/federation/{name}.py" for name in ROUNDS),
 }
 TRAINING = ("compression/learning/", "server/training/", "simulations/")
