@@ -42,6 +42,9 @@ T = TypeVar("T", int, float, str)
 MEMORY_BYTES = 1 << 62
 """Where nothing is said of memory, all of it may be used."""
 
+STATE_OUTLIVES_RUNS = True
+"""Our agent keeps what :mod:`.holding` says from run to run, since rounds of a later run go on from what was learnt."""
+
 app = ClientApp()
 
 

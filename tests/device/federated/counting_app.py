@@ -27,7 +27,6 @@ def train(message: Message, context: Context) -> Message:
     chance = MetricRecord({"python": random.random(), "numpy": np.random.rand(), "num-examples": 1})  # noqa: NPY002
     about = ConfigRecord({key: value for key, value in context.node_config.items() if key != "memory-bytes"})
     reply = RecordDict({"arrays": ArrayRecord(arrays), "metrics": chance, "about": about})
-    reply["memory"] = MetricRecord({"bytes": int(context.node_config["memory-bytes"])})
     print("steps", steps)
     return Message(reply, reply_to=message)
 

@@ -40,9 +40,8 @@ class InlineTrainer(Trainer):
 
 def question(what: str = "", *, run: int = 5, number: int = 1, path: str = "", kind: str = "train") -> Parcel:
     """A message that asks the counting app to train (and how to misbehave)."""
-    records = RecordDict(
-        {"arrays": ArrayRecord([np.arange(6.0, dtype=np.float32)]), "do": ConfigRecord({"what": what, "path": path})}
-    )
+    told = ConfigRecord({"what": what, "path": path, "number": number})
+    records = RecordDict({"arrays": ArrayRecord([np.arange(6.0, dtype=np.float32)]), "do": told})
     with acting_as(run):
         message = Message(records, node_id("cam-1"), kind, group_id=str(number))
     message.metadata.__dict__["_message_id"] = f"message-{number}"
