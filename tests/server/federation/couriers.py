@@ -13,6 +13,7 @@ from headwater.compression.transfer import Incoming
 from headwater.protos import edge_pb2 as pb
 from headwater.server.federation.mailbox import Mailbox
 from headwater.server.federation.post import Post
+from headwater.server.session import Session
 from tests.server.edges import TIMEOUT_S, Edge, Talk
 
 
@@ -116,3 +117,20 @@ def post_of(edge: Edge) -> Post:
 
 def mailbox_of(edge: Edge) -> Mailbox:
     return post_of(edge).mailbox
+
+
+def counted(edge: Edge, metric: str, **labels: str) -> float:
+    return edge.server.metrics.registry.get_sample_value(f"headwater_{metric}_total", labels) or 0.0
+
+
+def waiting(session: Session) -> asyncio.Event:
+    """Set when somebody waits for the session to be quiet."""
+    waits = asyncio.Event()
+    quiet = session.quiet
+
+    async def noted() -> None:
+        waits.set()
+        await quiet()
+
+    session.quiet = noted  # type: ignore[method-assign]
+    return waits

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import random
@@ -19,9 +18,8 @@ from headwater.protos.nodes import node_id
 from headwater.server.federation import exchange, offers
 from headwater.server.federation.mailbox import Mailbox
 from headwater.server.federation.records import Offered, Subject, Wanted
-from headwater.server.session import Session
-from tests.server.edges import Edge, Talk, edge, until
-from tests.server.federation.couriers import Courier, mailbox_of, post_of
+from tests.server.edges import Talk, edge, until
+from tests.server.federation.couriers import Courier, counted, mailbox_of, post_of, waiting
 
 CONTENT = random.Random(4).randbytes(30_000)
 REPLY = random.Random(5).randbytes(8_000)
@@ -49,10 +47,6 @@ def put(
 
 def state_of(box: Mailbox, key: str = "a") -> str:
     return box.find([key])[0].state
-
-
-def counted(edge: Edge, metric: str, **labels: str) -> float:
-    return edge.server.metrics.registry.get_sample_value(f"headwater_{metric}_total", labels) or 0.0
 
 
 async def test_a_message_goes_down_and_its_reply_comes_up(box: Mailbox, state: Path, tmp_path: Path) -> None:
@@ -327,19 +321,6 @@ async def test_a_content_that_is_gone_is_withdrawn(box: Mailbox, state: Path) ->
         box.blobs.forget(made.sha256)
         assert (await (await cam.transfer(cam.opening(offer))).closed()).status == pb.STATUS_EXPIRED
         assert state_of(box) == "withdrawn"
-
-
-def waiting(session: Session) -> asyncio.Event:
-    """Set when somebody waits for the session to be quiet."""
-    waits = asyncio.Event()
-    quiet = session.quiet
-
-    async def noted() -> None:
-        waits.set()
-        await quiet()
-
-    session.quiet = noted  # type: ignore[method-assign]
-    return waits
 
 
 async def test_no_chunk_goes_while_a_frame_is_being_answered(
