@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from flwr.app import Message
 
 from headwater.compression.errors import LearningError, SettingsError
 from headwater.compression.learning.arrays import version_of
+from headwater.compression.updates import Scheme, decode, encode
 from headwater.server.federation.companion import Ending
 from headwater.server.federation.versions import FOLDER, Versions, latest
 from tests.server.federation import fleets, toy
@@ -140,6 +142,25 @@ def test_killed_at_every_step_the_run_ends_with_the_same_bytes(tmp_path: Path, n
     assert fleets.bytes_of(got) == fleets.bytes_of(wanted)
     assert len({Versions(tmp_path / name).load(1, 2).version for name in ("quiet", "killed")}) == 1
     assert all(node.calls == 4 for node in grid.nodes.values()), "a device did something twice"
+
+
+def _flips(reply: Message) -> Message:
+    """Send the opposite, eight times as long: too short for the check of lengths to notice."""
+    if "up" in reply.content.config_records:
+        up = reply.content.config_records["up"]
+        layout = toy.OUTLINE.block(1.0, "all")
+        honest = decode(up["update"], layout)
+        delta = {name: -8 * array for name, array in honest.arrays.items()}
+        up["update"] = encode(delta, layout, Scheme("float32"), base=honest.base).data
+    return reply
+
+
+@pytest.mark.parametrize("aggregator", ["mean", "trimmed", "median", "krum", "flag"])
+def test_a_third_of_liars_spoils_the_mean_and_nothing_else(tmp_path: Path, aggregator: str) -> None:
+    grid = fleets.grid(dict.fromkeys("abcdef", 1.0), tamper={"b": _flips, "e": _flips})
+    told = fleets.settings(rounds=4, aggregator=aggregator)
+    arrays = fleets.run(fleets.strategy(tmp_path, told), grid)
+    assert (toy.error_of(arrays) < toy.error_of(toy.ZERO)) is (aggregator != "mean")
 
 
 def test_a_device_that_slept_is_told_all_that_it_missed(tmp_path: Path) -> None:
