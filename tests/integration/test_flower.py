@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +16,7 @@ pytest.importorskip("flwr", reason="federated learning needs the extra [federate
 from headwater.compression.errors import HeadwaterError
 from headwater.server.federation.versions import latest
 from tests import learnable
-from tests.integration.flower import Flower, make_app
+from tests.integration.flower import ROOT, WITHIN_S, Flower, make_app
 
 NODES, ROUNDS = 2, 2
 SERVER, CLIENT = "headwater.server.federation.app:app", "headwater.device.federated.app:app"
@@ -90,3 +93,37 @@ def test_our_own_apps_run_under_flwr_run(tmp_path: Path, bundle: Path) -> None:
     config = told(bundle, state)
     app = make_app(tmp_path / "app", SERVER, CLIENT, config)
     run(tmp_path, app, [node(bundle, number) for number in range(NODES)], lambda: learnt(state) == ROUNDS)
+
+
+SIMULATED = """
+import sys
+from flwr.app import Context, RecordDict
+from flwr.serverapp import ServerApp
+from flwr.simulation import run_simulation
+from apps import client, main
+
+server = ServerApp()
+
+
+@server.main()
+def simulated(grid, context):
+    context.run_config = {"nodes": 2, "rounds": 2, "out": sys.argv[1]}
+    main(grid, context)
+
+
+run_simulation(server, client, num_supernodes=2, backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}})
+"""
+
+
+@pytest.mark.slow
+def test_an_app_for_our_agent_runs_in_the_simulation_engine(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Flower's simulation engine needs flwr[simulation], which is in no extra of ours")
+    out = tmp_path / "out.json"
+    (tmp_path / "apps.py").write_text(AVERAGED)
+    (tmp_path / "simulate.py").write_text(SIMULATED)
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "PYTHONPATH": path, "FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    command = [sys.executable, "simulate.py", str(out)]
+    done = subprocess.run(command, cwd=tmp_path, env=env, check=False, capture_output=True, text=True, timeout=WITHIN_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(out.read_text()) == [value + 3.0 for value in range(6)]
