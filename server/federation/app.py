@@ -27,6 +27,7 @@ from flwr.serverapp import Grid, ServerApp
 from headwater.compression.bundle import Bundle
 from headwater.compression.datasets import NAMES, open_dataset, split
 from headwater.compression.errors import SettingsError
+from headwater.compression.labelled import open_labelled
 from headwater.compression.learning.arrays import arrays_of
 from headwater.compression.learning.layout import belongs, layout_of
 from headwater.compression.learning.reading import network_of
@@ -103,12 +104,14 @@ def federate(rounds: Rounds, state: Path) -> Learnt:
 
 def _held_out(bundle: Bundle, data: str) -> Samples:
     """Of a named data set the part that the bundle was measured on; of a folder its test/, or all of it."""
-    made, dataset = bundle.manifest, open_dataset(data)
+    made = bundle.manifest
     if data in NAMES:
+        dataset = open_dataset(data)
         by = made.data.get("split_by") if made.data.get("name") == data else None
         _, dataset = split(dataset, float(made.recipe.get("test_share", 0.25)), int(made.recipe.get("seed", 0)), by=by)
-    elif dataset.test is not None:
-        dataset = replace(dataset, items=dataset.test, test=None)
+    else:
+        dataset = open_labelled(Path(data), [task for task in made.tasks if task.labels])
+        dataset = dataset if dataset.test is None else replace(dataset, items=dataset.test, test=None)
     return Samples.read(dataset, made.input, (_task(bundle),))
 
 

@@ -9,7 +9,10 @@ import typer
 from headwater.compression.cli import ConfigOption
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from headwater.compression.bundle import Bundle
+    from headwater.compression.manifest import Manifest
     from headwater.server.rollout.settings import RolloutSettings
 
 StateOption = Annotated[Path | None, typer.Option(metavar="DIR", help="The server's --state.")]
@@ -59,10 +62,10 @@ def publish(
 
     settings, folder = _settings(given, config), _state(state, config)
     private = load_private(settings.key_path)
-    new = _new(bundle, folder, data, parent)
+    new, again = _new(bundle, folder, data, parent)
     if out is not None:
         new.save(out)
-    done = publishing.publish(folder, new, private, settings.rules, settings.bounds)
+    done = publishing.publish(folder, new, private, settings.rules, settings.bounds, again=again)
     release, passed = done.release, done.passed
     typer.echo(f"release {release.serial}: {release.name} {new.short_id} for {_reach(release.stage, release.share)}")
     if passed is None:
@@ -129,22 +132,26 @@ def _signed(change: float) -> str:
     return f"{round(change, 2) + 0.0:+.2f}"  # without a minus before zero
 
 
-def _new(bundle: Path | None, state: Path, data: str | None, parent: Path | None) -> "Bundle":
-    """The bundle that is given, or that of the rounds."""
+def _new(
+    bundle: Path | None, state: Path, data: str | None, parent: Path | None
+) -> tuple["Bundle", "Callable[[Bundle], Manifest] | None"]:
+    """The bundle that is given, or that of the rounds, and then how to measure another on the same images."""
     from headwater.compression.bundle import Bundle
     from headwater.compression.errors import SettingsError
 
     if (bundle is None) == (data is None):
         raise SettingsError("name a BUNDLE, or the images (--data) that one is built by from what rounds have learnt.")
     if bundle is not None:
-        return Bundle.load(bundle)
+        return Bundle.load(bundle), None
     from datetime import UTC, datetime
+    from functools import partial
 
-    from headwater.server.rollout.build import of_rounds
+    from headwater.server.rollout.build import measured_on, of_rounds
 
     assert data is not None
     began = None if parent is None else Bundle.load(parent)
-    return of_rounds(state, data, created=datetime.now(UTC).isoformat(timespec="seconds"), parent=began)
+    made = of_rounds(state, data, created=datetime.now(UTC).isoformat(timespec="seconds"), parent=began)
+    return made.bundle, partial(measured_on, images=made.images)
 
 
 def _reach(stage: str, share: float) -> str:

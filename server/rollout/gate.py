@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from headwater.compression.manifest import Manifest, Mode
 
 
+IMAGES = ("name", "split")
+"""What a manifest knows its held-out images by."""
+
+
 @dataclass(frozen=True)
 class Bounds:
     """How much worse a bundle may be."""
@@ -67,6 +71,11 @@ def check(new: Manifest, old: Manifest, bounds: Bounds) -> Passed:
     return Passed(max(losses), -sum(losses) / len(losses), sum(growths) / len(growths))
 
 
+def same_images(new: Manifest, old: Manifest) -> bool:
+    """Whether the figures of two bundles are of the same images."""
+    return all(new.data.get(key) == old.data.get(key) for key in IMAGES)
+
+
 def _comparable(new: Manifest, old: Manifest) -> None:
     if new.name != old.name:
         raise RolloutError(f"the bundle is called {new.name}, the one in use {old.name}; devices take only their own")
@@ -80,12 +89,12 @@ def _comparable(new: Manifest, old: Manifest) -> None:
     for task in old.tasks:
         if task not in new.tasks:
             raise RolloutError(f"the bundle lacks the task {task.name}, or has other labels for it")
-    for key in ("split", "name"):
-        if new.data.get(key) != old.data.get(key):
-            raise RolloutError(
-                f"the figures of the two bundles are of different images: {key} is {new.data.get(key)!r} and was "
-                f"{old.data.get(key)!r}; measure both on the same"
-            )
+    if not same_images(new, old):
+        now, was = ([manifest.data.get(key) for key in IMAGES] for manifest in (new, old))
+        raise RolloutError(
+            f"the figures of the two bundles are of different images: {' '.join(map(repr, IMAGES))} are {now} and "
+            f"were {was}; measure both on the same"
+        )
 
 
 def _pairs(new: Manifest, old: Manifest) -> list[tuple[Mode, Mode]]:

@@ -17,11 +17,13 @@ from headwater.server.rollout import gate
 from headwater.server.rollout.versions import Versions, Wish
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from headwater.compression.bundle import Bundle
+    from headwater.compression.manifest import Manifest
     from headwater.server.rollout.canary import Rules
     from headwater.server.rollout.gate import Bounds, Passed
     from headwater.server.rollout.versions import Released
@@ -37,7 +39,14 @@ class Published:
 
 
 def publish(
-    state: Path, bundle: Bundle, key: Ed25519PrivateKey, rules: Rules, bounds: Bounds, served: Bundle | None = None
+    state: Path,
+    bundle: Bundle,
+    key: Ed25519PrivateKey,
+    rules: Rules,
+    bounds: Bounds,
+    *,
+    served: Bundle | None = None,
+    again: Callable[[Bundle], Manifest] | None = None,
 ) -> Published:
     """Check, sign and release a bundle.
 
@@ -48,6 +57,7 @@ def publish(
         rules: how the release goes.
         bounds: how much worse than the one in use it may be.
         served: what is in use where nothing was released before; None for what a server with this folder served.
+        again: measures the one in use on the images that the new one was measured on, where those are others.
 
     Raises:
         RolloutError: it is worse than the bounds allow, or cannot be compared, or a release is under way.
@@ -63,7 +73,7 @@ def publish(
         previous = versions.load(current.bundle) if current is not None else served or _served(versions, name)
         if previous is not None and previous.id == bundle.id:
             raise RolloutError(f"the bundle {bundle.short_id} is the one in use")
-        passed = None if previous is None else gate.check(bundle.manifest, previous.manifest, bounds)
+        passed = None if previous is None else gate.check(bundle.manifest, _figures(previous, bundle, again), bounds)
         signed = _signed(bundle, key)
         if previous is not None:
             versions.add(previous)
@@ -77,6 +87,12 @@ def publish(
         assert release is not None
     ring(state)
     return Published(release, passed)
+
+
+def _figures(old: Bundle, new: Bundle, again: Callable[[Bundle], Manifest] | None) -> Manifest:
+    """The manifest of the bundle in use, measured on the new one's images if it can be."""
+    same = gate.same_images(new.manifest, old.manifest)
+    return old.manifest if same or again is None else again(old)
 
 
 def roll_back(state: Path, reason: str, name: str | None = None) -> Released:

@@ -1,23 +1,27 @@
 """A bundle built again from its own network and from a changed one: the same bytes for the same arrays."""
 
 import dataclasses
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from headwater.compression.bundle import Bundle, to_safetensors
-from headwater.compression.errors import LearningError
+from headwater.compression.errors import LearningError, RolloutError
 from headwater.compression.learning.arrays import arrays_of, version_of
 from headwater.compression.learning.reading import WEIGHTS, network_of, stored
 from headwater.compression.learning.samples import Samples
 from headwater.compression.manifest import Manifest, Task
 from headwater.device import golden
 from headwater.device.head import FrameMaker
-from headwater.server.rollout.build import Held, rebuild, rebuild_from
+from headwater.server.rollout.build import Held, images_of, measured_on, rebuild, rebuild_from
 from headwater.server.rollout.gate import Bounds, check
 from headwater.server.training.build import WHOLE, finish, split_graphs
+from headwater.server.training.recipe import DIGITS
 from tests.compression.learning import small
 
 TASK = Task("kind", ("a", "b", "c"))
@@ -121,3 +125,34 @@ def test_a_worse_network_does_not_pass_the_gate() -> None:
     )
     with pytest.raises(Exception, match="is worse than the one in use"):
         check(made.manifest, was, Bounds(1.0, 1e4))
+
+
+def test_images_of_the_server_s_own_are_measured_for_both(tmp_path: Path) -> None:
+    for place, count in (("", 6), ("test/", 4)):
+        for label in TASK.labels:
+            folder = tmp_path / place / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = small.images(1, 31 * number + count)[0].numpy()
+                Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(
+                    folder / f"{number}.png"
+                )
+    images = images_of(with_recipe(), str(tmp_path))
+    assert (len(images.train), len(images.test)) == (18, 12)
+    made = rebuild(parent(), learnt(), images, created=LATER).bundle
+    assert made.manifest.data["name"] == tmp_path.name
+    with pytest.raises(RolloutError, match="are of different images"):
+        check(made.manifest, parent().manifest, Bounds(100, 1000))
+    again = measured_on(parent(), images)
+    check(made.manifest, again, Bounds(100, 1000))
+    same = measured_on(made, images)
+    assert [mode.accuracy for mode in same.modes] == [mode.accuracy for mode in made.manifest.modes]
+
+
+def with_recipe() -> Bundle:
+    """The parent, with what `headwater train` says of itself."""
+    recipe = replace(DIGITS, colour=small.SPEC.mode, side=small.SPEC.width).to_json()
+    return Bundle.build(
+        dataclasses.replace(parent().manifest, recipe=recipe),
+        {name: parent().read(name) for name in parent().manifest.files},
+    )

@@ -52,8 +52,8 @@ def state(parent: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def test_a_bundle_of_rounds(parent: Bundle, state: Path) -> None:
-    made = build.of_rounds(state, textures(), created=LATER)
-    assert made.id == build.of_rounds(state, textures(), created=LATER, parent=parent).id
+    made = build.of_rounds(state, textures(), created=LATER).bundle
+    assert made.id == build.of_rounds(state, textures(), created=LATER, parent=parent).bundle.id
     assert made.manifest.exit == parent.manifest.exit
     assert made.manifest.data["split"] == parent.manifest.data["split"]
     passed = check(made.manifest, parent.manifest, Bounds(15.0, 25.0))

@@ -21,7 +21,7 @@ ALL_AT_ONCE = Rules(share=1.0)
 
 
 def released(state: Path, number: int, rules: Rules = ALL_AT_ONCE, served: int | None = 0) -> Published:
-    return publish(state, version(number), KEY, rules, BOUNDS, None if served is None else version(served))
+    return publish(state, version(number), KEY, rules, BOUNDS, served=None if served is None else version(served))
 
 
 def test_the_first_release_knows_what_was_served_before(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_an_unsigned_bundle_is_signed_by_the_key_of_its_release(tmp_path: Path) 
 
 def test_what_is_worse_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RolloutError, match="a frame grows by"):
-        publish(tmp_path, version(1), KEY, ALL_AT_ONCE, Bounds(0.0, 0.0), half_as_long())
+        publish(tmp_path, version(1), KEY, ALL_AT_ONCE, Bounds(0.0, 0.0), served=half_as_long())
     with Versions(tmp_path) as versions:
         assert (versions.all(), versions.releases()) == ([], [])
 
@@ -112,7 +112,7 @@ def test_a_server_that_lost_its_state_is_believed_again(tmp_path: Path) -> None:
 
 def test_names_do_not_mix(tmp_path: Path) -> None:
     released(tmp_path, 1)
-    publish(tmp_path, version(1, "other"), KEY, ALL_AT_ONCE, BOUNDS, version(0, "other"))
+    publish(tmp_path, version(1, "other"), KEY, ALL_AT_ONCE, BOUNDS, served=version(0, "other"))
     with pytest.raises(RolloutError, match="say of which with --name"):
         roll_back(tmp_path, "")
     assert roll_back(tmp_path, "", "other").name == "other"
