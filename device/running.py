@@ -47,7 +47,8 @@ async def _work(agent: Agent, feed: Feed, screen: Screen) -> None:
             link = agent.link
             connected, why_not = link.connected.is_set(), str(link.last_error or "")
             kept = agent.spool.stats if agent.spool is not None else None
-            return State(connected, why_not, agent.pending, feed.dropped, feed.skipped, kept)
+            learning = agent.learner.counts if agent.learner is not None else None
+            return State(connected, why_not, agent.pending, feed.dropped, feed.skipped, kept, learning)
 
         def show(record: FrameRecord) -> None:
             screen.show(record, state())

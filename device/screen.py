@@ -20,6 +20,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from headwater.device.federated.learner import Counts
     from headwater.device.profile import Profile
     from headwater.device.record import FrameRecord
     from headwater.device.spool import SpoolStats
@@ -103,6 +104,8 @@ class State:
     skipped: int
     spool: SpoolStats | None = None
     """Of the frames that are kept, where there is a file for them."""
+    learning: Counts | None = None
+    """Of the federated messages, where the device takes part in rounds."""
 
 
 class Screen:
@@ -180,6 +183,8 @@ def summary(totals: Totals, state: State) -> str:
         parts.append(f"right: {accuracy}")
     if state.spool is not None:
         parts.append(_spool(state.spool))
+    if state.learning is not None and state.learning.offered:
+        parts.append(_learning(state.learning))
     return "; ".join(parts)
 
 
@@ -188,6 +193,11 @@ def _spool(stats: SpoolStats) -> str:
     counts = {"delivered": stats.delivered, "dropped": stats.dropped_full + stats.dropped_old, "lost": stats.failed}
     told = [f"{count} {what}" for what, count in counts.items() if count]
     return f"spool: {', '.join([f'{stats.frames} frames wait', *told])}"
+
+
+def _learning(counts: Counts) -> str:
+    refused = f", {counts.failed} refused" if counts.failed else ""
+    return f"learning: {counts.delivered} of {counts.offered} messages answered{refused}"
 
 
 def _percent(accuracy: dict[str, float]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from headwater.device.federated.learner import Counts
 from headwater.device.screen import Screen, State, Totals, line, summary
 from headwater.device.spool import SpoolStats
 from tests.device.test_record import RECORD
@@ -101,3 +102,9 @@ def test_the_summary_says_what_became_of_kept_frames() -> None:
         (SpoolStats(0, 0, 9, 4, 2, 3, 1), "spool: 0 frames wait, 4 delivered, 5 dropped, 1 lost"),
     ):
         assert summary(Totals(), replace(STATE, spool=stats)) == f"0 of 0 frames answered; {text}"
+
+
+def test_the_summary_tells_of_learning_where_there_was_any() -> None:
+    assert "learning" not in summary(Totals(), replace(STATE, learning=Counts()))
+    counts = Counts(offered=4, answered=3, delivered=2, failed=1)
+    assert "learning: 2 of 4 messages answered, 1 refused" in summary(Totals(), replace(STATE, learning=counts))
