@@ -11,7 +11,7 @@ channels that is used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
@@ -120,7 +120,8 @@ class ConvNorm(nn.Module):
             x = functional.conv2d(x, weight, bias, self.stride, padding, groups=inputs if self.depthwise else 1)
         if isinstance(norm, nn.BatchNorm2d):
             x = self._normalise(x, norm, outputs)
-        return functional.relu6(x, inplace=True) if self.activation else x
+            return functional.relu6(x) if self.activation else x
+        return _relu6(x) if self.activation else x
 
     @staticmethod
     def _normalise(x: torch.Tensor, norm: nn.BatchNorm2d, channels: int) -> torch.Tensor:
@@ -186,6 +187,27 @@ class ConvNorm(nn.Module):
             norms[width] = Affine.of(ratio, shift[:channels])
         made.set_norms(norms)
         return made
+
+
+class _ReLU6(torch.autograd.Function):
+    """ReLU6 in place, of which backward needs the result alone; torch's own keeps a copy of what came in as well."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - torch gives it no type
+        ctx.mark_dirty(x)
+        y = x.clamp_(0, 6)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - as above
+        (y,) = ctx.saved_tensors
+        return gradients[0] * ((y > 0) & (y < 6))
+
+
+def _relu6(x: torch.Tensor) -> torch.Tensor:
+    result: torch.Tensor = _ReLU6.apply(x)  # type: ignore[no-untyped-call]  # torch gives it no types
+    return result
 
 
 def _reaching_taps(weight: torch.Tensor, side: int) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 What training needs above the idle process, in bytes, for P bytes of weights, T of which are trained:
 
-    weights      2 P            the network, and what its arrays were
+    weights      2 P            the network, and what its arrays were; and FIXED
     gradients    T
     optimiser    T x its states
     activations  images at once x what autograd keeps of one, counted in a pass of this very network, x SLACK
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from headwater.compression.learning.network import SplitNetwork
     from headwater.compression.learning.plan import Plan
 
-SLACK = 1.5
+SLACK = 2.5
 """What torch and its kernels hold beside what autograd keeps: gradients of activations, packed weights, scratch."""
+FIXED = 24_000_000
+"""Of threads, kernels and the allocator, whatever the network."""
 UPDATE = 5
 """Copies of what is sent while an update is made: after, delta, with what is owed, coded, decoded."""
 _FLOAT = 4
@@ -48,7 +50,7 @@ class Needs:
     @property
     def peak(self) -> int:
         """The most at any time."""
-        return self.weights + max(self.gradients + self.optimizer + self.activations, self.update)
+        return FIXED + self.weights + max(self.gradients + self.optimizer + self.activations, self.update)
 
 
 def needs(network: SplitNetwork, spec: InputSpec, plan: Plan) -> Needs:

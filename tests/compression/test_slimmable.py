@@ -85,3 +85,18 @@ def test_small_maps_are_filtered_as_if_no_tap_had_been_left_out(side: int, strid
     weight, bias = layer.folded(8, 8)
     whole = torch.nn.functional.conv2d(x, weight, bias, stride, 2, groups=8)
     torch.testing.assert_close(layer(x), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_frozen_layer_s_gradients_are_those_of_torch_s_own_functions() -> None:
+    layer = _lived_in(ConvNorm(8, 16, 3, widths=WIDTHS))
+    assert isinstance(layer, ConvNorm)
+    frozen = layer.frozen(slim=True)
+    x = torch.randn(2, 8, 6, 6, requires_grad=True)
+    loss = frozen(x, 8, 0.5).square().sum()
+    found = torch.autograd.grad(loss, [x, frozen.conv.weight])
+    scale, shift = frozen.norm_factors(0.5)
+    plain = torch.nn.functional.conv2d(x, frozen.conv.weight[:8] * scale[:, None, None, None], shift, padding=1)
+    wanted = torch.autograd.grad(torch.nn.functional.relu6(plain).square().sum(), [x, frozen.conv.weight])
+    for got, want in zip(found, wanted, strict=True):
+        torch.testing.assert_close(got, want)
+    torch.testing.assert_close(frozen(x, 8, 0.5), layer(x, 8, 0.5), rtol=1e-4, atol=1e-4)
