@@ -32,6 +32,8 @@ _SAMPLE = 16384
 """Values that a threshold is taken from: its share is right within a percent."""
 _BLOCK = 1 << 16
 """Elements that are packed at a time: they stay in the cache. A multiple of 8."""
+_AT_ONCE = 1 << 20
+"""Elements of a layer's input or output that backward works on at a time."""
 _ZERO = torch.zeros(1)
 _FINITE = torch.finfo(torch.float16).max
 
@@ -69,16 +71,22 @@ def pack(x: torch.Tensor, keep: float) -> Kept:
 
 def unpack(kept: Kept) -> torch.Tensor:
     """The activation, float32, 0 where nothing was kept; laid out in memory as it was."""
-    flat, bits, done = np.empty(kept.shape.numel(), np.float32), kept.bits.numpy(), 0
-    for start in range(0, flat.size, _BLOCK):
+    flat, _ = _unpacked_values(kept.bits, kept.values, kept.shape.numel())
+    return _shaped(flat, kept.shape, channels_last=kept.channels_last)
+
+
+def _unpacked_values(bits: torch.Tensor, values: torch.Tensor, count: int) -> tuple[torch.Tensor, int]:
+    """``count`` elements in the order of memory, float32, and how many of the values they took."""
+    flat, packed, done = np.empty(count, np.float32), bits.numpy(), 0
+    for start in range(0, count, _BLOCK):
         block = flat[start : start + _BLOCK]
-        chosen = np.unpackbits(bits[start // 8 : (start + _BLOCK) // 8], count=len(block))
+        chosen = np.unpackbits(packed[start // 8 : (start + _BLOCK) // 8], count=len(block))
         place = np.cumsum(chosen, dtype=np.int32)  # of each element among this block's kept ones, from 1
-        count = int(place[-1])
-        some = torch.cat([_ZERO, kept.values[done : done + count].float()]).numpy()
+        kept = int(place[-1])
+        some = torch.cat([_ZERO, values[done : done + kept].float()]).numpy()
         some.take(place * chosen, out=block, mode="clip")
-        done += count
-    return _shaped(torch.from_numpy(flat), kept.shape, channels_last=kept.channels_last)
+        done += kept
+    return torch.from_numpy(flat), done
 
 
 def threshold(flat: torch.Tensor, keep: float) -> float:
@@ -134,20 +142,38 @@ class _PrunedConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401 - as above
         weight, bits, values, gates = ctx.saved_tensors
-        stride, groups = ctx.how
+        (stride, groups), (shape, channels_last) = ctx.how, ctx.kept
         how = [stride] * 2, [weight.shape[-1] // 2] * 2, [1, 1], False, [0, 0], groups
-        if gates.numel():
-            gradient = _gated(gradient, gates)
-        weight_gradient = input_gradient = None
-        if ctx.needs_input_grad[1]:
-            x = unpack(Kept(bits, values, *ctx.kept))
-            weight_gradient = _back(gradient, x, weight, None, *how, [False, True, False])[1]
-            del x  # before its gradient comes: one map less at the peak
-        if ctx.needs_input_grad[0]:
-            anything = gradient.new_empty(1).expand(ctx.kept[0])  # its values are not read
-            input_gradient = _back(gradient, anything, weight, None, *how, [True, False, False])[0]
-        bias_gradient = gradient.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None
+        wants_input, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        input_gradient = torch.empty(shape, memory_format=layout) if wants_input else None
+        weight_gradient = torch.zeros_like(weight) if wants_weight else None
+        bias_gradient = gradient.new_zeros(len(weight)) if wants_bias else None
+        # A few images at a time: nothing but the gradients is there for the whole batch.
+        each, step = shape[1:].numel(), _images_at_once(shape, gradient.shape)
+        for start in range(0, shape[0], step):
+            some = _gated(gradient[start : start + step], gates, start)
+            part = torch.Size((len(some), *shape[1:]))
+            if weight_gradient is not None:
+                flat, used = _unpacked_values(bits[start * each // 8 :], values, part.numel())
+                values = values[used:]
+                x = _shaped(flat, part, channels_last=channels_last)
+                weight_gradient += _back(some, x, weight, None, *how, [False, True, False])[1]
+                del flat, x
+            if input_gradient is not None:
+                anything = some.new_empty(1).expand(part)  # its values are not read
+                input_gradient[start : start + step] = _back(some, anything, weight, None, *how, [True, False, False])[
+                    0
+                ]
+            if bias_gradient is not None:
+                bias_gradient += some.sum(dim=(0, 2, 3))
         return input_gradient, weight_gradient, bias_gradient, None, None, None, None
+
+
+def _images_at_once(inputs: torch.Size, outputs: torch.Size) -> int:
+    """How many images backward takes at a time: all, where an image's bits do not fill bytes."""
+    sizes = inputs[1:].numel(), outputs[1:].numel()
+    return inputs[0] if any(size % 8 for size in sizes) else max(1, _AT_ONCE // max(sizes))
 
 
 _back = torch.ops.aten.convolution_backward
@@ -157,12 +183,21 @@ _NONE = torch.empty(0, dtype=torch.uint8)
 def _gates(y: torch.Tensor) -> torch.Tensor:
     """Where the gradient passes a ReLU6 with output y: uint8, a bit an element, after a byte for the layout."""
     last = _channels_last(y)
-    flat = _flat(y, channels_last=last)
-    return torch.cat([torch.tensor([last], dtype=torch.uint8), _packed((flat > 0) & (flat < HIGHEST))])
+    flat = _flat(y, channels_last=last).numpy()
+    bits = np.empty(1 + -(-len(flat) // 8), np.uint8)
+    bits[0] = last
+    for start in range(0, len(flat), _BLOCK):
+        block = flat[start : start + _BLOCK]
+        bits[1 + start // 8 : 1 + (start + _BLOCK) // 8] = np.packbits((block > 0) & (block < HIGHEST))
+    return torch.from_numpy(bits)
 
 
-def _gated(gradient: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
-    passes = _unpacked(gates[1:], gradient.numel())
+def _gated(gradient: torch.Tensor, gates: torch.Tensor, start: int) -> torch.Tensor:
+    """The gradient of images from ``start`` on, where it passes; all of it where there are no gates."""
+    if not gates.numel():
+        return gradient
+    each = gradient.shape[1:].numel()
+    passes = _unpacked(gates[1 + start * each // 8 :], gradient.numel())
     return gradient * _shaped(passes, gradient.shape, channels_last=bool(gates[0]))
 
 
@@ -179,10 +214,6 @@ def _shaped(flat: torch.Tensor, shape: torch.Size, *, channels_last: bool) -> to
         return flat.view(shape)
     B, C, H, W = shape
     return flat.view(B, H, W, C).permute(0, 3, 1, 2)
-
-
-def _packed(chosen: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(np.packbits(chosen.numpy()))
 
 
 def _unpacked(bits: torch.Tensor, count: int) -> torch.Tensor:

@@ -26,7 +26,7 @@ from headwater.server.federation.survey import survey
 from headwater.server.federation.versions import FOLDER, Versions
 from tests import learnable
 
-TOLD = RoundSettings(rounds=3, epochs=0.2, least=2)
+TOLD = RoundSettings(rounds=3, epochs=0.2, least=3)
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _grid(bundle: Path) -> InProcessGrid:
     shared = {"bundle": str(bundle), "data": "digits", "num-partitions": 24, "partition-alpha": 100.0}
-    return InProcessGrid(app, {f"pi-{i}": {**shared, "partition-id": i} for i in range(2)})
+    return InProcessGrid(app, {f"pi-{i}": {**shared, "partition-id": i} for i in range(3)})
 
 
 def _run(state: Path, grid: InProcessGrid, told: RoundSettings = TOLD, **how: Any) -> Any:  # noqa: ANN401
@@ -56,7 +56,7 @@ def _sparse(network: SplitNetwork) -> Sparse:
 def test_sparse_rounds_leave_all_with_the_same_masks_and_arrays(bundle: Path, tmp_path: Path) -> None:
     grid = _grid(bundle)
     found = _run(tmp_path, grid, companion=_sparse)
-    assert [each.states for each in found.rounds] == [{"believed": 2}] * 3
+    assert [each.states for each in found.rounds] == [{"believed": 3}] * 3
     held = Versions(tmp_path / FOLDER).load(1, 2)
     shapes = maskable(network_of(learnable.bundle()))
     active = sum(int(np.count_nonzero(held.arrays[name])) for name in shapes)
@@ -73,9 +73,9 @@ def test_sparse_rounds_leave_all_with_the_same_masks_and_arrays(bundle: Path, tm
 
 def test_a_dense_run_can_become_sparse(bundle: Path, tmp_path: Path) -> None:
     grid = _grid(bundle)
-    _run(tmp_path, grid, RoundSettings(rounds=1, epochs=0.2, least=2))
+    _run(tmp_path, grid, RoundSettings(rounds=1, epochs=0.2, least=3))
     found = _run(tmp_path, grid, companion=_sparse)
-    assert [each.states for each in found.rounds] == [{"believed": 2}] * 3
+    assert [each.states for each in found.rounds] == [{"believed": 3}] * 3
 
 
 @pytest.mark.parametrize("method", ["gradients", "sensitivity", "activations"])
@@ -92,7 +92,7 @@ def test_channels_fade_by_what_devices_say_and_are_removed(bundle: Path, tmp_pat
         return made[-1]
 
     found = _run(tmp_path, _grid(bundle), companion=companion)
-    assert [each.states for each in found.rounds] == [{"believed": 2}] * 3
+    assert [each.states for each in found.rounds] == [{"believed": 3}] * 3
     assert all(np.isfinite(score).all() and score.max() > 0 for score in made[0].scores.values())
     network = network_of(learnable.bundle())
     arrays = Versions(tmp_path / FOLDER).load(1, 3).exact()
