@@ -12,6 +12,7 @@ import typer
 from headwater.compression.cli import ConfigOption
 
 if TYPE_CHECKING:
+    from headwater.compression.bundle import Bundle
     from headwater.server.federation.versions import Learnt
 
 
@@ -88,27 +89,28 @@ def federate(
 
     if publish and data is None:
         raise SettingsError(
-            "--publish measures the new bundle: give --data with the images that the bundle was trained on"
+            "--publish measures the new bundle: give --data with images of the server's own, solar, digits or a folder"
         )
     flags = {field.name: given.get(field.name) for field in fields(RoundSettings)}
     settings = resolve(RoundSettings, flags, file=config).value
     import logging
 
-    from headwater.compression.bundle import Bundle
     from headwater.server.federation.app import federate as run
     from headwater.server.federation.app import rounds_of
 
     logging.getLogger("flwr").setLevel(logging.WARNING)
-    folder, path = _state(state, config), _bundle(bundle, config)
-    prepared = rounds_of(Bundle.load(path), folder, settings, data=data, anew=anew)
+    folder = _state(state, config)
+    learning = _bundle(bundle, folder, config)
+    prepared = rounds_of(learning, folder, settings, data=data, anew=anew)
     typer.echo(
-        f"rounds of {path} over the devices of {folder}; watch: headwater server rounds --watch --state {folder}"
+        f"rounds of {learning.manifest.name} {learning.short_id} over the devices of {folder}; "
+        f"watch: headwater server rounds --watch --state {folder}"
     )
     _say(run(prepared, folder), folder, settings.noise)
     if publish:
         from headwater.server.rollout.cli import publish as released
 
-        released(data=data, parent=path, state=folder, config=config)
+        released(data=data, parent=bundle, state=folder, config=config)
 
 
 def _say(learnt: Learnt, state: Path, noise: float) -> None:
@@ -136,16 +138,22 @@ def _state(state: Path | None, config: Path | None) -> Path:
     return found
 
 
-def _bundle(bundle: Path | None, config: Path | None) -> Path:
-    """The bundle that is given, or the server's only one."""
+def _bundle(bundle: Path | None, state: Path, config: Path | None) -> Bundle:
+    """The bundle that is given, the server's only one, or the one that devices of this folder's server use."""
+    from headwater.compression.bundle import Bundle
     from headwater.compression.errors import SettingsError
     from headwater.compression.settings import resolve
+    from headwater.server.rollout.versions import Versions
     from headwater.server.settings import ServerSettings
 
     served = (bundle,) if bundle else resolve(ServerSettings, {}, file=config).value.bundle
-    if len(served) != 1:
-        raise SettingsError(f"rounds are of one bundle, and the server has {len(served)}: give --bundle PATH")
-    return served[0]
+    if len(served) == 1:
+        return Bundle.load(served[0])
+    with Versions(state) as versions:
+        names = {one.name for one in versions.all()}
+        if len(names) == 1 and (found := versions.in_use(names.pop())) is not None:
+            return found
+    raise SettingsError(f"rounds are of one bundle, and the server has {len(names)}: give --bundle PATH")
 
 
 def rounds(

@@ -70,7 +70,7 @@ def publish(
                 f"release {current.serial} of {name} is still tried by {current.share:.0%} of the devices; wait, or "
                 "`headwater server rollback` first"
             )
-        previous = versions.load(current.bundle) if current is not None else served or _served(versions, name)
+        previous = served if current is None and served is not None else versions.in_use(name)
         if previous is not None and previous.id == bundle.id:
             raise RolloutError(f"the bundle {bundle.short_id} is the one in use")
         passed = None if previous is None else gate.check(bundle.manifest, _figures(previous, bundle, again), bounds)
@@ -132,12 +132,6 @@ def _only(versions: Versions, name: str | None) -> Released:
     if release is None:
         raise RolloutError(f"nothing of {name or 'any name'} was released; there are {', '.join(names) or 'none'}")
     return release
-
-
-def _served(versions: Versions, name: str) -> Bundle | None:
-    """The newest bundle of a name that a server has served without a release."""
-    found = max((one for one in versions.all() if one.name == name), key=lambda one: one.created, default=None)
-    return None if found is None else versions.load(found.id)
 
 
 def _signed(bundle: Bundle, key: Ed25519PrivateKey) -> Bundle:

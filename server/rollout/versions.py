@@ -226,6 +226,13 @@ class Versions:
         """The newest release of a name."""
         return next(iter(self.releases(name)), None)
 
+    def in_use(self, name: str) -> Bundle | None:
+        """What devices use: the bundle released last, else the newest of this name that a server has served."""
+        if (release := self.in_force(name)) is not None:
+            return self.load(release.bundle)
+        served = max((one for one in self.all() if one.name == name), key=lambda one: one.created, default=None)
+        return None if served is None else self.load(served.id)
+
     def names(self) -> list[str]:
         """Of what was released."""
         return [name for (name,) in self._rows("SELECT DISTINCT name FROM releases ORDER BY name")]
