@@ -5,7 +5,7 @@
 
 Memory: each way of training runs in a process of its own, one thread, on the bundle's golden images. A first step with
 one image brings in what is loaded on first use; what the process takes then is its idle level, and the figure is the
-most above it in a round. Dense is the same network in plain torch. Beside FedMef with both of its parts stand runs with
+most above it in a round. Dense is the same network, trained as in any other round. Beside FedMef with both of its parts stand runs with
 one of them switched off, and one with the masks alone. Before any of it, that forward is the same, pruned or not, is
 asserted.
 
@@ -73,7 +73,7 @@ def memory_claim(bundle: Path, images: int, batch: int) -> Claim:
     shares = {way: 100 * (1 - found["peak_mb"] / dense) for way, found in peaks.items()}
     others = ", ".join(f"{way} {shares[way]:.0f} %" for way in WAYS if way not in {"dense", "sparse"})
     slower = peaks["sparse"]["seconds"] / peaks["dense"]["seconds"]
-    peer = f"dense in torch {dense:.0f} MB at batch {batch}, {slower:.1f} x the time; {others}"
+    peer = f"dense {dense:.0f} MB at batch {batch}, {slower:.1f} x the time; {others}"
     claim = f"memory of training above idle, density {DENSITY}, kept {KEEP}: saved"
     return claims.at_least(NAME, claim, shares["sparse"], unit="%", target=40, peer=peer)
 

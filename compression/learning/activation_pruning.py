@@ -8,7 +8,7 @@ that its input is scaled: FedMef standardises weights, here the frozen norm of t
     saved for a layer, bytes an element of its input:     1/8  bit mask: which are kept
                                                        + 2 keep  their values, float16
     and an element of its output, where it has a ReLU6:   1/8  whether the gradient passes
-    torch saves for convolution and ReLU6, in place or not: 4 + 4
+    dense training saves 4 bytes an element of the input; with torch's own ReLU6, in place or not, 8
 
 Zeros that a ReLU6 made are never kept: where they are many, a small ``keep`` costs nothing. The gates of the ReLU6 are
 exact. Norm and ReLU6 run with the convolution in one function, so that nothing but the above is saved: the norm's
