@@ -5,9 +5,9 @@
 
 Memory: each way of training runs in a process of its own, one thread, on the bundle's golden images. A first step with
 one image brings in what is loaded on first use; what the process takes then is its idle level, and the figure is the
-most above it in a round. Dense is the same network, trained as in any other round. Beside FedMef with both of its parts stand runs with
-one of them switched off, and one with the masks alone. Before any of it, that forward is the same, pruned or not, is
-asserted.
+most above it in a round. Dense is the same network, trained as in any other round. Beside FedMef with both of its parts
+stand runs with one of them switched off, and one with the masks alone. Before any of it, that forward is the same,
+pruned or not, is asserted.
 
 Time: channels are chosen by one pass over the golden images and removed, nothing is learnt: how accurate such a network
 is after learning is no matter here. Heads and tails before and after take turns.
