@@ -50,7 +50,7 @@ class RoundSettings:
     """Passes over a device's own data, in a round."""
     batch: int = 16
     """Images in a step."""
-    rate: float = 1e-3
+    rate: float = 1e-4
     """Step size on the device."""
     distil: float = 1.0
     """Weight of what narrow widths learn from the wider ones on the device."""

@@ -178,8 +178,6 @@ def measured_on(bundle: Bundle, images: Held) -> Manifest:
     """What a bundle's manifest would say of its modes, had it been measured on these images."""
     bench = Bench(bundle, images.test.images.numpy(), [task for task in bundle.manifest.tasks if task.labels])
     labels = {name: label.numpy() for name, label in images.test.labels.items()}
-    blank = {"accuracy": {}, "balanced_accuracy": {}, "auroc": {}}
-    modes = tuple(
-        measured(dataclasses.replace(mode, **blank), bench.run(mode), labels) for mode in bundle.manifest.modes
-    )
+    blank = [dataclasses.replace(mode, accuracy={}, balanced_accuracy={}, auroc={}) for mode in bundle.manifest.modes]
+    modes = tuple(measured(mode, bench.run(mode), labels) for mode in blank)
     return dataclasses.replace(bundle.manifest, modes=modes, data={**bundle.manifest.data, **images.said})
