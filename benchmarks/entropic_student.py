@@ -103,10 +103,8 @@ def parted(teacher: Lite0) -> tuple[list[InvertedResidual], Tail]:
     """The teacher's first CUT blocks, and a copy of all that comes after them as the tail of its first task."""
     old = next(teacher.typed_tails())
     blocks = [*teacher.typed_blocks(), *old.typed_blocks()]
-    tail = Tail([copy.deepcopy(block) for block in blocks[CUT:]], old.classify.out_features)
-    tail.top.load_state_dict(old.top.state_dict())
-    tail.classify.load_state_dict(old.classify.state_dict())
-    return blocks[:CUT], tail
+    later = [copy.deepcopy(block) for block in blocks[CUT:]]
+    return blocks[:CUT], Tail(later, copy.deepcopy(old.top), copy.deepcopy(old.classify))
 
 
 def maps(tail: Tail, features: torch.Tensor) -> list[torch.Tensor]:

@@ -73,7 +73,7 @@ def rounds(ground: Ground, settings: RoundSettings, fleet: Fleet, folder: Path) 
     sleepers = _Sleepers(grid, rng) if fleet.weak else None
     watch = Watch(grid, ground, sleepers or (lambda _: None))
     heads = frozenset(name for name in layout.shapes if belongs(name, "head"))
-    companion = None if fleet.sparse is None else Sparse(fleet.sparse, maskable(network), start.arrays)
+    companion = None if fleet.sparse is None else Sparse(fleet.sparse, maskable(network))
     around = Surroundings(start.bundle.id, watch.measure)
     strategy = FleetStrategy(Outline.of(layout, heads), folder, settings, companion, around)
     watch.measure(start.arrays)
