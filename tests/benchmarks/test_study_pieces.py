@@ -45,6 +45,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return study
 
 
+@pytest.mark.slow
 def test_a_stopped_piece_goes_on_from_its_last_epoch(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
     real = image_codecs._Tuning.step

@@ -77,7 +77,9 @@ def test_the_whole_demo(bundle: Path, photos: Path, tmp_path: Path) -> None:
     assert not re.search(r"https?://", text)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGTERM, signal.SIGKILL))]
+)
 def test_stopping_it_leaves_no_process_behind(
     bundle: Path, photos: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -123,6 +123,7 @@ def on_both(network: SplitNetwork) -> float:
     return (accuracy(network) + other) / 2
 
 
+@pytest.mark.slow
 def test_two_skewed_domains_averaged_are_better_than_either(before: SplitNetwork) -> None:
     """One device has black pictures of five digits, the other grey ones of the others; both one at a time."""
     samples = learnable.on_devices()
