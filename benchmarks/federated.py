@@ -14,7 +14,6 @@ mean of the last three rounds.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from dataclasses import asdict, replace
@@ -178,7 +177,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = claims.options(__doc__, rest)
     from benchmarks.fleet.ground import DIGITS_FLEET, SOLAR_FLEET
 
-    logging.getLogger("flwr").setLevel(logging.ERROR)
     seeds = [int(seed) for seed in own.seeds.split(",")]
     fleet = Fleet(
         SOLAR_FLEET if own.full else DIGITS_FLEET, Path("out/federated") / ("solar" if own.full else "digits")

@@ -6,6 +6,7 @@ that ours does, so that the two differ in nothing but how rounds are made of it.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from benchmarks.fleet.ground import Ground
     from headwater.server.federation.settings import RoundSettings
 
+logging.getLogger("flwr").setLevel(logging.ERROR)  # its own words of every round
 app = ClientApp()
 
 
