@@ -39,7 +39,7 @@ async def test_how_late_a_frame_was_given_up_counts_for_the_slack(monkeypatch: p
     lags: list[float] = []
     monkeypatch.setattr(Slack, "add", lambda _, lag_s: lags.append(lag_s))
     counts = []
-    for answer, deadline_ms in ((ok, NEVER_MS), (silent, SOON_MS)):
+    for answer, deadline_ms in ((ok, NEVER_MS), (silent, 1500)):  # long enough to be sent before, on any machine
         async with agent_at(FakeEdge(answer=answer), Scripted(), deadline_ms=deadline_ms) as agent:
             before = len(lags)
             await infer(agent, 1)
