@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
+import select
 import selectors
 import socket
 import struct
@@ -90,6 +91,15 @@ class Device:
         for message in messages:
             self._outgoing += _grpc(message)
         self._flush()
+
+    def ask(self, sequence: int, data: bytes) -> pb.Answer:
+        """Send a frame and wait for its answer."""
+        self.send(pb.DeviceMessage(frame=pb.FeatureFrame(sequence=sequence, data=data)).SerializeToString())
+        while not self.messages:
+            assert not self.closed, "the server ended the stream"
+            select.select([self.socket], [], [])
+            self.receive()
+        return self.messages.pop().answer
 
     def receive(self) -> None:
         """Take in what has arrived."""

@@ -6,12 +6,16 @@
 The server is a process of its own with one worker, so that a core is left for the load, which comes from another
 process (devices.py) over real sockets with frames coded beforehand. Its own CPU is printed, never counted. Answers are
 compared with onnxruntime's before anything is timed and in every run after. Run it on a machine that is otherwise idle.
+
+When idle, a frame through the server and one without it take turns, and both ends share one core: to wake another that
+sleeps takes a virtual machine from a twentieth of a millisecond to several, by what its neighbours do.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -30,7 +34,7 @@ import psutil
 from PIL import Image
 
 from benchmarks import claims
-from benchmarks.devices import Plan, Result
+from benchmarks.devices import Device, Plan, Result
 from headwater.compression.bundle import Bundle
 from headwater.compression.inference import session
 from headwater.device.head import FrameMaker
@@ -49,6 +53,8 @@ OVERLOAD = 5
 STREAMS = 500
 PACE = 50
 """Frames a second when idle: 20 ms apart, so that each finds a sleeping server."""
+WARM = 20
+"""Frames before those that count."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,14 +110,9 @@ class Bench:
         )
 
     def idle_claim(self) -> Claim:
-        served: list[float] = []
-        alone: list[float] = []
-        # The slowest of a hundred frames is the machine's doing as often as the server's, so both are measured by turns
-        # and pooled: a bad second falls on both.
-        for _ in range(self.rounds):
-            with self.server():
-                served += self.load(devices=1, rate=PACE, seconds=self.seconds).ok_ms
-            alone += self.paced_ms(len(served) - len(alone))
+        # The slowest of a hundred frames is the machine's doing as often as the server's: a bad second falls on both.
+        with one_core(), self.server():
+            served, alone = self.turns_ms(round(PACE * self.seconds * self.rounds))
         for name, times in (("through the server", served), ("alone", alone)):
             p50, p99 = np.percentile(times, (50, 99))
             print(f"idle, {name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms of {len(times)} frames")
@@ -215,10 +216,13 @@ class Bench:
         assert result.samples, "the server answered something"
         assert set(result.answers) <= {"ok", "busy"}, result.answers
         for index, scores in result.samples:
-            expected = self.expected[index]
-            assert expected is not None
-            for got, wanted in zip(scores, expected.values(), strict=True):
-                np.testing.assert_allclose(got, wanted, atol=2e-4)
+            self._check_scores(index, scores)
+
+    def _check_scores(self, index: int, scores: list[list[float]]) -> None:
+        expected = self.expected[index]
+        assert expected is not None
+        for got, wanted in zip(scores, expected.values(), strict=True):
+            np.testing.assert_allclose(got, wanted, atol=2e-4)
 
     @staticmethod
     def goodput(results: Sequence[Result]) -> float:
@@ -240,17 +244,22 @@ class Bench:
             loops += 1
         return 1e6 * (time.process_time() - cpu) / loops / batch
 
-    def paced_ms(self, count: int) -> list[float]:
-        """Latency of decoder and tails on one frame, at the pace of the idle load."""
-        run = self._bare()
-        found = []
-        for index in range(count):
-            time.sleep(1 / PACE)
-            row = slice(index % FRAMES, index % FRAMES + 1)
+    def turns_ms(self, count: int) -> tuple[list[float], list[float]]:
+        """Latency of frames through the server, and of decoder and tails on the same frames here, by turns."""
+        device, run = Device(self.host, self.port, "idle", self.bundle.id), self._bare()
+        served, alone = [], []
+        for number in range(WARM + count):
+            row = number % FRAMES
+            time.sleep(0.5 / PACE)
             began = time.perf_counter()
-            run(self.latents[row], self.modes[row])
-            found.append((time.perf_counter() - began) * 1e3)
-        return found
+            answer = device.ask(number + 1, self.frames[row])
+            served.append((time.perf_counter() - began) * 1e3)
+            self._check_scores(row, [list(task.scores) for task in answer.results])
+            time.sleep(0.5 / PACE)
+            began = time.perf_counter()
+            run(self.latents[row : row + 1], self.modes[row : row + 1])
+            alone.append((time.perf_counter() - began) * 1e3)
+        return served[WARM:], alone[WARM:]
 
     def _bare(self) -> Bare:
         return Bare(self.bundle)
@@ -274,6 +283,17 @@ class Bare:
         (features,) = self._decoder.run(["features"], {"latent": latents, "mode": modes})
         for tail in self._tails:
             tail.run(["logits"], {"features": features})
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this process, and those that it starts meanwhile, on one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def coded_frames(bundle: Bundle) -> list[bytes]:
