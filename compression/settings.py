@@ -216,7 +216,7 @@ class _Layers:
                 raise SettingsError(
                     f"{path}: unknown key {key} in [{self.section.section}]; {nearest(key, self.kinds)}"
                 )
-            converted = _checked(self.kinds[key], value, where)
+            converted = checked(self.kinds[key], value, where)
             self._set(key, _from_folder(converted, path.parent), Origin("file", str(path)))
 
     def add_environment(self, environment: Mapping[str, str]) -> None:
@@ -225,7 +225,7 @@ class _Layers:
         for name in sorted(name for name in environment if name.startswith(PREFIX)):
             if name in names:
                 key = names[name]
-                value = _checked(self.kinds[key], _from_text(self.kinds[key], environment[name]), name)
+                value = checked(self.kinds[key], _from_text(self.kinds[key], environment[name]), name)
                 self._set(key, value, Origin("environment", name))
             elif name not in RESERVED and not name.startswith(others):
                 raise SettingsError(
@@ -236,7 +236,7 @@ class _Layers:
         for key, value in flags.items():
             assert key in self.kinds, f"{self.section.__name__} has no key {key}"
             if value is not None:
-                self._set(key, _checked(self.kinds[key], value, _flag(key)), Origin("flag", _flag(key)))
+                self._set(key, checked(self.kinds[key], value, _flag(key)), Origin("flag", _flag(key)))
 
     def resolved(self) -> Resolved[Any]:
         missing = [key for key in self.kinds if key not in self.values and key in _without_default(self.section)]
@@ -293,15 +293,15 @@ def _from_text(kind: Any, text: str) -> object:  # noqa: ANN401 - a type form su
         return text
 
 
-def _checked(kind: Any, value: object, where: str) -> object:  # noqa: ANN401 - see _from_text
+def checked(kind: Any, value: object, where: str) -> object:  # noqa: ANN401 - see _from_text
     """Convert a native value to the kind, strictly (true is no integer), or raise SettingsError."""
     inner = _optional(kind)
     if inner is not None:
-        return None if value is None or value == "" else _checked(inner, value, where)
+        return None if value is None or value == "" else checked(inner, value, where)
     if typing.get_origin(kind) is tuple and isinstance(value, str):
         value = _from_text(kind, value)
     if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
-        return tuple(_checked(typing.get_args(kind)[0], item, where) for item in value)
+        return tuple(checked(typing.get_args(kind)[0], item, where) for item in value)
     if typing.get_origin(kind) is Literal and value in typing.get_args(kind):
         return value
     if kind is float and type(value) is int:
