@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from headwater.compression.cli import ConfigOption
+from headwater.device.radio import RadioKind
 
 if TYPE_CHECKING:
     from headwater.device.settings import DeviceSettings
@@ -68,7 +69,7 @@ def device(
         float | None, typer.Option(help="Bytes that may be sent a second, headers included.")
     ] = None,
     radio: Annotated[
-        Literal["wifi", "lte", "3g", "none"] | None, typer.Option(help="What energy prices a byte by (wifi).")
+        RadioKind | None, typer.Option(help="What energy prices a byte by (wifi); none is a cable.")
     ] = None,
     compute_watts: Annotated[
         float | None, typer.Option(help="What computing adds to the idle board, for energy (1).")

@@ -4,11 +4,9 @@ Data only; :mod:`headwater.device.deadline` decides by it.
 
 The prices of energy are documented defaults, to be replaced by what was measured on the device at hand:
 
-- Radio: a transmission draws a base power while it lasts and an energy for each bit. LTE 1.29 W and 438 nJ a bit,
-  Wi-Fi 0.13 W and 283 nJ a bit, 3G 0.82 W and 869 nJ a bit (uplink; Huang et al., "A Close Examination of Performance
-  and Power Characteristics of 4G LTE Networks", MobiSys 2012, table 4). An LTE radio stays awake for seconds after its
-  last byte at about 1.06 W; a device that sends more often than that is always in this tail, so that no single frame
-  owes it, and the default is 0.
+- Radio: :mod:`headwater.device.radio`, which names the sources. An LTE radio stays awake for seconds after its last
+  byte; a device that sends more often than that is always in this tail, so that no single frame owes it. Only a radio
+  without a tail pays for waking with every frame.
 - Computing: what a busy core adds to an idle board. A Raspberry Pi 4 draws about 2.3 W idle and 5.1 to 6.4 W with its
   cores busy; the head keeps one core busy of four, a quarter of the 4.1 W between.
 """
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from headwater.compression.errors import SettingsError
 from headwater.compression.settings import between
+from headwater.device.radio import RADIOS, Radio, RadioKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,14 +61,17 @@ class Prices:
         return Cost(self.compute_watts / 1e3, self.joule_per_frame, per_byte)
 
 
-PRICES: Mapping[str, Prices] = MappingProxyType(
-    {
-        "wifi": Prices(compute_watts=1.0, radio_watts=0.133, joule_per_byte=8 * 283e-9),
-        "lte": Prices(compute_watts=1.0, radio_watts=1.288, joule_per_byte=8 * 438e-9),
-        "3g": Prices(compute_watts=1.0, radio_watts=0.818, joule_per_byte=8 * 869e-9),
-    }
-)
-"""By the kind of radio; see the module's text for the sources."""
+COMPUTE_WATTS = 1.0
+"""What head, exit and coder add to an idle board; see the module's text."""
+
+
+def _prices(radio: Radio) -> Prices:
+    woken = 0.0 if radio.tail_s.mid else radio.wake_j.mid
+    return Prices(COMPUTE_WATTS, radio.send_w.mid, radio.send_j_per_byte.mid, woken)
+
+
+PRICES: Mapping[RadioKind, Prices] = MappingProxyType({kind: _prices(radio) for kind, radio in RADIOS.items()})
+"""By the kind of radio."""
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from headwater.compression.errors import SettingsError
 from headwater.compression.exits import ExitScore
 from headwater.compression.settings import between
 from headwater.device.policy import PRICES, Objective, Policy, Prices
+from headwater.device.radio import RadioKind
 from headwater.device.route import ADDRESS
 
 APP = re.compile(r"\w+(\.\w+)*:\w+")
-Radio = Literal["wifi", "lte", "3g", "none"]
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class DeviceSettings:
     """Points of accuracy that the objectives bytes and energy may give up; empty for 1."""
     max_bytes_per_s: float | None = None
     """Bytes that may be sent a second, with what a frame costs on the wire beside its own; empty for any number."""
-    radio: Radio | None = None
-    """What the objective energy prices a byte by: wifi, lte, 3g, or none for a cable; empty for wifi."""
+    radio: RadioKind | None = None
+    """What the objective energy prices a byte by, `none` for a cable; empty for wifi."""
     compute_watts: float | None = None
     """What head, exit and coder add to the idle board while they run, for the objective energy; empty for 1 W."""
     prefer: tuple[str, ...] = ()
@@ -188,10 +188,8 @@ class DeviceSettings:
         )
 
     def _prices(self) -> Prices:
-        watts = PRICES["wifi"].compute_watts if self.compute_watts is None else self.compute_watts
-        if self.radio == "none":
-            return Prices(compute_watts=watts, radio_watts=0.0, joule_per_byte=0.0)
-        return replace(PRICES[self.radio or "wifi"], compute_watts=watts)
+        prices = PRICES[self.radio or "wifi"]
+        return prices if self.compute_watts is None else replace(prices, compute_watts=self.compute_watts)
 
     def _weights(self) -> Mapping[str, float]:
         weights = {}
