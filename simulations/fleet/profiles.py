@@ -1,0 +1,32 @@
+"""Classes of device by name: the files beside this one, and any other that `headwater device profile` wrote.
+
+Each figure in them has a range and says where it is from; none of the ready ones was measured on the board itself with
+this software, but put together from published measurements. Measure yours before you buy a thousand.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from headwater.compression.errors import SettingsError
+from headwater.compression.settings import nearest, read_file
+from headwater.device.hardware import Hardware
+from headwater.simulations.fleet.reading import read
+
+FOLDER = Path(__file__).parent / "profiles"
+
+
+def ready() -> tuple[str, ...]:
+    """Names of the classes that come along."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+
+
+def load(name: str, folder: Path | None = None) -> Hardware:
+    """The class of that name, or of a file: `name` ends in .toml, and is relative to `folder`.
+
+    Raises :class:`SettingsError` for an unknown name, with the nearest one, and for what is wrong in a file.
+    """
+    path = (folder or Path()) / name if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.is_file():
+        raise SettingsError(f"there is no class of device {name}, nor such a file; {nearest(name, ready())}")
+    return read(Hardware, read_file(path), str(path))
