@@ -1,0 +1,201 @@
+"""From runs of real devices to a :class:`Calibration`: which runs, and what is read out of their records.
+
+A device alone takes its modes and actions in turn over a link that is in nobody's way; then several do so at a time, so
+that what they take from one another shows; then all of them send to a link that carries nothing, which shows when they
+stop waiting for the server. What batches take is measured here, with the server's own graphs.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from datetime import UTC, datetime
+from statistics import fmean, median
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headwater.compression.errors import DataError
+from headwater.compression.frame import Frame
+from headwater.device.settings import DeviceSettings
+from headwater.protos import edge_pb2 as pb
+from headwater.server.tails import Tails
+from headwater.simulations.fleet.calibration import Calibration, Frames, Wire
+from headwater.simulations.fleet.traffic import Traffic
+from headwater.simulations.trace import LinkTrace, Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from headwater.compression.bundle import Bundle
+    from headwater.device.record import FrameRecord
+    from headwater.simulations.fleet.stage import Played, Stage
+
+LINK = LinkTrace("calibration", Trace.constant(20e6), Trace.constant(20e6), 0.005, 0.005)
+"""Quick enough to be in nobody's way, and with a delay: what the proxy's timers are late by is part of a hop."""
+DEAD = LinkTrace("dead", Trace.constant(0), Trace.constant(0))
+FAR_MS = 60_000
+"""A deadline that nothing misses: without one, no exit runs."""
+SHORT_MS = 300
+"""The deadline at which the last moment to wait for the server is measured."""
+SLACK_S = 4.0
+BLOCK = 8
+"""Frames of one width in a row: who changes it with each frame has cold caches, and real devices seldom change it."""
+LOCAL = 2
+"""Of them, how many the local exit answers."""
+BATCHES = (1, 2, 4, 8, 16, 32)
+ROUNDS = 7
+LEAST_FRAMES = 3
+"""Of a kind; fewer say nothing."""
+
+
+def sweep(bundle: Bundle, *, local: bool) -> tuple[tuple[int, str], ...]:
+    """Every width in turn for some frames, its gains in turn among them."""
+    found: list[tuple[int, str]] = []
+    for width in bundle.manifest.widths:
+        modes = [mode.index for mode in bundle.manifest.modes if mode.width == width]
+        own = LOCAL if local else 0
+        found += [(modes[number % len(modes)], "send") for number in range(BLOCK - own)] + [(modes[0], "local")] * own
+    return tuple(found)
+
+
+def runs(bundle: Bundle, settings: DeviceSettings, devices: int, fps: float, seconds: float) -> list[Traffic]:
+    """What is played to calibrate: a device alone, then `devices` of them, `seconds` each."""
+    turns = sweep(bundle, local=answers_itself(bundle, settings))
+    counts = [1, devices] if devices > 1 else [1]
+    return [
+        Traffic(f"{count} at a time", LINK, count, fps, seconds, FAR_MS, sweep=turns, seed=count) for count in counts
+    ]
+
+
+def slack_run(bundle: Bundle, settings: DeviceSettings, devices: int, fps: float) -> Traffic | None:
+    """Devices that send to nobody; None where no exit can step in."""
+    if not answers_itself(bundle, settings):
+        return None
+    fixed = {"width": bundle.manifest.widths[0], "gain": 0}
+    return Traffic("nobody answers", DEAD, devices, fps, SLACK_S, SHORT_MS, fixed)
+
+
+def answers_itself(bundle: Bundle, settings: DeviceSettings) -> bool:
+    """Whether the local exit answers all that is asked for."""
+    return bundle.manifest.exit is not None and settings.tasks == (bundle.manifest.exit.task,)
+
+
+async def measure(
+    stage: Stage, bundle: Bundle, settings: DeviceSettings, plan: Sequence[Traffic], on_done: Callable[[Played], object]
+) -> Calibration:
+    """Play what :func:`runs` gives, and read a calibration out of it; `on_done` gets each run.
+
+    Raises :class:`ChildError`, and :class:`DataError` where a run left too few frames to say anything.
+    """
+    played = []
+    for traffic in plan:
+        played.append(await stage.play(traffic))
+        on_done(played[-1])
+    slack_ms = 0.0
+    dead = slack_run(bundle, settings, plan[-1].devices, plan[-1].fps)
+    if dead is not None:
+        silent = await stage.play(dead, landing_s=0.0)
+        on_done(silent)
+        slack_ms = _slack_ms(silent)
+    devices = [device for one in played for device in one.devices]
+    return Calibration(
+        bundle=bundle.short_id,
+        machine=f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        task=settings.tasks[0],
+        wire=Wire(
+            connect_up=round(fmean(device.connect_up_bytes for device in devices)),
+            connect_down=round(fmean(device.connect_down_bytes for device in devices)),
+            close_up=round(fmean(device.close_up_bytes for device in devices)),
+            close_down=round(fmean(device.close_down_bytes for device in devices)),
+            report_up=_report_bytes(bundle),
+        ),
+        slack_ms=slack_ms,
+        batch_ms=batch_ms(bundle),
+        server_start_s=stage.ready_s,
+        device_start_s=fmean(stage.station_ready_s),
+        frames=tuple(frames for one in played for frames in kinds(one)),
+    )
+
+
+def kinds(played: Played) -> list[Frames]:
+    """The frames of a run, those of a width and an action together."""
+    rows: dict[tuple[float, str], list[tuple[float, ...]]] = {}
+    for record in played.records:
+        if record.source != "none" and record.server.batch <= 1 and not record.stepped_in:
+            rows.setdefault((record.width, record.action), []).append(stages(record, played.traffic.link))
+    for (width, action), found in rows.items():
+        if len(found) < LEAST_FRAMES:
+            raise DataError(f"only {len(found)} frames were measured of {action} at width {width:g}; give more seconds")
+    load = played.traffic.frames_per_s
+    return [Frames.of(width, action, load, found) for (width, action), found in sorted(rows.items())]
+
+
+def stages(record: FrameRecord, link: LinkTrace) -> tuple[float, ...]:
+    """What a frame took, as :data:`STAGES`; the link has to be steady."""
+    head_ms = record.whole_ms or record.head_ms
+    device_ms = record.prepare_ms + head_ms + record.exit_ms + record.code_ms
+    own_ms = max(record.latency_ms - device_ms - record.round_trip_ms, 0.0)
+    serve_ms = (record.server.decode_us + record.server.run_us) / 1e3
+    hops_ms = max(record.round_trip_ms - serve_ms - _crossing_ms(record, link), 0.0) if record.round_trip_ms else 0.0
+    measured = own_ms, record.prepare_ms, head_ms, record.exit_ms, record.code_ms, hops_ms, serve_ms
+    return tuple(round(each, 4) for each in measured)
+
+
+def _crossing_ms(record: FrameRecord, link: LinkTrace) -> float:
+    """What a steady link takes for a frame and its answer; of the bytes beside the frame's own, the order will do."""
+    up_s = 8 * (record.bytes + 70) / link.up.mean_bits_per_s + link.up_delay_s
+    down_s = 8 * 90 / link.down.mean_bits_per_s + link.down_delay_s
+    return (up_s + down_s) * 1e3
+
+
+def _slack_ms(played: Played) -> float:
+    """How long before the deadline the exit stepped in, in the middle of all frames."""
+    early = [SHORT_MS - record.latency_ms for record in played.records if record.stepped_in]
+    return max(median(early), 0.0) if early else 0.0
+
+
+def _report_bytes(bundle: Bundle) -> int:
+    """Of a report as a device sends it after some hundred frames."""
+    use = pb.BundleUse(bundle_id=bundle.id, answered=300, judged=300, agreed=290, confidence=280.5)
+    report = pb.Report(
+        frames_answered=300,
+        frames_local=30,
+        round_trip_us=30_000,
+        head_ms=2.5,
+        mode=5,
+        memory_kib=100_000,
+        bundles=[use],
+    )
+    return 14 + pb.DeviceMessage(report=report).ByteSize()
+
+
+def batch_ms(bundle: Bundle) -> dict[int, float]:
+    """What decoding and running a batch takes by its size, in one thread of this process: the quickest of some."""
+    tails, coder = Tails(bundle), bundle.coder()
+    mode = bundle.manifest.modes[len(bundle.manifest.modes) // 2]
+    frame = _any_frame(bundle, mode.index)
+
+    def once(size: int) -> float:
+        begin = time.perf_counter()
+        latents, _ = coder.decode_batch([frame.payload] * size, [mode.index] * size, [frame.groups] * size)
+        tails.run(latents, np.full(size, mode.index, np.int64), [0] * size)
+        return (time.perf_counter() - begin) * 1e3
+
+    return {size: round(_quickest(once, size), 4) for size in BATCHES}
+
+
+def _quickest(once: Callable[[int], float], size: int) -> float:
+    times: Iterable[float] = (once(size) for _ in range(ROUNDS))
+    return min(times)
+
+
+def _any_frame(bundle: Bundle, mode: int) -> Frame:
+    """A frame of a mode: one of the bundle's own golden inputs' kind, of noise."""
+    spec, latent = bundle.manifest.modes[mode], bundle.manifest.latent
+    rng = np.random.default_rng(0)
+    symbols = np.rint(rng.normal(0, 0.7, (spec.channels, latent.height, latent.width))).astype(np.int16)
+    encoded = bundle.coder().encode(symbols, mode)
+    return Frame(mode, len(encoded.group_ends), encoded.payload)
