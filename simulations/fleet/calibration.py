@@ -167,7 +167,7 @@ class Calibration:
 
 def _mixed(low: NDArray[np.float64], high: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     """Rows of both, those of `high` being this share of all."""
-    count = max(len(low), len(high))
+    count = len(low) + len(high)
     from_high = round(share * count)
     picked = [_spread(low, count - from_high), _spread(high, from_high)]
     return np.concatenate(picked)
