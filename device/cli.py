@@ -184,6 +184,19 @@ def profile(
     bundle: BundleOption = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the head's inference.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each width is run.")] = 200,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Measure all that a simulated fleet has to know, and write it there (TOML)."),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="For --out: how long; half of it with another core busy.")
+    ] = 20.0,
+    like: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="For --out: whose figures count where nothing is measured.")
+    ] = None,
+    idle_w: Annotated[float | None, typer.Option(min=0, help="For --out: power of the idle board, by a meter.")] = None,
+    core_w: Annotated[float | None, typer.Option(min=0, help="For --out: what a busy core adds, by a meter.")] = None,
+    sleep_w: Annotated[float | None, typer.Option(min=0, help="For --out: power asleep, by a meter.")] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -196,6 +209,15 @@ def profile(
 
     settings = _settings({"bundle": bundle, "threads": threads}, config)
     loaded = Bundle.load(settings.bundle_path)
+    if out is not None:
+        from headwater.device import measuring
+
+        like = like or measuring.nearest_class()
+        powers = {"idle_w": idle_w, "core_w": core_w, "sleep_w": sleep_w}
+        measured = measuring.measure(loaded, threads=settings.threads, seconds=seconds)
+        out.write_text(measuring.to_text(loaded, measured, powers, name=out.stem, like=like), encoding="utf-8")
+        typer.echo(f"{out}: {len(measured)} figures measured; what is missing is that of {like}")
+        return
     rows, whole_ms = profiling.profile(loaded, threads=settings.threads, rounds=rounds)
     if as_json:
         typer.echo(json.dumps({"widths": [asdict(row) for row in rows], "whole_ms": whole_ms}, indent=2))

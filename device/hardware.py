@@ -15,8 +15,9 @@
     [head_ms."0.25"]          # of the bundle that `bundle` names by its short id
     ...
 
-`headwater device profile --out FILE` measures the machine that it runs on and writes such a file; the simulation of
-fleets has some ready ones and reads any other. Times are of one busy core, in ms; powers in W.
+`headwater device profile --out FILE` measures the machine that it runs on and writes such a file, with ``like`` for the
+class that has what it could not measure; the simulation of fleets has some ready ones and reads any other. Times are of
+one busy core, in ms; powers in W.
 """
 
 from __future__ import annotations
@@ -97,15 +98,26 @@ class Hardware:
 
     def toml(self) -> str:
         """The file's text; reading it gives what wrote it, to six digits."""
-        plain = [(each.name, getattr(self, each.name)) for each in fields(self)]
-        top = [f"{key} = {json.dumps(value)}" for key, value in plain if isinstance(value, str | int) and value != ""]
-        return "\n".join([*top, *(_table(key, figure) for key, figure in self._figures())]) + "\n"
+        plain = {each.name: getattr(self, each.name) for each in fields(self)}
+        top = {key: value for key, value in plain.items() if isinstance(value, str | int) and value != ""}
+        return to_toml(top, dict(self._figures()))
 
     def _figures(self) -> list[tuple[str, Figure]]:
         """Every figure with its key in the file."""
         plain = [(each.name, getattr(self, each.name)) for each in fields(self)]
-        by_width = [(f'head_ms."{width:g}"', figure) for width, figure in self.head_ms.items()]
+        by_width = [(head_key(width), figure) for width, figure in self.head_ms.items()]
         return [(key, value) for key, value in plain if isinstance(value, Figure)] + by_width
+
+
+def head_key(width: float) -> str:
+    """How the file calls the time of a width."""
+    return f'head_ms."{width:g}"'
+
+
+def to_toml(top: Mapping[str, str | int], figures: Mapping[str, Figure]) -> str:
+    """The text of a file, or of a part of one that another completes."""
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in top.items()]
+    return "\n".join([*lines, *(_table(key, figure) for key, figure in figures.items())]) + "\n"
 
 
 def _table(key: str, figure: Figure) -> str:

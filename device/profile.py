@@ -51,14 +51,14 @@ def profile(bundle: Bundle, *, threads: int = 1, rounds: int = 200) -> tuple[lis
     finest = {mode.width: mode for mode in bundle.manifest.modes}  # sorted by gain, so the last one stays
     pixels = np.random.default_rng(0).integers(0, 256, bundle.manifest.input.shape, dtype=np.uint8)
     picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
-    whole = _whole(bundle, pixels, threads)
+    whole = whole_model(bundle, pixels, threads)
     coded: dict[float, list[Coded]] = {width: [] for width in finest}
     whole_ms: list[float] = []
     for _ in range(-(-rounds // (TURN - 1)) + WARM_UP):
         for width, mode in finest.items():
             coded[width] += [maker.make(picture, mode.index) for _ in range(TURN)][1:]
         if whole is not None:
-            whole_ms += [_ms(whole) for _ in range(TURN)][1:]
+            whole_ms += [timed_ms(whole) for _ in range(TURN)][1:]
     rows = [
         Profile(
             width,
@@ -75,13 +75,15 @@ def profile(bundle: Bundle, *, threads: int = 1, rounds: int = 200) -> tuple[lis
     return rows, median(whole_ms[-rounds:]) if whole_ms else None
 
 
-def _ms(run: Callable[[], object]) -> float:
+def timed_ms(run: Callable[[], object]) -> float:
+    """How long a call takes, ms."""
     begin = time.perf_counter()
     run()
     return (time.perf_counter() - begin) * 1e3
 
 
-def _whole(bundle: Bundle, pixels: NDArray[np.uint8], threads: int) -> Callable[[], object] | None:
+def whole_model(bundle: Bundle, pixels: NDArray[np.uint8], threads: int) -> Callable[[], object] | None:
+    """The whole model on an image [C_in, H_in, W_in]; None where the bundle has none."""
     if WHOLE not in bundle:
         return None
     model = session(bundle.read(WHOLE), threads)

@@ -1,6 +1,7 @@
 """The command's flags, its help and ``profile``; what it does with a server is in tests/integration."""
 
 import json
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -37,6 +38,15 @@ def test_profile(tiny_bundle: Bundle, tmp_path: Path) -> None:
     assert [row["width"] for row in plain["widths"]] == [0.25, 0.5, 0.75, 1.0]
     out = RUNNER.invoke(app, words, catch_exceptions=False, env={"COLUMNS": "120"}).output
     assert "tiny, 1 thread; the whole model takes" in out
+
+
+def test_profile_for_a_simulated_fleet(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    bundle, out = tiny_bundle.save(tmp_path / "tiny.zip"), tmp_path / "here.toml"
+    words = ["profile", "--bundle", str(bundle), "--seconds", "0.1", "--out", str(out), "--like", "pi-5"]
+    said = RUNNER.invoke(app, [*words, "--idle-w", "2.5"], catch_exceptions=False).output
+    assert said.endswith("figures measured; what is missing is that of pi-5\n")
+    plain = tomllib.loads(out.read_text())
+    assert (plain["name"], plain["like"], plain["idle_w"]["mid"]) == ("here", "pi-5", 2.5)
 
 
 def test_once_is_answered_here_or_says_why_it_cannot(tiny_bundle: Bundle, tmp_path: Path) -> None:

@@ -48,6 +48,14 @@ def test_a_file_is_what_was_written(tmp_path: Path) -> None:
     assert profiles.load(str(tmp_path / "mine.toml")) == measured
 
 
+def test_a_file_that_is_like_another_class(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('name = "mine"\nlike = "pi-5"\n')
+    assert profiles.load("mine.toml", tmp_path) == replace(profiles.load("pi-5"), name="mine")
+    (tmp_path / "mine.toml").write_text('name = "mine"\nlike = "pi5"\n')
+    with pytest.raises(SettingsError, match="like is 'pi5'; did you mean pi-5"):
+        profiles.load("mine.toml", tmp_path)
+
+
 def test_a_width_that_was_not_measured(tiny_bundle: Bundle) -> None:
     board = replace(profiles.load("pi-4"), head_ms_per_mmac=None, head_ms={0.25: Figure(1, 2, 3, "measured")})
     with pytest.raises(SettingsError, match=r"nothing of width 0\.5, 0\.75, 1; measure the class with this bundle"):
