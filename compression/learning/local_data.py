@@ -51,22 +51,29 @@ def local_data(manifest: Manifest, config: Mapping[str, Any]) -> LocalData:
         raise DataError('no data to learn from: give the node config data="FOLDER", a folder with a sub-folder a class')
     tasks = [task for task in manifest.tasks if task.labels]
     root = None if source in NAMES else Path(source).expanduser()
-    parts = _named(source, manifest, tasks[0], config) if root is None else _folder(root, tasks)
+    parts = _named(source, manifest, tasks[0]) if root is None else _folder(root, tasks)
+    if (shares := Shares.of(config)) is not None:
+        device = int(config.get("partition-id", 0))
+        parts = shares.part(parts[0], tasks[0].name, device), shares.part(parts[1], tasks[0].name, device)
     names = tuple(task.name for task in tasks if task in parts[0].tasks)
     return LocalData(*(_read(_Listing.of(part, manifest.input, names, root)) for part in parts))
 
 
-def _named(source: str, manifest: Manifest, task: Task, config: Mapping[str, Any]) -> tuple[Dataset, Dataset]:
+def _named(source: str, manifest: Manifest, task: Task) -> tuple[Dataset, Dataset]:
     """As the bundle split it, so that what it is measured on is not learnt from."""
-    dataset, recipe = open_dataset(source), manifest.recipe
+    recipe = manifest.recipe
     by = manifest.data.get("split_by") if manifest.data.get("name") == source else None
-    train, test = split(dataset, float(recipe.get("test_share", 0.25)), int(recipe.get("seed", 0)), by=by)
-    if task not in dataset.tasks:
+    share, seed = float(recipe.get("test_share", 0.25)), int(recipe.get("seed", 0))
+    train, test = _split(source, share, seed, None if by is None else tuple(by))
+    if task not in train.tasks:
         raise DataError(f"{source} has no task {task.name} with the labels {', '.join(task.labels)}")
-    if (shares := Shares.of(config)) is not None:
-        device = int(config.get("partition-id", 0))
-        train, test = (shares.part(part, task.name, device) for part in (train, test))
     return train, test
+
+
+@lru_cache(maxsize=1)
+def _split(source: str, share: float, seed: int, by: tuple[str, ...] | None) -> tuple[Dataset, Dataset]:
+    """A named data set never changes; the devices of a simulation that share a process need not list it each time."""
+    return split(open_dataset(source), share, seed, by=by)
 
 
 def _folder(folder: Path, tasks: Sequence[Task]) -> tuple[Dataset, Dataset]:

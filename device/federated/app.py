@@ -14,9 +14,11 @@ It runs in the process that trains: nothing else of the device imports it.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -36,7 +38,9 @@ from headwater.device.federated.holding import Holding, Start, start_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from headwater.compression.learning.masks import Masks
     from headwater.compression.learning.network import SplitNetwork
+    from headwater.compression.updates import Layout
 
 T = TypeVar("T", int, float, str)
 MEMORY_BYTES = 1 << 62
@@ -77,10 +81,17 @@ class Device:
         """The images here."""
         return local_data(self.start.bundle.manifest, self.config)
 
-    def fitting(self, network: SplitNetwork, plan: Plan) -> Plan:
+    def fitting(self, plan: Plan) -> Plan:
         """The plan as far as memory goes."""
         memory = int(self.config.get("memory-bytes", MEMORY_BYTES))
-        return fitting(network, self.start.bundle.manifest.input, plan, memory)
+        fits = _fitting(self.start, replace(plan, seed=0), memory)
+        return replace(plan, width=fits.width, part=fits.part, at_once=fits.at_once)
+
+
+@lru_cache(maxsize=8)
+def _fitting(start: Start, plan: Plan, memory_bytes: int) -> Plan:
+    """Tried out once for all rounds that ask for the same: what fits depends on shapes, and these on the bundle."""
+    return fitting(start.network(), start.bundle.manifest.input, plan, memory_bytes)
 
 
 @app.train()
@@ -88,24 +99,32 @@ def train_message(message: Message, context: Context) -> Message:
     """Train from the round's base and answer with the update."""
     round_, device = _record(message, "round"), Device.of(context)
     base = _field(round_, "base", str)
-    device.holding.bring_to(base, _record(message, "down"))
-    network, samples = device.network(), device.data().train
-    plan = device.fitting(network, _plan(round_, network, device.config))
-    masks, sparsity = device.holding.masks, None
-    if text := _field(round_, "sparse", str):
-        sparse = SparsePlan.from_json(text)
-        masks = device.holding.known_masks(sparse)
-        sparsity = sparsity_of(network, sparse, masks)
-    trained = train(network, samples, plan, Terms.of(device.start.bundle.manifest), sparsity)
-    update = _encoded(device, network, plan, trained, Scheme.from_json(_field(round_, "scheme", str)), masks)
-    device.holding.count(trained.metrics)
-    device.holding.keep(context.state)
+    with device.holding.out_of(context.state):
+        device.holding.bring_to(base, _record(message, "down"))
+        text = _field(round_, "sparse", str)
+        sparse = SparsePlan.from_json(text) if text else None
+        masks = device.holding.masks if sparse is None else device.holding.known_masks(sparse)
+        plan, trained, layout = _trained(device, round_, sparse, masks)
+        update = _encoded(device, layout, plan, trained, Scheme.from_json(_field(round_, "scheme", str)), masks)
+        device.holding.count(trained.metrics)
     nonce = _nonce(message, context)
     up = ConfigRecord({"base": base, "width": plan.width, "part": plan.part, "update": update, "nonce": nonce})
     content = RecordDict({"up": up, "metrics": _metrics(trained.metrics)})
     if trained.gathered:
         content["gathered"] = ArrayRecord({name: Array(array) for name, array in trained.gathered.items()})
     return Message(content, reply_to=message)
+
+
+def _trained(
+    device: Device, round_: ConfigRecord, sparse: SparsePlan | None, masks: Masks | None
+) -> tuple[Plan, Trained, Layout]:
+    """What was trained, what came of it, and the arrays that it is of; the network itself is gone by then."""
+    network = device.network()
+    plan = device.fitting(_plan(round_, network, device.config))
+    sparsity = None if sparse is None or masks is None else sparsity_of(network, sparse, masks)
+    terms = Terms.of(device.start.bundle.manifest)
+    trained = train(network, device.data().train, plan, terms, sparsity, came=device.holding.arrays)
+    return plan, trained, layout_of(network, plan.part)
 
 
 def _plan(round_: ConfigRecord, network: SplitNetwork, config: Mapping[str, Any]) -> Plan:
@@ -126,16 +145,16 @@ def _plan(round_: ConfigRecord, network: SplitNetwork, config: Mapping[str, Any]
 
 
 def _encoded(
-    device: Device, network: SplitNetwork, plan: Plan, trained: Trained, scheme: Scheme, masks: Mapping[str, Any] | None
+    device: Device, layout: Layout, plan: Plan, trained: Trained, scheme: Scheme, masks: Masks | None
 ) -> bytes:
     """The update's bytes; what they leave out stays here for the next one (error feedback)."""
-    layout = layout_of(network, plan.part)
-    owed = device.holding.owed(layout, plan.width)
-    delta = {name: change + owed[name] if name in owed else change for name, change in trained.delta.items()}
+    delta = trained.delta
+    device.holding.pay(delta, layout, plan.width)
     cut = None if masks is None else cut_masks(layout, masks, plan.width)
     coded = encode(delta, layout.at(plan.width), scheme, base=bytes.fromhex(device.holding.version), mask=cut)
-    left = {name: delta[name] - coded.decoded[name] for name in delta}
-    device.holding.owe(left, layout, plan.width)
+    for name, change in delta.items():
+        np.subtract(change, coded.decoded[name], out=change)
+    device.holding.owe(delta, layout, plan.width)
     return coded.data
 
 
@@ -150,8 +169,8 @@ def _nonce(message: Message, context: Context) -> str:
 def evaluate_message(message: Message, context: Context) -> Message:
     """Measure the round's base on the images that are held out here, or on all if there are none."""
     round_, device = _record(message, "round"), Device.of(context)
-    device.holding.bring_to(_field(round_, "base", str), _record(message, "down"))
-    device.holding.keep(context.state)
+    with device.holding.out_of(context.state):
+        device.holding.bring_to(_field(round_, "base", str), _record(message, "down"))
     network, data = device.network(), device.data()
     samples = data.test if len(data.test) else data.train
     width = _plan(round_, network, device.config).width
@@ -165,7 +184,7 @@ def query_message(message: Message, context: Context) -> Message:
     """Say what this device is."""
     device = Device.of(context)
     network = device.start.network()
-    plan = device.fitting(network, Plan(width=network.widths[-1]))
+    plan = device.fitting(Plan(width=network.widths[-1]))
     said = ConfigRecord(
         {
             "version": device.holding.version,

@@ -25,25 +25,19 @@ class Collector:
         """Nothing is pushed yet."""
         self._grid, self._journal, self._run = grid, journal, run
 
-    def collect(
-        self, number: int, kind: str, messages: Sequence[Message], enough: Callable[[int], bool]
-    ) -> list[Message]:
+    def collect(self, number: int, kind: str, messages: Sequence[Message], enough: Callable[[int], bool]) -> None:
         """Push, and pull until all have answered or `enough` of the number of replies says so.
 
-        Replies go to the journal as they come; what is returned is for whoever wants it besides.
+        Replies go to the journal as they come, and are not kept here: a thousand of them are many bytes.
         """
         if not messages:
-            return []
+            return
         tasks = self._journal.tasks(self._run, number, kind, "sent")
-        before = len(self._journal.tasks(self._run, number, kind, "answered"))
+        count = len(self._journal.tasks(self._run, number, kind, "answered"))
         waiting = set(self._grid.push_messages(messages))
-        replies: list[Message] = []
-        while waiting:
-            replies += self.pull(tasks, waiting)
-            if enough(before + len(replies)):
-                break
+        while waiting and not enough(count):
+            count += len(self.pull(tasks, waiting))
         self._withdraw(waiting)
-        return replies
 
     def _withdraw(self, waiting: set[str]) -> None:
         """Spare devices that have not begun the work of a round that is over, where the grid can tell them."""

@@ -152,10 +152,8 @@ class FleetStrategy(Strategy):
     ) -> None:
         """One round, from wherever it stands."""
         messages = list(self.configure_train(number, ArrayRecord(), train_config or ConfigRecord(), grid))
-        replies = Collector(grid, self.journal, self.run.number).collect(
-            number, "train", messages, self._enough(number, timeout)
-        )
-        self.aggregate_train(number, replies)
+        self._collector(grid).collect(number, "train", messages, self._enough(number, timeout))
+        self.aggregate_train(number, ())
         self._after(grid, number, timeout, evaluate_config, result)
         forget: Callable[[str], None] | None = getattr(grid, "forget", None)
         if forget is not None:  # what was said is in the journal
@@ -167,11 +165,10 @@ class FleetStrategy(Strategy):
         """Measure what a round has given, on the devices and here."""
         if self.due_evaluation(number):
             messages = list(self.configure_evaluate(number, ArrayRecord(), evaluate_config or ConfigRecord(), grid))
-            began = self.around.clock()
-            replies = Collector(grid, self.journal, self.run.number).collect(
-                number, "evaluate", messages, lambda _: self.around.clock() - began >= timeout
-            )
-            result.evaluate_metrics_clientapp[number] = self.aggregate_evaluate(number, replies) or MetricRecord()
+            sent = [task.sent for task in self.journal.tasks(self.run.number, number, "evaluate")]
+            over = min(sent, default=0.0) + timeout
+            self._collector(grid).collect(number, "evaluate", messages, lambda _: self.around.clock() >= over)
+            result.evaluate_metrics_clientapp[number] = self.aggregate_evaluate(number, ()) or MetricRecord()
         self._measure(number)
         round_ = self.journal.round(self.run.number, number)
         assert round_ is not None
@@ -243,6 +240,9 @@ class FleetStrategy(Strategy):
         held, closed = self.held(server_round), self.journal.round(run, server_round)
         assert closed is not None
         return _record(held.exact()), _metrics(closed.facts)
+
+    def _collector(self, grid: Grid) -> Collector:
+        return Collector(grid, self.journal, self.run.number)
 
     def keep(self, number: int, kind: str, replies: Iterable[Message]) -> None:
         """Write down replies."""

@@ -10,6 +10,8 @@ from flwr.app import Context, RecordDict
 
 from headwater.compression.errors import SettingsError
 from headwater.compression.learning.arrays import version_of
+from headwater.compression.learning.fitting import needs
+from headwater.compression.learning.plan import Plan
 from headwater.device.federated.app import app
 from headwater.protos.flower import acting_as
 from headwater.server.federation import app as rounds_app
@@ -61,7 +63,9 @@ def test_a_fleet_learns_from_a_few_kilobytes_and_repeats_to_the_byte(bundle: Pat
 @pytest.mark.slow
 def test_a_device_of_little_memory_trains_a_part_and_counts(bundle: Path, tmp_path: Path) -> None:
     grid = _grid(bundle, devices=4)
-    grid.named("pi-0").context.node_config["memory-bytes"] = 620_000
+    least = Plan(width=learnable.WIDTHS[0], part="head", batch=TOLD.batch, at_once=1)
+    head = needs(learnable.network(), learnable.SPEC, least).peak
+    grid.named("pi-0").context.node_config["memory-bytes"] = head
     grid.named("pi-3").context.node_config["memory-bytes"] = 1
     devices = {each.device: each for each in _run(tmp_path, grid).devices}
     assert (devices["pi-0"].states, devices["pi-0"].part) == ({"believed": 2}, "head")
