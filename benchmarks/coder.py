@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run it."""
     options = claims.options(__doc__, arguments)
     shapes = FULL[::3] if options.quick else FULL
-    frames, turns = (4, 3) if options.quick else (16, 101)
+    frames, turns = (4, 3) if options.quick else (16, 61)
     samples, results = [], []
     for shape in shapes:
         sample = draw(shape, frames)

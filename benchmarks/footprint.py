@@ -60,10 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_head(bundle)
     found = [
         *install_claims(),
-        *import_claims(3 if options.quick else 9),
-        memory_claim(own.bundle, 40 if options.quick else 600),
+        *import_claims(3 if options.quick else 7),
+        memory_claim(own.bundle, 40 if options.quick else 300),
         switch_claim(bundle, 20 if options.quick else 1000),
-        *head_claims(bundle, 20 if options.quick else 500),
+        *head_claims(bundle, 20 if options.quick else 300),
     ]
     return claims.report(f"Footprint of the device end: {bundle.manifest.name}", found, options)
 

@@ -195,9 +195,10 @@ def _try_pieces(threads: int) -> None:
 def measured_now(bundle: Bundle, most: int | None, threads: int, *, quick: bool) -> Results:
     """Modes and cuts of a bundle, codecs read by its unsplit network, the head's cost: as pieces of a study are."""
     images, labels, usual = held_out(bundle, most)
+    bench = ours.bench_of(bundle, images)
     found: dict[str, dict[str, Any]] = {
-        OURS: ours.measure(bundle, images, labels, usual),
-        "exit": local_exit.measure(bundle, images, labels),
+        OURS: ours.measure(bench, labels, usual, cuts=[len(bundle.tables.group_ends) // 2]),
+        "exit": local_exit.measure(bench, labels),
     }
     with Progress() as progress:
         for codec in CODECS:

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
     own, rest = parser.parse_known_args(arguments)
     options = claims.options(__doc__, rest)
-    bench = Bench(own.bundle, seconds=1.0 if options.quick else 6.0, rounds=1 if options.quick else 5)
+    bench = Bench(own.bundle, seconds=1.0 if options.quick else 4.0, rounds=1 if options.quick else 5)
     with bench.server():
         bench.load(devices=2, window=4, seconds=0.5)  # asserts that the answers are right
     saturated = bench.saturation()

@@ -295,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run it."""
     options = claims.options(__doc__, arguments)
     samples, lacking = samples_of(quick=options.quick)
-    turns = 1 if options.quick else 5
+    turns = 1 if options.quick else 3
     plain, real = samples
     of_noise, _ = measure_all(plain, turns)
     of_real, no_deepcabac = measure_all(real, turns)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.study.ours import bench_of
 from benchmarks.study.runner import Piece
 from benchmarks.study.stated import MAX_DROP
 from benchmarks.study.study import OURS, Study, labels_of
 from headwater.compression.inference import session
 from headwater.server.training.calibration import cross_fitted
-from headwater.server.training.measure import Bench
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from benchmarks.study.plan import Plan
-    from headwater.compression.bundle import Bundle
+    from headwater.server.training.measure import Bench
 
 MINUTES = 2
 
@@ -42,16 +42,15 @@ def pieces(plan: Plan) -> list[Piece]:
 def score(study: Study, _: Path, __: Progress, seed: int) -> dict[str, Any]:
     """The exit of our bundle of a split."""
     prepared = study.prepared(seed)
-    return measure(study.bundle(seed), prepared.test.images.numpy(), labels_of(prepared.test, prepared))
+    return measure(bench_of(study.bundle(seed), prepared.test.images.numpy()), labels_of(prepared.test, prepared))
 
 
-def measure(bundle: Bundle, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
-    """What the exit does beside every mode on images [N, C, H, W] with labels [N] of its task, the bundle's first."""
+def measure(bench: Bench, labels: NDArray[np.int64]) -> dict[str, Any]:
+    """What the exit does beside every mode on the bench's images, with labels [N] of its task, the bundle's first."""
+    bundle = bench.bundle
     if bundle.manifest.exit is None:
         return {"missing": "the bundle has no local exit"}
     task = bundle.manifest.exit.task
-    tasks = [each for each in bundle.manifest.tasks if each.name == task]
-    bench = Bench(bundle, images, tasks)
     network = session(bundle.read("exit.onnx"))
     answers = {
         width: _logits(network, bench.latents(width), index) for index, width in enumerate(bundle.manifest.widths)

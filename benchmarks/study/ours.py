@@ -19,6 +19,7 @@ from headwater.server.training import pipeline
 from headwater.server.training.measure import Bench, local_logits
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -52,12 +53,20 @@ def train(study: Study, folder: Path, progress: Progress, seed: int) -> dict[str
     bundle = pipeline.publish(built, run, prepared, folder / "bundle.zip")
     train_labels = labels_of(prepared.train, prepared)
     usual = int(np.bincount(train_labels).argmax())
-    return measure(bundle, prepared.test.images.numpy(), labels_of(prepared.test, prepared), usual)
+    return measure(bench_of(bundle, prepared.test.images.numpy()), labels_of(prepared.test, prepared), usual)
 
 
-def measure(bundle: Bundle, images: NDArray[np.uint8], labels: NDArray[np.int64], usual: int) -> dict[str, Any]:
-    """Every mode and cut, the teacher, and what a sender of nothing gets, who answers `usual`; images [N, C, H, W]."""
-    bench = Bench(bundle, images, bundle.manifest.tasks[:1])
+def bench_of(bundle: Bundle, images: NDArray[np.uint8]) -> Bench:
+    """Measure the first task of a bundle on images [N, C, H, W]."""
+    return Bench(bundle, images, bundle.manifest.tasks[:1])
+
+
+def measure(bench: Bench, labels: NDArray[np.int64], usual: int, cuts: Sequence[int] | None = None) -> dict[str, Any]:
+    """Every mode and cut, the teacher, and what a sender of nothing gets, who answers `usual`.
+
+    ``labels``: [N]. ``cuts``: channel groups after which frames are cut; None for every number of them.
+    """
+    bundle, images = bench.bundle, bench.images
     raw = np.full(len(images), images[0].size)
     local = Figures.of(raw, local_logits(bundle, images), labels)
     return {
@@ -67,13 +76,14 @@ def measure(bundle: Bundle, images: NDArray[np.uint8], labels: NDArray[np.int64]
         "local": local.to_json(),
         "local_macs": bundle.manifest.measured["local_macs"],
         "nothing": Figures.of_nothing(usual, labels).to_json(),
-        "modes": [_mode(bench, mode, labels) for mode in bundle.manifest.modes],
+        "modes": [_mode(bench, mode, labels, cuts) for mode in bundle.manifest.modes],
     }
 
 
-def _mode(bench: Bench, mode: Mode, labels: NDArray[np.int64]) -> dict[str, Any]:
+def _mode(bench: Bench, mode: Mode, labels: NDArray[np.int64], cuts: Sequence[int] | None) -> dict[str, Any]:
     G = len(bench.bundle.tables.group_ends)
-    rows = [_figures(bench, mode, groups, labels) for groups in range(1, G + 1)]
+    wanted = range(1, G + 1) if cuts is None else {*cuts, G}
+    rows = [_figures(bench, mode, groups, labels) if groups in wanted else None for groups in range(1, G + 1)]
     return {
         "index": mode.index,
         "width": mode.width,
