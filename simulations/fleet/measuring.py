@@ -26,7 +26,7 @@ from headwater.simulations.fleet.traffic import Traffic
 from headwater.simulations.trace import LinkTrace, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from headwater.compression.bundle import Bundle
     from headwater.device.record import FrameRecord
@@ -61,20 +61,19 @@ def sweep(bundle: Bundle, *, local: bool) -> tuple[tuple[int, str], ...]:
 
 
 def runs(bundle: Bundle, settings: DeviceSettings, devices: int, fps: float, seconds: float) -> list[Traffic]:
-    """What is played to calibrate: a device alone, then `devices` of them, `seconds` each."""
-    turns = sweep(bundle, local=answers_itself(bundle, settings))
+    """What is played to calibrate: a device alone, then `devices` of them, `seconds` each.
+
+    Then, where an exit can step in, all of them for some seconds over a link that carries nothing.
+    """
+    local = answers_itself(bundle, settings)
+    turns = sweep(bundle, local=local)
     counts = [1, devices] if devices > 1 else [1]
-    return [
+    found = [
         Traffic(f"{count} at a time", LINK, count, fps, seconds, FAR_MS, sweep=turns, seed=count) for count in counts
     ]
-
-
-def slack_run(bundle: Bundle, settings: DeviceSettings, devices: int, fps: float) -> Traffic | None:
-    """Devices that send to nobody; None where no exit can step in."""
-    if not answers_itself(bundle, settings):
-        return None
     fixed = {"width": bundle.manifest.widths[0], "gain": 0}
-    return Traffic("nobody answers", DEAD, devices, fps, SLACK_S, SHORT_MS, fixed)
+    dead = Traffic("nobody answers", DEAD, devices, fps, SLACK_S, SHORT_MS, fixed, landing_s=0.0)
+    return [*found, dead] if local else found
 
 
 def answers_itself(bundle: Bundle, settings: DeviceSettings) -> bool:
@@ -82,29 +81,17 @@ def answers_itself(bundle: Bundle, settings: DeviceSettings) -> bool:
     return bundle.manifest.exit is not None and settings.tasks == (bundle.manifest.exit.task,)
 
 
-async def measure(
-    stage: Stage, bundle: Bundle, settings: DeviceSettings, plan: Sequence[Traffic], on_done: Callable[[Played], object]
-) -> Calibration:
-    """Play what :func:`runs` gives, and read a calibration out of it; `on_done` gets each run.
+def read_out(stage: Stage, bundle: Bundle, task: str, played: Sequence[Played]) -> Calibration:
+    """What runs as :func:`runs` and :func:`slack_run` give say, each played once or more often.
 
-    Raises :class:`ChildError`, and :class:`DataError` where a run left too few frames to say anything.
+    Raises :class:`DataError` where they left too few frames to say anything.
     """
-    played = []
-    for traffic in plan:
-        played.append(await stage.play(traffic))
-        on_done(played[-1])
-    slack_ms = 0.0
-    dead = slack_run(bundle, settings, plan[-1].devices, plan[-1].fps)
-    if dead is not None:
-        silent = await stage.play(dead, landing_s=0.0)
-        on_done(silent)
-        slack_ms = _slack_ms(silent)
     devices = [device for one in played for device in one.devices]
     return Calibration(
         bundle=bundle.short_id,
         machine=f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores",
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        task=settings.tasks[0],
+        task=task,
         wire=Wire(
             connect_up=round(fmean(device.connect_up_bytes for device in devices)),
             connect_down=round(fmean(device.connect_down_bytes for device in devices)),
@@ -112,25 +99,26 @@ async def measure(
             close_down=round(fmean(device.close_down_bytes for device in devices)),
             report_up=_report_bytes(bundle),
         ),
-        slack_ms=slack_ms,
+        slack_ms=_slack_ms(played),
         batch_ms=batch_ms(bundle),
         server_start_s=stage.ready_s,
         device_start_s=fmean(stage.station_ready_s),
-        frames=tuple(frames for one in played for frames in kinds(one)),
+        frames=tuple(kinds([one for one in played if one.traffic.sweep])),
     )
 
 
-def kinds(played: Played) -> list[Frames]:
-    """The frames of a run, those of a width and an action together."""
-    rows: dict[tuple[float, str], list[tuple[float, ...]]] = {}
-    for record in played.records:
-        if record.source != "none" and record.server.batch <= 1 and not record.stepped_in:
-            rows.setdefault((record.width, record.action), []).append(stages(record, played.traffic.link))
-    for (width, action), found in rows.items():
+def kinds(played: Sequence[Played]) -> list[Frames]:
+    """The frames of some runs, those of a width, an action and a load together."""
+    rows: dict[tuple[float, str, float], list[tuple[float, ...]]] = {}
+    for one in played:
+        for record in one.records:
+            if record.source != "none" and record.server.batch <= 1 and not record.stepped_in:
+                kind = record.width, record.action, one.traffic.frames_per_s
+                rows.setdefault(kind, []).append(stages(record, one.traffic.link))
+    for (width, action, _), found in rows.items():
         if len(found) < LEAST_FRAMES:
             raise DataError(f"only {len(found)} frames were measured of {action} at width {width:g}; give more seconds")
-    load = played.traffic.frames_per_s
-    return [Frames.of(width, action, load, found) for (width, action), found in sorted(rows.items())]
+    return [Frames.of(*kind, found) for kind, found in sorted(rows.items())]
 
 
 def stages(record: FrameRecord, link: LinkTrace) -> tuple[float, ...]:
@@ -151,9 +139,10 @@ def _crossing_ms(record: FrameRecord, link: LinkTrace) -> float:
     return (up_s + down_s) * 1e3
 
 
-def _slack_ms(played: Played) -> float:
-    """How long before the deadline the exit stepped in, in the middle of all frames."""
-    early = [SHORT_MS - record.latency_ms for record in played.records if record.stepped_in]
+def _slack_ms(played: Sequence[Played]) -> float:
+    """How long before the deadline the exit stepped in where nobody answered, in the middle of all frames."""
+    silent = [one for one in played if not one.traffic.sweep]
+    early = [SHORT_MS - record.latency_ms for one in silent for record in one.records if record.stepped_in]
     return max(median(early), 0.0) if early else 0.0
 
 
@@ -188,8 +177,7 @@ def batch_ms(bundle: Bundle) -> dict[int, float]:
 
 
 def _quickest(once: Callable[[int], float], size: int) -> float:
-    times: Iterable[float] = (once(size) for _ in range(ROUNDS))
-    return min(times)
+    return min(once(size) for _ in range(ROUNDS))
 
 
 def _any_frame(bundle: Bundle, mode: int) -> Frame:

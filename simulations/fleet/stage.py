@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from headwater.device.record import FrameRecord, read_records
-from headwater.simulations.fleet.station import LANDING_S, Plan
+from headwater.simulations.fleet.station import Plan
 from headwater.simulations.link import BUFFER_S, LEAST_BUFFER, MOST_BUFFER, LinkProxy
 from headwater.simulations.processes import Child, ChildError
 from headwater.simulations.trace import Trace
@@ -149,11 +149,8 @@ class Stage:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def play(self, traffic: Traffic, landing_s: float = LANDING_S) -> Played:
-        """Have real devices do it; raises :class:`ChildError`.
-
-        ``landing_s`` is how long frames that were given up may be waited for.
-        """
+    async def play(self, traffic: Traffic) -> Played:
+        """Have real devices do it; raises :class:`ChildError`."""
         self._runs += 1
         pictures = [traffic.pictures(device, len(self._pictures)) for device in range(traffic.devices)]
         async with AsyncExitStack() as stack:
@@ -161,7 +158,7 @@ class Stage:
                 await stack.enter_async_context(self._proxy(traffic, device)) for device in range(traffic.devices)
             ]
             plans = [
-                replace(self._plan(traffic, device, proxies[device].address, pictures[device]), landing_s=landing_s)
+                self._plan(traffic, device, proxies[device].address, pictures[device])
                 for device in range(traffic.devices)
             ]
             stations = await self._connected(plans)
@@ -170,7 +167,7 @@ class Stage:
                 link = traffic.link_of(device)
                 proxy.up.trace, proxy.down.trace = link.up, link.down
                 station.tell(f"begin {proxy.up.origin_s}")
-            patience_s = traffic.due_s(traffic.devices, traffic.frames) + landing_s + HANGS_S
+            patience_s = traffic.due_s(traffic.devices, traffic.frames) + traffic.landing_s + HANGS_S
             await asyncio.gather(*(station.hear("ran", patience_s) for station in stations))
             ran = [_carried(proxy) for proxy in proxies]
             for station, proxy in zip(stations, proxies, strict=True):
@@ -215,6 +212,8 @@ class Stage:
             deadline_ms=traffic.deadline_ms,
             settings=dict(traffic.settings),
             sweep=traffic.sweep,
+            landing_s=traffic.landing_s,
+            exit=traffic.exit,
         )
 
 

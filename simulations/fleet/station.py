@@ -18,7 +18,8 @@ import asyncio
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from copy import copy
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from headwater.device.controller import Observation, Situation
 
 CONNECT_S = 60.0
-LANDING_S = 30.0
-"""How long frames that were given up may be on their way; on a link that is dead they never land."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,9 @@ class Plan:
     settings: dict[str, Any] = field(default_factory=dict)
     sweep: tuple[tuple[int, str], ...] = ()
     """See :class:`headwater.simulations.fleet.traffic.Traffic`."""
-    landing_s: float = LANDING_S
+    landing_s: float = 0.0
+    exit: bool = True
+    """Whether the bundle's local exit is there."""
 
     def to_json(self) -> str:
         """One line."""
@@ -97,8 +98,16 @@ class SweepController:
         """Learn nothing."""
 
 
+def without_exit(bundle: Bundle) -> Bundle:
+    """The same bundle, by its id as well, as if it had no local exit."""
+    other = copy(bundle)
+    other.manifest = replace(bundle.manifest, exit=None)
+    return other
+
+
 async def run(bundle: Bundle, plan: Plan) -> None:
     """Do what a plan says."""
+    bundle = bundle if plan.exit else without_exit(bundle)
     settings = DeviceSettings(
         server=(plan.server,),
         name=plan.name,

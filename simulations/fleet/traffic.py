@@ -39,8 +39,12 @@ class Traffic:
     """More of the agent's settings, such as width, gain or objective."""
     sweep: tuple[tuple[int, str], ...] = ()
     """Modes and actions that the devices take in turn, in place of their own rule: for measuring what each takes."""
+    exit: bool = True
+    """Whether the bundle's local exit may answer or step in."""
     seed: int = 0
     """Of the pictures' order."""
+    landing_s: float = 30.0
+    """How long frames that were given up may be on their way in the end; on a dead link they never land."""
 
     @property
     def frames(self) -> int:

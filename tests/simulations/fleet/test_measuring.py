@@ -9,7 +9,7 @@ from headwater.compression.errors import DataError
 from headwater.device.record import FrameRecord, ServerTimes
 from headwater.device.settings import DeviceSettings
 from headwater.simulations.fleet.calibration import STAGES
-from headwater.simulations.fleet.measuring import batch_ms, kinds, runs, slack_run, stages, sweep
+from headwater.simulations.fleet.measuring import batch_ms, kinds, runs, stages, sweep
 from headwater.simulations.fleet.stage import DeviceRun, Played
 from headwater.simulations.fleet.traffic import Traffic
 from headwater.simulations.trace import LinkTrace
@@ -48,7 +48,7 @@ def test_a_frame_that_was_answered_here_has_no_hops() -> None:
 
 def test_frames_are_kept_apart_by_width_and_action_and_know_their_load() -> None:
     wide = replace(SENT, width=1.0)
-    (narrow, other) = kinds(played(*[SENT] * 4, *[wide] * 3, devices=2))
+    (narrow, other) = kinds([played(*[SENT] * 4, *[wide] * 3, devices=2)])
     assert (narrow.width, narrow.action, len(narrow.own_ms), narrow.frames_per_s) == (0.25, "send", 4, 8.0)
     assert (other.width, len(other.own_ms)) == (1.0, 3)
 
@@ -56,13 +56,13 @@ def test_frames_are_kept_apart_by_width_and_action_and_know_their_load() -> None
 def test_frames_that_shared_a_batch_or_were_given_up_say_nothing_of_one_alone() -> None:
     shared = replace(SENT, server=replace(SENT.server, batch=2))
     given_up = replace(SENT, source="local", detail="no answer before the deadline", server=ServerTimes())
-    (only,) = kinds(played(*[SENT] * 3, shared, given_up, replace(SENT, source="none", status="expired")))
+    (only,) = kinds([played(*[SENT] * 3, shared, given_up, replace(SENT, source="none", status="expired"))])
     assert len(only.own_ms) == 3
 
 
 def test_too_few_frames_are_an_error() -> None:
     with pytest.raises(DataError, match=r"only 2 frames were measured of send at width 0\.25; give more seconds"):
-        kinds(played(SENT, SENT))
+        kinds([played(SENT, SENT)])
 
 
 def test_the_sweep_takes_every_width_in_blocks_and_every_gain(tiny_bundle: Bundle) -> None:
@@ -77,10 +77,14 @@ def test_the_sweep_takes_every_width_in_blocks_and_every_gain(tiny_bundle: Bundl
 
 def test_a_bundle_whose_exit_leaves_a_task_open_is_measured_without_it(tiny_bundle: Bundle) -> None:
     both = DeviceSettings(tasks=("shape", "bright"), deadline_ms=1000)
-    assert slack_run(tiny_bundle, ASKED, 2, 5.0) is not None
-    assert slack_run(tiny_bundle, both, 2, 5.0) is None
+    assert [bool(run.sweep) for run in runs(tiny_bundle, ASKED, 2, 5.0, 10.0)] == [True, True, False]
     (alone,) = runs(tiny_bundle, both, 1, 5.0, 10.0)
     assert {action for _, action in alone.sweep} == {"send"}
+
+
+def test_the_same_run_twice_gives_frames_of_both() -> None:
+    (both,) = kinds([played(*[SENT] * 3), played(*[SENT] * 4)])
+    assert len(both.own_ms) == 7
 
 
 def test_every_batch_takes_time(tiny_bundle: Bundle) -> None:
