@@ -30,8 +30,8 @@ demo: $(VENV)/.demo ## a server and four devices on this machine, under 2 minute
 	$(BIN)/headwater demo
 
 .PHONY: test
-test: $(VENV)/.dev ## the tests; ARGS="-k frame" chooses some
-	$(PYTEST) -m "not slow and not gpu and not network" $(ARGS)
+test: $(VENV)/.dev ## the tests, two at a time; ARGS="-k frame" chooses some
+	$(PYTEST) --numprocesses 2 --dist worksteal -m "not slow and not gpu and not network" $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## the tests that take minutes
