@@ -51,7 +51,7 @@ def local_data(manifest: Manifest, config: Mapping[str, Any]) -> LocalData:
         raise DataError('no data to learn from: give the node config data="FOLDER", a folder with a sub-folder a class')
     tasks = [task for task in manifest.tasks if task.labels]
     root = None if source in NAMES else Path(source).expanduser()
-    parts = _named(source, manifest, tasks[0]) if root is None else _folder(root, tasks)
+    parts = opened(source, manifest) if root is None else _folder(root, tasks)
     if (shares := Shares.of(config)) is not None:
         device = int(config.get("partition-id", 0))
         parts = shares.part(parts[0], tasks[0].name, device), shares.part(parts[1], tasks[0].name, device)
@@ -59,9 +59,9 @@ def local_data(manifest: Manifest, config: Mapping[str, Any]) -> LocalData:
     return LocalData(*(_read(_Listing.of(part, manifest.input, names, root)) for part in parts))
 
 
-def _named(source: str, manifest: Manifest, task: Task) -> tuple[Dataset, Dataset]:
-    """As the bundle split it, so that what it is measured on is not learnt from."""
-    recipe = manifest.recipe
+def opened(source: str, manifest: Manifest) -> tuple[Dataset, Dataset]:
+    """A named data set as the bundle split it, so that what it is measured on is not learnt from."""
+    recipe, task = manifest.recipe, next(task for task in manifest.tasks if task.labels)
     by = manifest.data.get("split_by") if manifest.data.get("name") == source else None
     share, seed = float(recipe.get("test_share", 0.25)), int(recipe.get("seed", 0))
     train, test = _split(source, share, seed, None if by is None else tuple(by))

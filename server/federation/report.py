@@ -28,16 +28,23 @@ def write_report(found: Survey, path: Path) -> None:
     )
     parts = [
         cards(_headlines(found, closed)),
-        section("Accuracy", _figures(closed, "accuracy"), _over_bytes(closed), note=_ACCURACY),
-        section("Loss", _losses(closed)),
-        section("Bytes", _bytes(closed), note="Of all devices together, in each round: replies up, messages down."),
+        *curves(closed),
         section("Memory", _memory(found), note="Peak memory of training above what the process takes before it."),
         section("Devices", _loss_by_device(found), _devices(found)),
         section("Refused", _refused(found)),
-        section("Every round", _rounds(found)),
+        section("Every round", every_round(found.rounds)),
         section("Settings", table(["setting", "value"], [[k, str(v)] for k, v in sorted(found.settings.items())])),
     ]
     path.write_text(page(f"Rounds of run {found.run}", parts, lead), encoding="utf-8")
+
+
+def curves(closed: Sequence[RoundFacts]) -> list[str]:
+    """Sections of what rounds brought and cost, one after the other."""
+    return [
+        section("Accuracy", _figures(closed, "accuracy"), _over_bytes(closed), note=_ACCURACY),
+        section("Loss", _losses(closed)),
+        section("Bytes", _bytes(closed), note="Of all devices together, in each round: replies up, messages down."),
+    ]
 
 
 _ACCURACY = (
@@ -138,7 +145,8 @@ def _refused(found: Survey) -> str:
     return table(["device", "reasons", "the last one"], rows) if rows else "<p>No update was refused.</p>"
 
 
-def _rounds(found: Survey) -> str:
+def every_round(rounds: Sequence[RoundFacts]) -> str:
+    """A table, a line a round."""
     rows = [
         [
             str(each.round),
@@ -148,6 +156,6 @@ def _rounds(found: Survey) -> str:
             f"{each.bytes_down:,}",
             "-" if each.figure("accuracy") is None else f"{each.figure('accuracy'):.1%}",
         ]
-        for each in found.rounds
+        for each in rounds
     ]
     return table(["round", "phase", "devices", "bytes up", "bytes down", "accuracy"], rows)

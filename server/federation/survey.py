@@ -94,8 +94,11 @@ class Survey:
         return sum(each.bytes_down for each in self.rounds)
 
 
-def survey(state: Path, run: int | None = None) -> Survey:
-    """Read a run, the last one if none is named; raises :class:`LearningError` if it is not there."""
+def survey(state: Path, run: int | None = None, *, devices: bool = True) -> Survey:
+    """Read a run, the last one if none is named; raises :class:`LearningError` if it is not there.
+
+    Without `devices` it has none: those of a simulation are thousands.
+    """
     path = state / FOLDER / FILE
     if not path.is_file():
         raise LearningError(f"there were no rounds in {state} yet; run headwater server federate --state {state}")
@@ -103,12 +106,12 @@ def survey(state: Path, run: int | None = None) -> Survey:
     try:
         with explained(KIND, path):
             db.execute("BEGIN")  # one moment of it
-            return _survey(db, run)
+            return _survey(db, run, devices=devices)
     finally:
         db.close()
 
 
-def _survey(db: sqlite3.Connection, run: int | None) -> Survey:
+def _survey(db: sqlite3.Connection, run: int | None, *, devices: bool) -> Survey:
     runs = [number for (number,) in db.execute("SELECT run FROM runs ORDER BY run")]
     number = run if run is not None else (runs[-1] if runs else 0)
     if number not in runs:
@@ -117,7 +120,7 @@ def _survey(db: sqlite3.Connection, run: int | None) -> Survey:
         "SELECT status, detail, began, ended, hex(substr(bundle, 1, 5)), settings FROM runs WHERE run = ?", (number,)
     ).fetchone()
     status, detail, began, ended, bundle, settings = row
-    parts = _rounds(db, number), _devices(db, number), runs
+    parts = _rounds(db, number), _devices(db, number) if devices else [], runs
     return Survey(number, status, detail, began, ended, bundle.lower(), json.loads(settings), *parts)
 
 
