@@ -98,12 +98,11 @@ $(BIN)/python:
 	python3 -m venv $(VENV)
 
 $(VENV)/.demo: $(INPUTS) | $(BIN)/python
-	$(PIP) setuptools
-	$(PIP) --no-build-isolation --editable '.[demo]'
+	$(PIP) setuptools torch==2.13.0
+	$(PIP) --no-build-isolation --editable '.[demo,federated]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) torch==2.13.0
 	$(PIP) --no-build-isolation --editable '.[train,federated,demo,dev]'
 	touch $@
 

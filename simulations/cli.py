@@ -19,15 +19,20 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where report.html, records and logs go.")] = Path(
         "out/demo"
     ),
-    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long the devices take pictures.")] = 36.0,
-    codec_pictures: Annotated[int, typer.Option(min=1, help="Pictures that JPEG and WebP are scored on.")] = 200,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long the devices take pictures.")] = 28.0,
+    codec_pictures: Annotated[int, typer.Option(min=1, help="Pictures that JPEG and WebP are scored on.")] = 120,
+    learning: Annotated[
+        bool, typer.Option("--learning/--no-learning", help="The last act: a federated round, and a live swap.")
+    ] = True,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the server; 0 takes a free one.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the pictures' order.")] = 0,
 ) -> None:
     """Run a server and four devices on this machine, over links from LoRa's speed to Wi-Fi's.
 
-    Each is a process of its own, with a rate-limiting proxy between device and server. At the end the same pictures are
-    coded as JPEG and WebP, and a report is written that opens in any browser. Ctrl-C ends all of it.
+    Each is a process of its own, with a rate-limiting proxy between device and server. Then two more devices learn from
+    labelled pictures of their own in one federated round, and what comes of it replaces the model while they go on
+    sending. At the end the same pictures are coded as JPEG and WebP, and a report is written that opens in any browser.
+    Ctrl-C ends all of it.
     """
     import asyncio
     import signal
@@ -37,7 +42,7 @@ def demo(
     from headwater.simulations import demo as running
     from headwater.simulations import report
     from headwater.simulations.codecs import score
-    from headwater.simulations.watch import Watch, line, table
+    from headwater.simulations.watch import Watch, ending, line, shown
 
     console = Console()
     options = running.DemoOptions(
@@ -48,6 +53,7 @@ def demo(
         codec_pictures=codec_pictures,
         port=port,
         seed=seed,
+        learning=learning,
     )
     run = running.prepare(options)
     try:
@@ -56,10 +62,10 @@ def demo(
     except asyncio.CancelledError:
         raise typer.Exit(128 + signal.SIGTERM) from None
     if console.is_terminal:
-        console.print(table(run))
-    for tally in run.tallies:
-        if not console.is_terminal or tally.note:
-            console.print(line(tally), markup=False, highlight=False, soft_wrap=True)
+        console.print(shown(run))
+    said = [line(tally) for tally in run.tallies if not console.is_terminal or tally.note]
+    for text in (*said, *(ending(run) if run.act is None or not console.is_terminal else ())):
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     chosen = run.samples[:codec_pictures]
     labels = run.bundle.manifest.tasks[0].labels
     with watch.counting("JPEG and WebP on the same pictures", len(chosen)) as progress:

@@ -7,7 +7,8 @@
 
 The devices are ``headwater device`` and the server is ``headwater server``, as anybody would start them; the proxies
 live in this process. Every device gets the same pictures in the same order, a slower one fewer of them. What they
-measure they write as JSON lines, which are read here as they come.
+measure they write as JSON lines, which are read here as they come. When they are done, two more devices play the last
+act (last_act.py): they learn, and the bundle is changed for a better one under their frames.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from typing import TYPE_CHECKING
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError, SettingsError
-from headwater.simulations.follow import RecordFollower
-from headwater.simulations.link import LinkProxy
+from headwater.simulations.act import Act, lay_out, why_not
+from headwater.simulations.last_act import LastAct, state_of
 from headwater.simulations.processes import Child, ChildError
 from headwater.simulations.samples import Sample, take_samples
+from headwater.simulations.station import Device, Station, flags, fresh, start
 from headwater.simulations.tally import Tally
 from headwater.simulations.trace import LinkTrace, Trace
 
@@ -39,17 +41,6 @@ READY_S = 60.0
 REFRESH_S = 0.25
 LATE_S = 30.0
 """A device that is not done so long after its time is stopped, and its row says so."""
-
-
-@dataclass(frozen=True)
-class Station:
-    """A device's link, and how many pictures a second it sends."""
-
-    title: str
-    link: LinkTrace
-    fps: float
-    deadline_ms: int | None = None
-    """By which the device answers by itself what the server has not, where the bundle's local exit can."""
 
 
 _GAP = Trace.steps([(16, 300_000), (4, 0), (3600, 300_000)])
@@ -69,15 +60,22 @@ class DemoOptions:
     source: str = "solar"
     """Data set whose test pictures are sent: solar, digits or a folder with a sub-folder a class."""
     out: Path = Path("out/demo")
-    seconds: float = 36.0
+    seconds: float = 28.0
     """How long pictures are taken."""
-    codec_pictures: int = 200
+    codec_pictures: int = 120
     """Pictures that the image codecs are scored on."""
     port: int = 0
     """Of the server; 0 takes a free one."""
     seed: int = 0
     """Of the pictures' order."""
     stations: Sequence[Station] = STATIONS
+    learning: bool = True
+    """Whether there is a last act, where there can be one."""
+
+    @property
+    def settings_file(self) -> Path:
+        """An empty one, so that a demo is the same everywhere."""
+        return self.out / "no-settings.toml"
 
     def count(self, station: Station) -> int:
         """Pictures that a station sends, if the data set has as many."""
@@ -93,7 +91,15 @@ class Run:
     samples: list[Sample]
     tallies: list[Tally]
     seconds: float = 0.0
-    """From the first device's start to the last one's end."""
+    """From the first device's start to the last one's end, without the last act."""
+    act: Act | None = None
+    """The last act, where there is one."""
+    no_act: str = ""
+    """Why there is none."""
+
+    def expected(self, station: Station) -> int:
+        """Pictures that a station sends."""
+        return min(self.options.count(station), len(self.samples))
 
 
 def shipped_bundle() -> Path:
@@ -116,7 +122,11 @@ def prepare(options: DemoOptions) -> Run:
     samples = take_samples(options.source, task, count, options.out / "pictures", options.seed)
     by_name = {sample.path.name: sample for sample in samples}
     tallies = [Tally(station.link, station.title, station.fps, task.name, by_name) for station in options.stations]
-    return Run(options, bundle, samples, tallies)
+    run = Run(options, bundle, samples, tallies, no_act=why_not(bundle) if options.learning else "--no-learning")
+    if not run.no_act:
+        run.act = lay_out(bundle, options.source, samples, options.out / "learning")
+        run.no_act = "" if run.act else f"{options.source} has too few pictures for two devices to learn from"
+    return run
 
 
 async def measure(run: Run, show: Callable[[Run], None] = lambda _: None) -> None:
@@ -142,73 +152,47 @@ async def measure(run: Run, show: Callable[[Run], None] = lambda _: None) -> Non
 async def _measure(run: Run, show: Callable[[Run], None], stack: AsyncExitStack) -> None:
     options = run.options
     _check_port(options.port)
-    (options.out / "no-settings.toml").write_text("# so that a demo is the same everywhere\n", encoding="utf-8")
-    server = await stack.enter_async_context(
-        Child("server", _server_arguments(options), _fresh(options.out, "server.log"))
-    )
+    options.settings_file.write_text("# so that a demo is the same everywhere\n", encoding="utf-8")
+    server = await stack.enter_async_context(Child("server", _server_arguments(run), fresh(options.out, "server.log")))
     show(run)
     address = (await server.line("headwater server ready:", READY_S)).split("grpc=")[1].split()[0]
+    await _first_act(run, server, address, lambda: show(run), stack)
+    if run.act is not None:
+        await LastAct(run.act, options, server, lambda: show(run)).play(run.bundle, address, stack)
+    show(run)
+
+
+async def _first_act(run: Run, server: Child, address: str, look: Callable[[], None], stack: AsyncExitStack) -> None:
     devices = [await _start(station, tally, address, run, stack) for station, tally in _pairs(run)]
     stack.callback(_ask_all, devices)
     begin = time.monotonic()
     while any(device.child.status is None for device in devices):
-        show(run)
+        look()
         await asyncio.sleep(REFRESH_S)
         run.seconds = time.monotonic() - begin
         for device in devices:
             device.read()
         if server.status is not None:
             raise ChildError(f"the server ended with status {server.status}: {server.last_words()}")
-        if run.seconds > options.seconds + LATE_S:
+        if run.seconds > run.options.seconds + LATE_S:
             await _clip(devices)
-    for device in devices:
+    for station, device in zip(run.options.stations, devices, strict=True):
         device.read()
-        device.check()
-    show(run)
+        device.check(run.expected(station))
 
 
-@dataclass
-class _Device:
-    """A running device, the proxy before it and what it writes."""
-
-    tally: Tally
-    child: Child
-    follower: RecordFollower
-    expected: int
-
-    def read(self) -> None:
-        for record in self.follower.read():
-            self.tally.add(record)
-
-    def check(self) -> None:
-        """Say what is missing: a device that answered nothing is an error, one that lost frames is a note."""
-        if not self.tally.records:
-            raise ChildError(f"the device on {self.tally.title} answered nothing: {self.child.last_words()}")
-        if len(self.tally.answered) < self.expected and not self.tally.note:
-            self.tally.note = f"{self.expected - len(self.tally.answered)} of {self.expected} frames without an answer"
-
-
-async def _start(station: Station, tally: Tally, server: str, run: Run, stack: AsyncExitStack) -> _Device:
-    options, name = run.options, station.link.name
-    proxy = await stack.enter_async_context(LinkProxy(server, station.link, observe=tally.passages.append))
-    tally.wall_offset_s = time.time() - time.monotonic()
-    records = _fresh(options.out, f"{name}.jsonl")
-    expected = min(options.count(station), len(run.samples))
+async def _start(station: Station, tally: Tally, server: str, run: Run, stack: AsyncExitStack) -> Device:
+    options = run.options
     arguments = {
         "bundle": options.bundle,
-        "server": proxy.address,
         "source": options.out / "pictures",
         "fps": station.fps,
-        "count": expected,
-        "records": records,
-        "name": name,
-        "config": options.out / "no-settings.toml",
+        "count": run.expected(station),
+        "config": options.settings_file,
     }
     if station.deadline_ms is not None and _answers_itself(run.bundle):
         arguments["deadline-ms"] = station.deadline_ms
-    child = Child(f"device on {station.title}", ["device", *_flags(arguments)], _fresh(options.out, f"{name}.log"))
-    await stack.enter_async_context(child)
-    return _Device(tally, child, RecordFollower(records), expected)
+    return await start(tally, server, options.out, arguments, stack)
 
 
 def _answers_itself(bundle: Bundle) -> bool:
@@ -217,7 +201,7 @@ def _answers_itself(bundle: Bundle) -> bool:
     return manifest.exit is not None and [manifest.exit.task] == [task.name for task in manifest.tasks if task.labels]
 
 
-async def _clip(devices: Sequence[_Device]) -> None:
+async def _clip(devices: Sequence[Device]) -> None:
     """Stop the devices that should have been done long ago."""
     for device in devices:
         if device.child.status is None:
@@ -225,7 +209,7 @@ async def _clip(devices: Sequence[_Device]) -> None:
             await device.child.stop()
 
 
-def _ask_all(devices: Sequence[_Device]) -> None:
+def _ask_all(devices: Sequence[Device]) -> None:
     """Ask all devices to end before the first is waited for."""
     for device in devices:
         device.child.ask()
@@ -243,27 +227,16 @@ def _check_port(port: int) -> None:
             ) from error
 
 
-def _server_arguments(options: DemoOptions) -> list[str]:
+def _server_arguments(run: Run) -> list[str]:
+    options = run.options
     settings = {
         "bundle": options.bundle,
         "listen": f"127.0.0.1:{options.port}",
         "http": "",
-        "config": options.out / "no-settings.toml",
+        "config": options.settings_file,
     }
-    return ["server", *_flags(settings)]
-
-
-def _flags(arguments: dict[str, object]) -> list[str]:
-    return [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
+    return ["server", *flags(settings | ({} if run.act is None else {"state": state_of(options)}))]
 
 
 def _pairs(run: Run) -> list[tuple[Station, Tally]]:
     return list(zip(run.options.stations, run.tallies, strict=True))
-
-
-def _fresh(out: Path, name: str) -> Path:
-    """A file of this run alone."""
-    path = out / "logs" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    return path

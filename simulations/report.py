@@ -17,6 +17,8 @@ from headwater.simulations import charts, report_answers
 from headwater.simulations.charts import duration, share_bars
 from headwater.simulations.codecs import standard_error
 from headwater.simulations.comparison import Comparison, compare
+from headwater.simulations.report_act import last_act
+from headwater.simulations.report_act import result as act_result
 from headwater.simulations.report_answers import confusions, embedded, pictures
 from headwater.simulations.report_codecs import beside_codecs, times
 from headwater.simulations.tally import STAGES
@@ -35,7 +37,7 @@ _STYLE = (
     + """
 body { max-width: 62rem } section { margin-top: 2.6rem } section > h2 { margin-top: 0 }
 h3 { font-size: 1rem; margin: 1.4rem 0 .3rem } table { font-size: .88rem }
-figure + table { margin-top: 1rem } th, td { padding: .3rem .55rem }
+figure + table, .cards + figure { margin-top: 1rem } th, td { padding: .3rem .55rem }
 .cards { margin-top: 1.4rem } .card { flex: 1 1 9rem } .card b { font-size: 1.5rem } summary { cursor: pointer }
 details { color: var(--soft); margin-top: .8rem }
 ul.notes { max-width: 46rem; color: var(--soft); padding-left: 1.2rem } ul.notes li { margin: .35rem 0 }
@@ -63,6 +65,7 @@ def write(run: Run, scored: Sequence[Scored], path: Path) -> Path:
         _links(run),
         *beside_codecs(compared, scored),
         *_stages(run),
+        last_act(run),
         confusions(run),
         pictures(run),
         _notes(run, scored),
@@ -231,6 +234,7 @@ def _result(run: Run, compared: Sequence[Comparison]) -> dict[str, Any]:
         "bundle": run.bundle.id.hex(),
         "source": run.options.source,
         "links": [_link_result(tally, by_title.get(tally.title)) for tally in run.tallies],
+        "last_act": None if run.act is None else act_result(run.act),
     }
 
 

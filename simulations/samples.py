@@ -53,7 +53,7 @@ def take_samples(source: str, task: Task, count: int, folder: Path, seed: int = 
         DataError: the data set cannot be opened or has no labels of this task.
     """
     _, test = split(open_dataset(source))
-    answers = _labels(test, task)
+    answers = labels_of(test, task)
     order = sorted(test.items, key=lambda item: hashlib.sha256(f"{seed}/{item.name}".encode()).digest())[:count]
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
@@ -67,8 +67,8 @@ def take_samples(source: str, task: Task, count: int, folder: Path, seed: int = 
     return samples
 
 
-def _labels(dataset: Dataset, task: Task) -> dict[str, str]:
-    """The right class of every item, by the item's name."""
+def labels_of(dataset: Dataset, task: Task) -> dict[str, str]:
+    """The right class of every item, by the item's name; raises :class:`DataError` if there are no such labels."""
     own = {known.name: known for known in dataset.tasks}
     found = own.get(task.name) or own.get("class")
     if found is None or not set(found.labels) <= set(task.labels):

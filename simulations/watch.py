@@ -7,16 +7,20 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
+from rich.console import Group
 from rich.live import Live
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
+
+from headwater.simulations.act_view import TITLE, act_table, facts, lost_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rich.console import Console
 
+    from headwater.simulations.act import Act
     from headwater.simulations.demo import Run
     from headwater.simulations.tally import Tally
 
@@ -30,6 +34,7 @@ class Watch:
         self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._next_s = 0.0
+        self._told = 0
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -43,11 +48,19 @@ class Watch:
     def show(self, run: Run) -> None:
         """Show how far every link is; elsewhere than at a terminal, every ten seconds."""
         if self._live is not None:
-            self._live.update(table(run), refresh=True)
+            self._live.update(shown(run), refresh=True)
+        elif run.act is not None and run.act.spans:
+            self._tell(run.act)
         elif time.monotonic() >= self._next_s and any(tally.records for tally in run.tallies):
             self._next_s = time.monotonic() + PLAIN_PERIOD_S
             for tally in run.tallies:
                 self._console.print(line(tally), markup=False, highlight=False, soft_wrap=True)
+
+    def _tell(self, act: Act) -> None:
+        """Say which part of the last act has begun, once."""
+        for span in act.spans[self._told :]:
+            self._console.print(f"{TITLE}: {span.name}", markup=False, highlight=False, soft_wrap=True)
+        self._told = len(act.spans)
 
     @contextmanager
     def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -59,6 +72,21 @@ class Watch:
         with Progress(console=self._console, transient=True) as progress:
             bar = progress.add_task(what, total=total)
             yield lambda done: progress.update(bar, completed=done)
+
+
+def shown(run: Run) -> Group:
+    """All that is known so far."""
+    parts = [table(run)]
+    if run.act is not None and run.act.records:
+        parts.append(act_table(run.act))
+    return Group(*parts)
+
+
+def ending(run: Run) -> list[str]:
+    """What is said of the last act when it is over."""
+    if run.act is None:
+        return [f"{TITLE}: left out; {run.no_act}"]
+    return [lost_line(run.act), *facts(run.act)]
 
 
 def table(run: Run) -> Table:

@@ -19,8 +19,10 @@ import pytest
 from PIL import Image
 
 from headwater.device.record import read_records
+from headwater.server.federation.survey import survey
+from headwater.server.rollout.versions import Versions
 from headwater.simulations.demo import STATIONS
-from tests import tiny
+from tests import rebuildable, tiny
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,14 +54,15 @@ def command(bundle: Path, photos: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "headwater.compression.cli", "demo", *flags, *more]
 
 
-def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+def run(arguments: list[str], patience_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=patience_s)
 
 
 def test_the_whole_demo(bundle: Path, photos: Path, tmp_path: Path) -> None:
     done = run(command(bundle, photos, tmp_path, "--seconds", "3"))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+    assert "left out; the bundle has no weights.safetensors to learn from" in done.stdout
     for title in (station.title for station in STATIONS):
         assert re.search(rf"^{title}: \d+ frames, accuracy \d+\.\d%, \d+ bytes, mode ", done.stdout, re.MULTILINE)
     assert done.stdout.splitlines()[-1].split() == ["report:", str(tmp_path / "report.html")]
@@ -75,6 +78,27 @@ def test_the_whole_demo(bundle: Path, photos: Path, tmp_path: Path) -> None:
     assert fastest["stages_ms"]["uplink"] < 100
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"https?://", text)
+
+
+@pytest.mark.slow
+def test_two_devices_learn_and_change_to_the_better_bundle_without_losing_a_frame(tmp_path: Path) -> None:
+    given = rebuildable.with_recipe().save(tmp_path / "small.zip")
+    shown = rebuildable.photos(tmp_path / "kinds", 240)
+    done = run(command(given, shown, tmp_path / "out", "--seconds", "1"), patience_s=5 * PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    act = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))["last_act"]
+    assert (act["lost"], act["note"]) == (0, "")
+    assert act["answered_by_old"] + act["answered_by_new"] == act["frames"]
+    assert min(act["answered_by_old"], act["answered_by_new"]) >= 40
+    assert act["pictures"] > 0
+    assert act["round"]["bytes_up"] > 100  # two updates, no error reply
+    state = tmp_path / "out" / "learning" / "state"
+    assert [each.states for each in survey(state).rounds] == [{"believed": 2}]
+    with Versions.existing(state) as versions:
+        (release,) = versions.releases()
+        assert release.bundle[:5].hex() == act["new"]
+        assert set(versions.members(release.serial).values()) == {("in use", "")}
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from headwater.device.record import FrameRecord, Result, ServerTimes
-from headwater.simulations.demo import DemoOptions, Run, Station
+from headwater.simulations.demo import DemoOptions, Run
 from headwater.simulations.samples import Sample
+from headwater.simulations.station import Station
 from headwater.simulations.tally import Tally
 from headwater.simulations.trace import LinkTrace
 from tests import tiny

@@ -75,6 +75,7 @@ def test_every_part_is_there(run: Run) -> None:
         "Bytes and accuracy",
         "The same accuracy, on the link",
         "Where the time goes",
+        "A round and a swap",
         "Right and wrong",
         "Pictures and answers",
         "How this was measured",

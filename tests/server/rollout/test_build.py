@@ -1,71 +1,24 @@
 """A bundle built again from its own network and from a changed one: the same bytes for the same arrays."""
 
 import dataclasses
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from headwater.compression.bundle import Bundle, to_safetensors
 from headwater.compression.errors import LearningError, RolloutError
 from headwater.compression.learning.arrays import arrays_of, version_of
-from headwater.compression.learning.reading import WEIGHTS, network_of, stored
-from headwater.compression.learning.samples import Samples
-from headwater.compression.manifest import Manifest, Task
+from headwater.compression.learning.reading import WEIGHTS, network_of
 from headwater.device import golden
 from headwater.device.head import FrameMaker
-from headwater.server.rollout.build import Held, images_of, measured_on, rebuild, rebuild_from
+from headwater.server.rollout.build import images_of, measured_on, rebuild, rebuild_from
 from headwater.server.rollout.gate import Bounds, check
-from headwater.server.training.build import WHOLE, finish, split_graphs
-from headwater.server.training.recipe import DIGITS
+from headwater.server.training.build import WHOLE
 from tests.compression.learning import small
+from tests.rebuildable import IMAGES, TASK, parent, with_recipe
 
-TASK = Task("kind", ("a", "b", "c"))
-THEN, LATER = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
-
-
-def samples(count: int, seed: int) -> Samples:
-    labels = torch.arange(count) % small.CLASSES
-    return Samples(small.images(count, seed), {TASK.name: labels})
-
-
-IMAGES = Held(samples(12, 1), samples(12, 2))
-
-
-@cache
-def parent() -> Bundle:
-    """A bundle of a network of a few thousand weights; its whole model is the widest head, which does for a file."""
-    network = small.network()
-    graphs = split_graphs(network, small.SPEC, (TASK,))
-    files = {**graphs.files, WEIGHTS: to_safetensors(stored(network)), WHOLE: whole()}
-    manifest = Manifest(
-        *("small", THEN, small.SPEC, graphs.latent, graphs.modes, (TASK,)), data={"name": "small", "split": "0"}
-    )
-    return finish(manifest, files, network, IMAGES.train, IMAGES.test).bundle
-
-
-def whole() -> bytes:
-    """Logits of the mean of each third of the picture."""
-    from onnx import TensorProto, helper
-
-    nodes = [
-        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["pixels"], ["rows"], axes=[1, 3], keepdims=0),
-        helper.make_node("Slice", ["rows", "starts", "ends", "axes"], ["logits"]),
-    ]
-    constants = [
-        helper.make_tensor(name, TensorProto.INT64, [1], [value])
-        for name, value in (("starts", 0), ("ends", small.CLASSES), ("axes", 1))
-    ]
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, *small.SPEC.shape])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, small.CLASSES])
-    graph = helper.make_graph(nodes, "whole", [image], [logits], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return bytes(model.SerializeToString())
+LATER = "2026-01-02T00:00:00+00:00"
 
 
 def learnt(step: float = 0.01) -> dict[str, np.ndarray]:
@@ -147,12 +100,3 @@ def test_images_of_the_server_s_own_are_measured_for_both(tmp_path: Path) -> Non
     check(made.manifest, again, Bounds(100, 1000))
     same = measured_on(made, images)
     assert [mode.accuracy for mode in same.modes] == [mode.accuracy for mode in made.manifest.modes]
-
-
-def with_recipe() -> Bundle:
-    """The parent, with what `headwater train` says of itself."""
-    recipe = replace(DIGITS, colour=small.SPEC.mode, side=small.SPEC.width).to_json()
-    return Bundle.build(
-        dataclasses.replace(parent().manifest, recipe=recipe),
-        {name: parent().read(name) for name in parent().manifest.files},
-    )
