@@ -105,6 +105,11 @@ class BufferedStrategy(FleetStrategy):
         """Of a message."""
         return self.settings.lifetime_s
 
+    def measurers(self, round_: Round) -> Mapping[str, str]:
+        """Who was asked in this round and has answered: the others are at work."""
+        tasks = self.journal.tasks(self.run.number, round_.number, state="believed")
+        return {str(task.node): task.device for task in tasks}
+
     # ------------------------------------------------------------ making a version
 
     @property

@@ -207,6 +207,8 @@ class FleetStrategy(Strategy):
 
     def messages(self, round_: Round, kind: str, base: str, devices: Mapping[str, str]) -> list[Message]:
         """Write down who is asked, then make the messages of those who have not answered."""
+        if not devices:
+            return []
         run, now = self.run.number, self.around.clock()
         asker = Asker(self.journal, self.lifetime_s)
         tasks = [Task(round_.number, kind, int(node), name, base, "sent", now) for node, name in devices.items()]
@@ -312,7 +314,12 @@ class FleetStrategy(Strategy):
             return []
         if "evaluated" in round_.facts:
             return []
-        return self.messages(round_, MessageType.EVALUATE, round_.version, round_.asked["devices"])
+        return self.messages(round_, MessageType.EVALUATE, round_.version, self.measurers(round_))
+
+    def measurers(self, round_: Round) -> Mapping[str, str]:
+        """Who measures a round's version, by node id: all that were asked."""
+        devices: Mapping[str, str] = round_.asked["devices"]
+        return devices
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """The devices' figures, weighted by their examples."""

@@ -82,7 +82,7 @@ def learning(
 ) -> None:
     """Train a fleet of virtual devices: the real ServerApp and ClientApp on Flower's simulation engine, simulated time.
 
-    Killed at any moment, the same command goes on where it was, with the same result. It needs headwater[simulate].
+    Killed at any moment, the same command goes on where it was, with the same result. It needs the extra simulate.
     """
     given = dict(locals())
     from dataclasses import fields

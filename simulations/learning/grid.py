@@ -125,15 +125,15 @@ class VirtualGrid(Grid):
         fresh: list[Posted] = []
         keys = []
         for message in messages:
-            key = self._key(message)
-            posted = self._shelf.posted(key) or self._post(message, key, fresh)
-            keys.append(key)
-            self._out[key] = posted
+            keys.append(key := self._key(message))
+            self._group = message.metadata.group_id
+            if key in self._out:
+                continue
+            posted = self._out[key] = self._shelf.posted(key) or self._post(message, key, fresh)
             if posted.state != "out":
                 self._ready.add(key)
             elif math.isfinite(posted.due):
                 self._await(message, posted, names)
-            self._group = message.metadata.group_id
         if fresh:
             self._shelf.post(self._group, fresh)
         self._waiting.sort(key=lambda each: (self._out[each.key].due, each.node), reverse=True)
