@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from headwater.compression.bundle import Bundle
@@ -15,6 +16,7 @@ from headwater.device.tasks import asked, check, lacking
 from headwater.device.whole import WholeModel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from headwater.compression.manifest import Manifest
@@ -53,21 +55,39 @@ def load(bundle: Bundle | Path | str, settings: DeviceSettings, controller: Cont
 def controller_for(
     bundle: Bundle, settings: DeviceSettings, local_exit: LocalExit | None = None, whole: WholeModel | None = None
 ) -> Controller:
-    """A fixed mode where the settings name width or gain, else the rule.
+    """A fixed mode where the settings name width or gain, else the rule; raises what :func:`controller_maker` does."""
+    exit_accuracy = local_exit.counts_as if local_exit is not None else None
+    return controller_maker(bundle, settings, exit_accuracy, whole.accuracy if whole is not None else None)()
+
+
+def controller_maker(
+    bundle: Bundle,
+    settings: DeviceSettings,
+    exit_accuracy: Mapping[float, float] | None = None,
+    whole_accuracy: float | None = None,
+) -> Callable[[], Controller]:
+    """What makes a controller that knows nothing yet, each time another; it can be pickled.
 
     Raises :class:`BundleError`, and :class:`SettingsError` for a preference among tasks that are not asked for.
+
+    Args:
+        bundle: whose modes it chooses from.
+        settings: of the agent.
+        exit_accuracy: what the local exit counts as, by width; None where there is none.
+        whole_accuracy: of the whole model; None where the device does not have it.
     """
     if settings.width is not None or settings.gain is not None:
-        return FixedController.of(bundle, settings.width, settings.gain)
+        return partial(FixedController, FixedController.of(bundle, settings.width, settings.gain).mode)
     tasks = asked(bundle.manifest, settings.tasks)
     for task in settings.policy.prefer:
         if task not in tasks:
             raise SettingsError(f"prefer names {task}, but asked for are {', '.join(tasks)}; name some of these.")
     own = {task.name for task in bundle.manifest.tasks}
-    return DeadlineController(
+    return partial(
+        DeadlineController,
         bundle.manifest.modes,
         settings.policy,
-        exit_accuracy=local_exit.counts_as if local_exit is not None else None,
-        whole_accuracy=whole.accuracy if whole is not None else None,
+        exit_accuracy=exit_accuracy,
+        whole_accuracy=whole_accuracy,
         tasks=[task for task in tasks if task in own],  # of what only a server has no accuracy is known
     )

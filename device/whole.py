@@ -52,7 +52,7 @@ class WholeModel:
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
         """Load it and measure it; raises :class:`BundleError`, also where the bundle has none."""
         self.task = bundle.manifest.tasks[0]
-        self.accuracy = _accuracy(bundle.manifest, self.task.name)
+        self.accuracy = measured_accuracy(bundle.manifest, self.task.name)
         """Share of right answers on the bundle's held-out images."""
         self._input = bundle.manifest.input
         self._session = session(bundle.read(WHOLE), threads)
@@ -107,7 +107,7 @@ class WholeModel:
         return Answered(results, (prepared - begin) * 1e3, (end - prepared) * 1e3)
 
 
-def _accuracy(manifest: Manifest, task: str) -> float:
-    """As it was measured; where the manifest does not say, that of the best mode, which it is split from."""
+def measured_accuracy(manifest: Manifest, task: str) -> float:
+    """Of the whole model, as measured; where the manifest does not say, of the best mode, which is split from it."""
     measured: float | None = manifest.measured.get("local", {}).get(task, {}).get("accuracy")
     return max(mode.accuracy[task] for mode in manifest.modes) if measured is None else measured

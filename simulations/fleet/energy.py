@@ -5,7 +5,7 @@
            + send_w * sending + receive_w * receiving + J/byte     the radio at work
            + tail_w * tail + wake_j * wakes                        the radio before and after
 
-Powers of a board come from its class (profiles/*.toml), those of a radio from :mod:`headwater.device.radio`, each with
+Powers of a board come from its class (boards/*.toml), those of a radio from :mod:`headwater.device.radio`, each with
 its sources and a range. The range of a sum takes all lows together and all highs together, as if every figure erred to
 the same side: the widest that the figures allow. The times and bytes are taken as the simulation found them, but for
 computing, which is as uncertain as the class's head time is.
@@ -52,7 +52,6 @@ class Activity:
 def activity(of: ClassOutcome) -> Activity:
     """What the devices of a simulated class did. The boards are on all the time: the simulation puts none to sleep."""
     busy = of.busy_s
-    on_air_s = busy["send"] + busy["receive"]
     return Activity(
         awake_s=of.device_s,
         computing_s=sum(busy[each] for each in ("prepare", "head", "exit", "code", "whole", "train")),
@@ -60,9 +59,14 @@ def activity(of: ClassOutcome) -> Activity:
         receiving_s=busy["receive"],
         sent_bytes=of.up_bytes,
         received_bytes=of.down_bytes,
-        tail_s=max(busy["awake"] - on_air_s, 0.0),
+        tail_s=busy["tail"],
         wakes=of.wakes,
     )
+
+
+def reckoned(of: ClassOutcome, board: Hardware, kind: Kind) -> dict[str, float]:
+    """Joules by part, with the middle of each figure; what an outcome holds."""
+    return {part: figure.mid for part, figure in joules(board, radio_of(kind), activity(of)).items()}
 
 
 def radio_of(kind: Kind) -> Radio:

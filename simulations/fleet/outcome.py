@@ -29,8 +29,9 @@ SOURCES = ("server", "exit", "whole", "unanswered", "skipped", "dropped")
 STAGES = ("wait", "prepare", "head", "exit", "code", "up", "queue", "run", "down")
 """Of a picture that the server answered: waiting for the device, the work there, the way up with all its delays, the
 server's queue, its batch, the way back."""
-BUSY = ("prepare", "head", "exit", "code", "whole", "train", "send", "receive", "awake")
-"""What devices spend time on: the processor's, the radio's sending and receiving, and its being awake in all."""
+BUSY = ("prepare", "head", "exit", "code", "whole", "train", "send", "receive", "tail")
+"""What devices spend time on: the processor; the radio's sending, receiving, and being awake beside that until it
+sleeps (none of a radio that never does)."""
 
 
 @dataclass
@@ -92,7 +93,8 @@ class Hour:
     frames: int = 0
     missed: int = 0
     sent: int = 0
-    up_bytes: float = 0.0
+    frame_bytes: float = 0.0
+    """Of the frames sent, without headers."""
     server: int = 0
     latency_ms: float = 0.0
     """Summed over the pictures that have an answer."""

@@ -1,4 +1,4 @@
-"""Classes of device by name: the files beside this one, and any other that `headwater device profile` wrote.
+"""Classes of device by name: the files in boards/, and any other that `headwater device profile` wrote.
 
 Each figure in them has a range and says where it is from; none of the ready ones was measured on the board itself with
 this software, but put together from published measurements. Measure yours before you buy a thousand.
@@ -14,7 +14,7 @@ from headwater.compression.settings import nearest, read_file
 from headwater.device.hardware import Hardware
 from headwater.simulations.fleet.reading import read
 
-FOLDER = Path(__file__).parent / "profiles"
+FOLDER = Path(__file__).parent / "boards"
 
 
 def ready() -> tuple[str, ...]:

@@ -56,6 +56,8 @@ class LoRa:
     """Share of the time that it may send."""
     header_bytes: int = 13
     """Of each packet, beside what it carries: MAC header, port, check."""
+    answer_bytes: int = 12
+    """Of an answer: the class, how sure, and of what."""
     packet_bytes: int | None = None
     """That a packet carries at most; None for what the spreading factor allows in Europe."""
 
@@ -67,6 +69,7 @@ class LoRa:
         between("preamble_symbols", self.preamble_symbols, 6, 65_535)
         between("duty_cycle", self.duty_cycle, 1e-5, 1)
         between("header_bytes", self.header_bytes, 0, 100)
+        between("answer_bytes", self.answer_bytes, 1, 51)
         if self.packet_bytes is not None:
             between("packet_bytes", self.packet_bytes, 1, 255 - self.header_bytes)
 

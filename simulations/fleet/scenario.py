@@ -6,7 +6,7 @@
     [[devices]]
     name = "trees"
     count = 500
-    profile = "pi-zero-2"                      # of simulations/fleet/profiles, or a file
+    profile = "pi-zero-2"                      # of simulations/fleet/boards, or a file
     link = "lte-m"                             # a ready one (radios.py), or one of [[links]] below
     settings = { deadline_ms = 2000 }          # what `headwater device` can be told
     arrivals = { interval_s = 60, day_from_h = 6, day_to_h = 20 }

@@ -50,7 +50,7 @@ def test_a_range_around_joules_that_were_counted() -> None:
 
 def test_what_a_simulated_class_did() -> None:
     spent = dict.fromkeys(("prepare", "head", "exit", "code", "whole", "train"), 1.0)
-    busy = {**spent, "send": 2.0, "receive": 3.0, "awake": 9.0}
+    busy = {**spent, "send": 2.0, "receive": 3.0, "tail": 4.0}
     did = energy.activity(ClassOutcome("a", device_s=100, up_bytes=10, down_bytes=20, wakes=4, busy_s=busy))
     assert did == Activity(100, 0, 6, 2, 3, 10, 20, 4, 4)
 

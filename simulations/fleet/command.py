@@ -1,0 +1,138 @@
+"""The body of ``headwater simulate fleet``: run, show, write."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from headwater.simulations.fleet.engine import run
+from headwater.simulations.fleet.scenario import Scenario
+
+if TYPE_CHECKING:
+    from headwater.simulations.fleet.engine import Progress as Done
+    from headwater.simulations.fleet.outcome import ClassOutcome, Outcome
+
+
+def fleet(
+    name: str,
+    devices: int | None,
+    hours: float | None,
+    seed: int | None,
+    trace: Path | None,
+    trace_factor: float,
+    json: Path | None,
+    jobs: int,
+) -> Outcome:
+    """Simulate a scenario, with what the command line changes of it, and print what came of it."""
+    scenario = changed(Scenario.load(name), devices, hours, seed, trace, trace_factor)
+    console = Console()
+    outcome = watched(scenario, jobs, console)
+    for table in tables(outcome):
+        console.print(table)
+    if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        json.write_bytes(outcome.to_json())
+        console.print(f"figures: {json}", markup=False, highlight=False, soft_wrap=True)
+    return outcome
+
+
+def changed(
+    scenario: Scenario,
+    devices: int | None = None,
+    hours: float | None = None,
+    seed: int | None = None,
+    trace: Path | None = None,
+    trace_factor: float = 1.0,
+) -> Scenario:
+    """The scenario with what is not None in place of its own; raises :class:`SettingsError`."""
+    scenario = scenario if devices is None else scenario.scaled(devices)
+    scenario = scenario if hours is None else replace(scenario, hours=hours)
+    scenario = scenario if seed is None else replace(scenario, seed=seed)
+    return scenario if trace is None else scenario.traced(trace, trace_factor)
+
+
+def watched(scenario: Scenario, jobs: int, console: Console) -> Outcome:
+    """Run it, with a bar where somebody looks."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[frames]:,} pictures"))
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(scenario.name, total=None, frames=0)
+
+        def show(done: Done) -> None:
+            bar.update(task, completed=done.done, total=done.shards, frames=done.frames)
+
+        return run(scenario, jobs=jobs, progress=show)
+
+
+# ------------------------------------------------------------ tables
+
+
+def tables(outcome: Outcome) -> list[Table]:
+    """What a terminal shows of an outcome: the devices by class, and the servers."""
+    return [_devices(outcome), _servers(outcome)]
+
+
+def _devices(outcome: Outcome) -> Table:
+    scenario = outcome.scenario
+    title = f"{scenario.name}: {scenario.device_count:,} devices, {scenario.hours:g} h, seed {scenario.seed}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("devices")
+    for column in (
+        *("number", "pictures", "server", "exit", "whole", "none", "missed", "p50 ms", "p95 ms", "p99 ms"),
+        *("accuracy", "bytes up", "GB a month", "J a picture", "W"),
+    ):
+        table.add_column(column, justify="right")
+    rows = outcome.classes if len(outcome.classes) == 1 else [*outcome.classes, outcome.total]
+    for row in rows:
+        table.add_row(*_row(row))
+    return table
+
+
+def _row(row: ClassOutcome) -> list[str]:
+    none = row.share("unanswered") + row.share("skipped") + row.share("dropped")
+    sources = [row.share(source) for source in ("server", "exit", "whole")]
+    joules = sum(row.joules.values())
+    return [
+        row.name,
+        f"{row.devices:,}",
+        f"{row.frames:,}",
+        *(f"{share:.1%}" for share in (*sources, none, row.miss_share)),
+        *(_ms(row.latency.quantile(share)) for share in (0.5, 0.95, 0.99)),
+        f"{row.accuracy:.2%}",
+        f"{row.frame_bytes / row.sent:.0f}" if row.sent else "-",
+        f"{row.month_gigabytes:.3f}",
+        f"{joules / row.frames:.2f}" if joules and row.frames else "-",
+        f"{row.watts:.2f}" if joules else "-",
+    ]
+
+
+def _servers(outcome: Outcome) -> Table:
+    table = Table(title="servers", title_justify="left")
+    table.add_column("server")
+    for column in ("devices", "frames", "a batch", "busy", "busiest hour", "mean wait ms", "most waiting", "refused"):
+        table.add_column(column, justify="right")
+    for server in outcome.servers:
+        total, hours = server.total, outcome.scenario.hours
+        busiest = max((hour.busy_s for hour in server.hours.values()), default=0.0)
+        table.add_row(
+            server.name,
+            f"{server.devices:,}",
+            f"{total.frames:,}",
+            f"{total.frames / total.batches:.1f}" if total.batches else "-",
+            f"{server.busy_share(hours):.1%}",
+            f"{busiest / (min(hours, 1.0) * 3600 * server.workers):.1%}",
+            f"{total.wait_s / total.frames * 1e3:.2f}" if total.frames else "-",
+            f"{total.most_waiting:,}",
+            f"{total.refused:,}",
+        )
+    return table
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"

@@ -1,0 +1,136 @@
+"""The servers that have something to do with one another, and their devices: one simulation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from headwater.simulations.fleet.agenda import Agenda
+from headwater.simulations.fleet.arrivals import Clock
+from headwater.simulations.fleet.chance import draw, key_of, share
+from headwater.simulations.fleet.crew import Crew, Device
+from headwater.simulations.fleet.links import Line, RateLink, links_of
+from headwater.simulations.fleet.outcome import ClassOutcome, RolloutOutcome, RoundOutcome, ServerOutcome
+from headwater.simulations.fleet.routes import Routes
+from headwater.simulations.fleet.servers import Station
+from headwater.simulations.fleet.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headwater.simulations.fleet.links import Gap
+    from headwater.simulations.fleet.model import Model
+    from headwater.simulations.fleet.scenario import DeviceClass, Scenario
+
+EVENTS_A_SLICE = 300
+
+
+@dataclass
+class Part:
+    """What a shard gives to the outcome; classes in the scenario's order."""
+
+    classes: list[ClassOutcome]
+    servers: list[ServerOutcome]
+    rounds: list[RoundOutcome] = field(default_factory=list)
+    rollouts: list[RolloutOutcome] = field(default_factory=list)
+    events: int = 0
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What is needed to simulate it, in any process."""
+
+    scenario: Scenario
+    models: Sequence[Model]
+    servers: tuple[str, ...]
+    members: Sequence[Sequence[int]]
+    """Numbers of the devices of each class."""
+
+    def run(self) -> Part:
+        """Simulate it to the end, and until every frame on its way has landed."""
+        return _Run(self).part()
+
+
+class _Run:
+    """One shard being simulated."""
+
+    def __init__(self, shard: Shard) -> None:
+        scenario = self._scenario = shard.scenario
+        self._end_s = scenario.hours * 3600.0
+        self._agenda = Agenda(_slice_s(shard))
+        self._stations = {name: self._station(name) for name in shard.servers}
+        self._routes = Routes(self._stations)
+        self._teams = [
+            self._team(devices, model, numbers)
+            for devices, model, numbers in zip(scenario.devices, shard.models, shard.members, strict=True)
+        ]
+
+    def part(self) -> Part:
+        """Run it."""
+        self._agenda.run()
+        classes = [self._closed(crew, devices) for crew, devices in self._teams]
+        servers = [station.outcome for station in self._stations.values()]
+        return Part(classes, servers, events=self._agenda.events)
+
+    def _station(self, name: str) -> Station:
+        server = next(each for each in self._scenario.servers if name in each.names)
+        outages = [
+            (outage.from_h * 3600.0, (outage.from_h + outage.hours) * 3600.0)
+            for outage in self._scenario.outages
+            if outage.server == name
+        ]
+        return Station(name, server, self._agenda, self._scenario.seed, _merged(outages))
+
+    def _team(self, devices: DeviceClass, model: Model, numbers: Sequence[int]) -> tuple[Crew, list[Device]]:
+        scenario = self._scenario
+        tally = Tally(ClassOutcome(devices.name, len(numbers)), devices.settings.deadline_ms)
+        clock = Clock(devices.arrivals, scenario.start_h)
+        crew = Crew(devices, model, clock, self._agenda, tally, self._routes, self._end_s, scenario.content_s)
+        radio = scenario.radio(devices)
+        gaps = _merged(
+            [
+                (out.from_h * 3600.0, out.from_h * 3600.0 + out.minutes * 60.0)
+                for out in scenario.black_outs
+                if out.link in {"", devices.link}
+            ]
+        )
+        seed = key_of("links", scenario.seed, devices.link) >> 32
+        links = links_of(radio, scenario.protocol, tally.used, gaps, seed)
+        servers = devices.servers or scenario.server_names
+        made = []
+        for number in numbers:
+            key = key_of(scenario.seed, devices.name, number)
+            link = links[draw(key, -5) % len(links)]
+            shift_s = share(key, -6) * link.period_s if isinstance(link, RateLink) else 0.0
+            station = self._routes.first(key, f"{devices.name}-{number}", servers)
+            station.outcome.devices += 1
+            device = Device(key, model.make(), link, Line(shift_s), station)
+            crew.begin(device)
+            made.append(device)
+        return crew, made
+
+    def _closed(self, crew: Crew, devices: Sequence[Device]) -> ClassOutcome:
+        for device in devices:
+            device.link.rest(device.line, self._end_s)
+        return crew.tally.close(len(devices) * self._end_s)
+
+
+def _merged(gaps: list[Gap]) -> list[Gap]:
+    """Sorted, and those that overlap as one."""
+    merged: list[Gap] = []
+    for from_s, to_s in sorted(gaps):
+        if merged and from_s <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], to_s)
+        else:
+            merged.append((from_s, to_s))
+    return merged
+
+
+def _slice_s(shard: Shard) -> float:
+    """So long that some hundred events are in it."""
+    rate = math.fsum(
+        len(numbers) * 3 / each.arrivals.interval_s
+        for each, numbers in zip(shard.scenario.devices, shard.members, strict=True)
+    )
+    return min(max(EVENTS_A_SLICE / max(rate, 1e-9), 1e-4), 60.0)
