@@ -15,12 +15,14 @@
     sparsity = sparsity_from(network, plan.sparse, masks, arrays)
     with sparsity.installed():
         for b, batch in enumerate(batches):
-            done = b / B
-            loss(batch).backward()                    # rates are multiplied by sparsity.rate(done)
-            sparsity.after_backward(last=b == B - 1)  # before gradients are clipped
-            optimizer.step()
-            sparsity.after_step()
+            sparsity.before_step(last=b == B - 1)
+            loss(batch).backward()                    # rates are multiplied by sparsity.rate(b / B)
+            sparsity.step(optimizer, longest)
     trained.gathered = sparsity.gathered()            # as a record "gathered" beside the update
+
+Of a masked weight's gradient the values of active weights alone are kept, from the moment that backward has made it: at
+a density of 0.3 that is a third of the memory of dense gradients. They are laid out again one array at a time, when it
+is moved.
 
 On the wire, the round's record has ``sparse``, a :class:`SparsePlan` as JSON ("" for a dense round). Masks belong to
 versions: the *note* of a step from one version to the next, where it is not empty, gives the masks of the latter
@@ -31,10 +33,13 @@ masks, and the version is 0 outside them. A device keeps the masks of the versio
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+import math
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -61,11 +66,11 @@ class Sparsity(Protocol):
     def rate(self, done: float) -> float:
         """Factor of the learning rates when a share ``done`` of the steps is over."""
 
-    def after_backward(self, *, last: bool) -> None:
-        """Change the gradients; before they are clipped. ``last``: no other step follows."""
+    def before_step(self, *, last: bool) -> None:
+        """A step begins: gradients are made next. ``last``: no other step follows."""
 
-    def after_step(self) -> None:
-        """Put weights outside the masks back to 0, wherever the optimiser moved them."""
+    def step(self, optimizer: torch.optim.Optimizer, longest: float) -> None:
+        """Move what is trained, its gradients together no longer than ``longest``; none of them are left."""
 
     def gathered(self) -> dict[str, NDArray[Any]]:
         """What the server needs for an adjustment: ``NAME:at`` uint32 and ``NAME:value`` float32 of each mask."""
@@ -151,22 +156,23 @@ class _FedMef:
         self._network, self._plan, self._masks = network, plan, masks
         parameters = dict(network.named_parameters())
         self._weights = {name: parameters[name] for name in masks}
-        self._absent: dict[str, torch.Tensor] = {}
-        self._due: dict[str, torch.Tensor] = {}
+        self._active: dict[str, torch.Tensor] = {name: torch.from_numpy(mask) for name, mask in masks.items()}
+        self._due: dict[str, NDArray[np.uint8]] = {}
+        self._gradients: dict[str, torch.Tensor] = {}
         self._gathered: dict[str, NDArray[Any]] = {}
-        self._schedule = 1.0
+        self._schedule, self._last = 1.0, False
 
     @contextmanager
     def installed(self) -> Iterator[None]:
         """While it lasts, the network's layers keep less of their activations; at its start masks are applied."""
-        for name, mask in self._masks.items():
-            self._absent[name] = torch.from_numpy(~mask)
-        self.after_step()  # nothing is due yet
+        self._clear()
         if self._plan.extrude and self._plan.due:
             for name, mask in self._masks.items():
                 due = masking.due(self._weights[name].detach().numpy(), mask, self._plan.due)
-                self._due[name] = torch.from_numpy(due)
-        with keeping(self._network, self._plan.keep):
+                self._due[name] = np.packbits(due)
+        with keeping(self._network, self._plan.keep), ExitStack() as hooks:
+            for name, weight in self._weights.items():
+                hooks.callback(weight.register_post_accumulate_grad_hook(partial(self._take, name)).remove)
             yield
 
     def rate(self, done: float) -> float:
@@ -174,29 +180,55 @@ class _FedMef:
         self._schedule = (2 - 2 * done) / (2 - done) if self._due else 1.0
         return self._schedule
 
-    def after_backward(self, *, last: bool) -> None:
-        """Gather what may grow, and leave no gradient outside the masks."""
-        for name, weight in self._weights.items():
-            gradient = weight.grad
-            if gradient is None:
-                continue
-            if last and self._plan.grow:
-                self._gather(name, gradient)
-            gradient.masked_fill_(self._absent[name], 0)
+    def before_step(self, *, last: bool) -> None:
+        """A step begins: gradients are made next."""
+        self._last = last
 
-    def _gather(self, name: str, gradient: torch.Tensor) -> None:
+    def _take(self, name: str, weight: torch.Tensor) -> None:
+        """Keep of a gradient, as soon as it is there, what is wanted of it."""
+        assert weight.grad is not None
+        if self._last and self._plan.grow:
+            self._gather(name, weight.grad.numpy())
+        values = weight.grad[self._active[name]]
+        self._gradients[name] = self._gradients[name].add_(values) if name in self._gradients else values
+        weight.grad = None
+
+    def _gather(self, name: str, gradient: NDArray[np.float32]) -> None:
+        """What may grow is what has the largest gradients in the first pass of the step; the other passes add to it."""
+        at = self._gathered.get(f"{name}:at")
+        if at is not None:
+            self._gathered[f"{name}:value"] += gradient.reshape(-1)[at]
+            return
         mask = self._masks[name]
         count = CANDIDATES * int(self._plan.due * int(mask.sum()))
-        for part, array in masking.top_gradients(gradient.numpy(), mask, count).items():
+        for part, array in masking.top_gradients(gradient, mask, count).items():
             self._gathered[f"{name}:{part}"] = array
 
     @torch.no_grad()
-    def after_step(self) -> None:
+    def step(self, optimizer: torch.optim.Optimizer, longest: float) -> None:
+        """Move the dense arrays, then each masked one by the gradient of its active weights."""
+        dense = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        every = [*dense, *self._gradients.values()]
+        factor = min(1.0, longest / (math.hypot(*(float(gradient.norm()) for gradient in every)) + 1e-6))
+        for gradient in every:
+            gradient.mul_(factor)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        for name in list(self._gradients):
+            weight = self._weights[name]
+            weight.grad = torch.zeros_like(weight).masked_scatter_(self._active[name], self._gradients.pop(name))
+            optimizer.step()
+            weight.grad = None
+        self._clear()
+
+    @torch.no_grad()
+    def _clear(self) -> None:
         """Put weights outside the masks back to 0, wherever the optimiser moved them; pull at those that are due."""
         for name, weight in self._weights.items():
-            weight.masked_fill_(self._absent[name], 0)
+            weight.masked_fill_(self._active[name].logical_not(), 0)
             if name in self._due:
-                weight.sub_(weight * self._due[name], alpha=self._plan.extrude * self._schedule)
+                due = np.unpackbits(self._due[name], count=weight.numel()).reshape(weight.shape)
+                weight.sub_(weight * torch.from_numpy(due), alpha=self._plan.extrude * self._schedule)
 
     def gathered(self) -> dict[str, NDArray[Any]]:
         """What the server needs for an adjustment."""

@@ -31,6 +31,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -47,7 +48,6 @@ from headwater.compression.learning.samples import augment, normalise
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from headwater.compression.encoder import Head
@@ -69,6 +69,7 @@ def train(
     sparsity: Sparsity | None = None,
     *,
     teacher: SplitNetwork | None = None,
+    came: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Trained:
     """Train a network in place.
 
@@ -81,6 +82,7 @@ def train(
         terms: of the bundle.
         sparsity: of this network, in a sparse round.
         teacher: whose answers the widest learns, in place of the network's own as it came.
+        came: the network's arrays as they are, where the caller has them: it saves a copy.
 
     Raises:
         LearningError: for no images, a width that there is not, no exit to train a head by, a loss that is not finite.
@@ -91,7 +93,7 @@ def train(
         meter = stack.enter_context(Meter())
         stack.enter_context(_seeded(plan.seed))
         stack.enter_context(_training(network, layout))
-        before = arrays_of(network)
+        before = came or arrays_of(network)
         lesson = _Lesson(network, samples, plan, terms, _answers(teacher or network, samples, plan))
         collected = stack.enter_context(collecting(network, plan.gather)) if plan.gather else None
         if sparsity is not None:
@@ -135,8 +137,9 @@ def _training(network: SplitNetwork, layout: Layout) -> Iterator[None]:
 def _delta(
     network: SplitNetwork, before: Mapping[str, NDArray[np.float32]], layout: Layout, width: float
 ) -> dict[str, NDArray[np.float32]]:
-    after = arrays_of(network)
-    return layout.cut({name: after[name] - before[name] for name in layout.shapes}, width)
+    after = dict(network.named_parameters())
+    delta = {name: np.ascontiguousarray(after[name].detach().numpy()) - before[name] for name in layout.shapes}
+    return layout.cut(delta, width)
 
 
 # ---------------------------------------------------------------- steps
@@ -150,18 +153,18 @@ def _steps(lesson: _Lesson, layout: Layout, sparsity: Sparsity | None) -> dict[s
     batches = list(_batches(len(lesson.samples), plan, lesson.generator))
     started, sums, steps, seen = time.process_time(), dict[str, float](), 0, 0
     for step, indices in enumerate(batches):
-        last = step == len(batches) - 1
+        if sparsity is not None:
+            sparsity.before_step(last=step == len(batches) - 1)
         for name, value in lesson.gradients(indices, step).items():
             sums[name] = sums.get(name, 0.0) + value
-        if sparsity is not None:
-            sparsity.after_backward(last=last)
-        torch.nn.utils.clip_grad_norm_(trained, LONGEST_GRADIENT)
         for group in optimizer.param_groups:
             group["lr"] = plan.rate * (sparsity.rate(step / len(batches)) if sparsity is not None else 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if sparsity is not None:
-            sparsity.after_step()
+        if sparsity is None:
+            torch.nn.utils.clip_grad_norm_(trained, LONGEST_GRADIENT)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        else:
+            sparsity.step(optimizer, LONGEST_GRADIENT)
         steps, seen = steps + 1, seen + len(indices)
         if plan.seconds and time.process_time() - started > plan.seconds:
             break

@@ -26,7 +26,9 @@ def largest(values: Floats, count: int) -> NDArray[np.bool_]:
     magnitudes = np.abs(values)
     if count >= magnitudes.size:
         return np.asarray(magnitudes > 0)
-    threshold = np.partition(magnitudes, magnitudes.size - count)[magnitudes.size - count]
+    magnitudes.partition(magnitudes.size - count)  # in place: a second copy is memory that a device may not have
+    threshold = magnitudes[magnitudes.size - count].copy()
+    np.abs(values, out=magnitudes)
     if threshold == 0:
         return np.asarray(magnitudes > 0)
     chosen = magnitudes > threshold

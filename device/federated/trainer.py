@@ -34,6 +34,15 @@ WARM_S = 300.0
 LOOK_S = 1.0
 """How often the processor time that it has taken is looked at."""
 LONGEST_LINE = 1 << 24
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    # Large blocks go back to the system when they are freed, or the peak is of what lies in pieces on glibc's heap.
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "1048576",
+}
+"""Of the process, where the agent's own environment does not say otherwise."""
 _TAIL_BYTES = 2048
 
 _log = logging.getLogger(__name__)
@@ -137,7 +146,7 @@ class Trainer:
                 stderr=log,
                 limit=LONGEST_LINE,
                 start_new_session=True,  # Ctrl-C is for the agent
-                env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0", **os.environ},
+                env={**ENVIRONMENT, **os.environ},
             )
         word = await self._word(self._process)
         if isinstance(word, Failed):

@@ -28,14 +28,12 @@ def trained(network: SplitNetwork, sparsity: Sparsity) -> list[float]:
     optimizer, rates = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9), []
     with sparsity.installed():
         for step in range(STEPS):
-            optimizer.zero_grad()
+            sparsity.before_step(last=step == STEPS - 1)
             latent = network.head(normalise(small.images(6, seed=step)), 1.0)
             logits = next(network.typed_tails())(network.decoder(latent, torch.full((6,), 5)))
             functional.cross_entropy(logits, torch.arange(6) % small.CLASSES).backward()
-            sparsity.after_backward(last=step == STEPS - 1)
             rates.append(sparsity.rate(step / STEPS))
-            optimizer.step()
-            sparsity.after_step()
+            sparsity.step(optimizer, 1e9)
     return rates
 
 
