@@ -122,6 +122,37 @@ def judge(new: Figures, old: Figures, rules: Rules, from_frames: int = 0) -> Ver
     return Verdict("widen", f"{stage} frames, " + (", ".join(fall.text for fall in falls) or "nothing to compare with"))
 
 
+def decide(
+    new: Figures,
+    old: Figures,
+    rules: Rules,
+    *,
+    from_frames: int,
+    everywhere: bool,
+    reached: int,
+    trouble_of: Sequence[str],
+) -> Verdict:
+    """Say what to do about a release, by its figures and by what became of it on the devices that it has reached.
+
+    Args:
+        new: of the bundle on trial.
+        old: of the bundle before.
+        rules: of the release.
+        from_frames: of the new one's frames, those that earlier stages were judged by.
+        everywhere: all devices are to have it: it is watched for a while yet, and then it is what the next one is
+            compared with.
+        reached: devices that it has reached.
+        trouble_of: why devices refuse or left it, of each.
+    """
+    if trouble(reached, len(trouble_of), rules):
+        return Verdict("back", f"{len(trouble_of)} of {reached} devices will not have it: {trouble_of[0]}")
+    verdict = judge(new, old, rules, from_frames)
+    if not everywhere:
+        return verdict
+    watched = new.frames - from_frames < LONGER * rules.frames
+    return verdict if verdict.do == "back" and watched else Verdict("wait", verdict.why)
+
+
 @dataclass(frozen=True)
 class _Fall:
     text: str
@@ -158,3 +189,8 @@ def trouble(reached: int, troubled: int, rules: Rules) -> bool:
 def ranked(devices: Iterable[str], serial: int) -> list[str]:
     """The devices in the order in which a release reaches them: for each release another, whoever asks the same."""
     return sorted(devices, key=lambda device: hashlib.sha256(f"{serial}/{device}".encode()).digest())
+
+
+def room(share: float, devices: int, members: int) -> int:
+    """How many devices more a release of this share may reach, of so many of which it has some already."""
+    return max(math.ceil(share * devices) - members, 0)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import math
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -189,22 +188,19 @@ class Conductor:
         return release
 
     def _judge(self, release: Released) -> canary.Verdict:
-        rules, members = release.rules, self._versions.members(release.serial)
-        standings = [standing for standing, _ in members.values() if standing != "chosen"]
-        troubled = sum(standing in {"refused", "left"} for standing in standings)
         if release.back:
             return canary.Verdict("wait", "it is what was gone back to")
-        if canary.trouble(len(standings), troubled, rules):
-            why = next(detail for standing, detail in members.values() if standing in {"refused", "left"})
-            return canary.Verdict("back", f"{troubled} of {len(standings)} devices will not have it: {why}")
-        new = self._versions.figures(release.bundle)
-        old = canary.Figures() if release.previous is None else self._versions.figures(release.previous)
-        verdict = canary.judge(new, old, rules, release.from_frames)
-        if release.stage == "canary":
-            return verdict
-        # All have it: it is watched for a while yet, and then it is what the next one is compared with.
-        watched = new.frames - release.from_frames < canary.LONGER * rules.frames
-        return verdict if verdict.do == "back" and watched else canary.Verdict("wait", verdict.why)
+        members = self._versions.members(release.serial).values()
+        reached = [standing for standing, _ in members if standing != "chosen"]
+        return canary.decide(
+            self._versions.figures(release.bundle),
+            canary.Figures() if release.previous is None else self._versions.figures(release.previous),
+            release.rules,
+            from_frames=release.from_frames,
+            everywhere=release.stage != "canary",
+            reached=len(reached),
+            trouble_of=[detail for standing, detail in members if standing in {"refused", "left"}],
+        )
 
     def _follow(self, release: Released, verdict: canary.Verdict) -> Released | None:
         facts = {"release": release.serial, "bundle": release.bundle[:5].hex(), "why": verdict.why}
@@ -286,8 +282,7 @@ class Conductor:
         members = self._versions.members(release.serial)
         here = [device for device in devices if device.connected]
         others = canary.ranked((device.name for device in here if device.name not in members), release.serial)
-        room = math.ceil(release.share * len(devices)) - len(members)
-        chosen = {*members, *others[: max(room, 0)]}
+        chosen = {*members, *others[: canary.room(release.share, len(devices), len(members))]}
         told = [self._offer(release, device, members) for device in here if device.name in chosen]
         return any(told)
 

@@ -9,32 +9,29 @@ The controller is the product's own, one a device, made by the agent's own code;
 time that is left for stepping in. A device is a live source: while it is busy its newest picture waits, and takes the
 place of an older one (device/feed.py).
 
-Answers need no event: they are on their way alone, and nobody looks before the device has its next picture. So what a
-controller is told by then, it is told just before it is asked, in the order of the times. That, and doing a whole
-picture in one event where no frame is on its way, is what makes it quick. For the same reason situations and
-observations are two objects whose contents change: controllers do not keep them.
+Where no frame is on its way when a picture is taken, all of that up to the link is done in one event, as nothing can
+come between.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from headwater.device.controller import Observation, Situation
 from headwater.simulations.fleet.chance import NORMAL, draw, share
 from headwater.simulations.fleet.flight import Flight
 from headwater.simulations.fleet.model import LEAST_BYTES
+from headwater.simulations.fleet.telling import Teller
 
 if TYPE_CHECKING:
-    from headwater.device.controller import Controller, Decision
+    from headwater.device.controller import Decision
     from headwater.device.controller import Outcome as Fate
     from headwater.simulations.fleet.agenda import Agenda
     from headwater.simulations.fleet.arrivals import Clock
-    from headwater.simulations.fleet.links import Line, Link
+    from headwater.simulations.fleet.member import Device
     from headwater.simulations.fleet.model import Model
     from headwater.simulations.fleet.routes import Routes
     from headwater.simulations.fleet.scenario import DeviceClass
-    from headwater.simulations.fleet.servers import Station
     from headwater.simulations.fleet.tally import Tally
 
 _UNIT = 1 / 65536
@@ -42,40 +39,6 @@ LEAST_PACE = 0.5
 """Of what work takes on average, the least that it may."""
 SILENT_S = 45.0
 """After so long a side takes the other for gone: three heartbeats."""
-
-
-class Device:
-    """One device."""
-
-    __slots__ = (
-        "base_s", "burst_left", "controller", "ease", "flights", "free_s", "held_s", "key", "line", "link", "number",
-        "pace", "parts", "richness", "since_s", "station", "taken_s", "waiting",
-    )  # fmt: skip
-
-    def __init__(self, key: int, controller: Controller, link: Link, line: Line, station: Station) -> None:
-        self.key, self.controller, self.link, self.line, self.station = key, controller, link, line, station
-        self.number = 0
-        """Of the picture that comes next."""
-        self.base_s = 0.0
-        """When the last one was due."""
-        self.burst_left = 0
-        self.taken_s = -math.inf
-        """When the last one was taken."""
-        self.richness = self.ease = 0.0
-        """Of what it sees: how long its frames are, how easy it is for the exit; standard normal, slowly varying."""
-        self.free_s = 0.0
-        """When it is done with the picture at hand; infinite while that is not known."""
-        self.waiting: tuple[float, int] | None = None
-        """The picture that waits for it: when it was taken, and its luck."""
-        self.flights: list[Flight] = []
-        self.held_s = 0.0
-        """Until when it writes nothing, as the server was full."""
-        self.since_s = 0.0
-        """From when on it is connected."""
-        self.pace = 1.0
-        """How much longer its work takes now: it trains."""
-        self.parts: Any = None
-        """What it has to do with rounds and roll-outs."""
 
 
 class Crew:
@@ -99,15 +62,7 @@ class Crew:
         self._window = devices.settings.window
         self._slow_share, self._slow_times = devices.slow_share, devices.slow_times
         self._burst = clock.pictures_a_burst - 1
-        self._now = Situation(
-            deadline_ms=model.deadline_ms,
-            interval_ms=clock.interval_s * 1e3,
-            exit_available=model.exit is not None,
-            whole_ms=model.slow_whole_ms,
-        )
-        self._told = Observation(0, 0, 0.0, 0.0, 0.0, "answered")
-        self._situation, self._observation = vars(self._now), vars(self._told)
-        self._fresh = dict(self._observation)
+        self._teller = Teller(model, clock, routes)
         self._rho = self._rest = 0.0
         self._gap_s = -1.0
 
@@ -178,15 +133,15 @@ class Crew:
 
     def _start(self, device: Device, taken_s: float, luck: int, now_s: float) -> None:
         if device.flights:
-            self._tell(device, now_s)
+            self._teller.catch_up(device, now_s)
             if len(device.flights) >= self._window:
                 self._drop(taken_s)
                 return
-        decision = device.controller.choose(self._look(device, taken_s, now_s))
+        decision = device.controller.choose(self._teller.situation(device, taken_s, now_s))
         if decision.action == "skip":
             self.tally.outcome.skipped += 1
             self.tally.missed(taken_s)
-            self._tell_here(device, decision.mode, "skipped", now_s)
+            self._teller.here(device, decision.mode, "skipped", now_s)
             return
         flight = Flight(self, device, taken_s, taken_s + self.model.give_up_ms / 1e3)
         flight.luck = luck
@@ -222,7 +177,7 @@ class Crew:
     def _seen(self, what: tuple[Device, Flight, Decision], now_s: float) -> None:
         """The work is done, and frames were on their way meanwhile."""
         device, flight, decision = what
-        self._tell(device, now_s)
+        self._teller.catch_up(device, now_s)
         self._worked(device, flight, decision, now_s)
         if device.waiting is not None:
             self._agenda.at(device.free_s, self._free, device)
@@ -242,7 +197,7 @@ class Crew:
         if local is not None and now_s >= flight.due_s:
             self._here_after_all(device, flight, decision.mode, now_s)
             return
-        situation = self._look(device, flight.taken_s, now_s)
+        situation = self._teller.situation(device, flight.taken_s, now_s)
         decision = device.controller.refine(decision, situation, flight.confidence)
         if decision.action == "send":
             self._send(device, flight, decision, now_s)
@@ -276,16 +231,7 @@ class Crew:
     def _done_here(self, device: Device, flight: Flight, mode: int, now_s: float, fate: Fate) -> None:
         """Free the device, and tell the controller."""
         device.free_s = now_s
-        self._tell_here(device, mode, fate, now_s, flight)
-
-    def _tell_here(self, device: Device, mode: int, fate: Fate, now_s: float, flight: Flight | None = None) -> None:
-        told = self._observation
-        told.update(self._fresh)
-        told["mode"], told["outcome"], told["attempts"], told["time_s"] = mode, fate, 0, now_s
-        if flight is not None:
-            told["prepare_ms"], told["head_ms"], told["exit_ms"] = flight.prepare_ms, flight.head_ms, flight.exit_ms
-            told["confidence"] = flight.confidence
-        device.controller.observe(self._told)
+        self._teller.here(device, mode, fate, now_s, flight)
 
     # ------------------------------------------------------------ over the link
 
@@ -351,10 +297,16 @@ class Crew:
         if back_s > flight.due_s:
             self._give_up(flight)
             return
+        release = device.release
+        if release is not None and not release.answered(device, flight, local=self.model.exit is not None):
+            self._lose(flight, now_s)
+            return
         groups, model = flight.groups, self.model
         right = model.right[flight.mode]
         if groups is not None:
             right = model.cut_right.get((flight.mode, groups), right)
+        if device.uses_new and release is not None:
+            right += release.gain
         self.tally.served(
             flight, right, flight.arrived_s - flight.sent_s, started_s - flight.arrived_s, now_s - started_s
         )
@@ -405,80 +357,3 @@ class Crew:
         else:
             self.tally.outcome.unanswered += 1
             self.tally.missed(flight.taken_s)
-
-    # ------------------------------------------------------------ what the controller knows
-
-    def _look(self, device: Device, taken_s: float, now_s: float) -> Situation:
-        situation, flights = self._situation, device.flights
-        situation["age_ms"] = (now_s - taken_s) * 1e3
-        situation["time_s"] = now_s
-        if self._routes.outages:
-            self._routes.follow(device, now_s)
-            situation["connected"] = now_s >= device.since_s
-        situation["held_ms"] = (device.held_s - now_s) * 1e3 if device.held_s > now_s else 0.0
-        situation["frames_unanswered"] = len(flights)
-        if flights:
-            situation["bytes_unanswered"] = sum([flight.size for flight in flights])
-            situation["oldest_ms"] = situation["silent_ms"] = max(now_s - flights[0].sent_s, 0.0) * 1e3
-        else:
-            situation["bytes_unanswered"], situation["oldest_ms"], situation["silent_ms"] = 0, 0.0, 0.0
-        return self._now
-
-    def _tell(self, device: Device, now_s: float) -> None:
-        """Tell the controller what has become known of the frames on their way, and forget those that have landed."""
-        flights = device.flights
-        if len(flights) == 1:
-            (flight,) = flights
-            if flight.back_s <= now_s and flight.back_s <= flight.due_s:
-                self._tell_answered(device, flight)
-                device.flights = []
-                return
-        news: list[tuple[float, int, Flight]] = []
-        for number, flight in enumerate(flights):
-            first_s = flight.back_s if flight.back_s <= flight.due_s else max(flight.due_s, flight.sent_s)
-            if not flight.told and first_s <= now_s:
-                news.append((first_s, number, flight))
-            if flight.due_s < flight.back_s <= now_s:
-                news.append((flight.back_s, number + len(flights), flight))
-        for time_s, _, flight in sorted(news, key=_first_two):
-            if flight.back_s <= flight.due_s:
-                self._tell_answered(device, flight)
-            elif not flight.told:
-                self._tell_given_up(device, flight, time_s)
-            else:
-                self._tell_late(device, flight)
-        device.flights = [flight for flight in flights if flight.back_s > now_s and not (flight.gone and flight.told)]
-
-    def _tell_answered(self, device: Device, flight: Flight) -> None:
-        flight.told = True
-        told = self._observation
-        told.update(self._fresh)
-        flight.observed(told)
-        told["prepare_ms"], told["head_ms"], told["exit_ms"] = flight.prepare_ms, flight.head_ms, flight.exit_ms
-        told["code_ms"], told["confidence"] = flight.code_ms, flight.confidence
-        told["time_s"], told["round_trip_ms"] = flight.back_s, (flight.back_s - flight.sent_s) * 1e3
-        device.controller.observe(self._told)
-
-    def _tell_given_up(self, device: Device, flight: Flight, time_s: float) -> None:
-        flight.told = True
-        told = self._observation
-        told.update(self._fresh)
-        flight.observed(told)
-        told["outcome"] = "expired" if self.model.exit is None else "local"
-        told["prepare_ms"], told["head_ms"], told["exit_ms"] = flight.prepare_ms, flight.head_ms, flight.exit_ms
-        told["code_ms"], told["confidence"] = flight.code_ms, flight.confidence
-        told["server_ms"] = 0.0
-        told["time_s"], told["waited_ms"] = time_s, max(time_s - flight.sent_s, 0.0) * 1e3
-        device.controller.observe(self._told)
-
-    def _tell_late(self, device: Device, flight: Flight) -> None:
-        told = self._observation
-        told.update(self._fresh)
-        flight.observed(told)
-        told["outcome"] = "late"
-        told["time_s"], told["round_trip_ms"] = flight.back_s, (flight.back_s - flight.sent_s) * 1e3
-        device.controller.observe(self._told)
-
-
-def _first_two(entry: tuple[float, int, Flight]) -> tuple[float, int]:
-    return entry[:2]

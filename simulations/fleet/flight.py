@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headwater.simulations.fleet.crew import Crew, Device
+    from headwater.simulations.fleet.crew import Crew
+    from headwater.simulations.fleet.member import Device
 
 
 class Flight:

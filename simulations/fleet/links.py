@@ -175,6 +175,10 @@ class RateLink(_Radio):
         assert bulk is not None
         return carrier.carry(bulk.from_s, bulk.left, line.shift_s) if bulk.left > 0 else bulk.from_s
 
+    def bulk_s(self, size: float, *, up: bool) -> float:
+        """How long so many bytes keep the radio busy, at the mean rate."""
+        return size * 8 / (self._up if up else self._down).mean_bits_per_s
+
 
 class _Carrier:
     """One direction of a trace with its black-outs."""
@@ -182,6 +186,7 @@ class _Carrier:
     def __init__(self, trace: Trace, gaps: Sequence[Gap]) -> None:
         self._trace = trace
         self._gaps = gaps
+        self.mean_bits_per_s = trace.mean_bits_per_s
         steady = len(trace) == 1
         self._byte_s = (8 / trace.mean_bits_per_s if trace.mean_bits_per_s else math.inf) if steady else None
         """Of a constant rate."""

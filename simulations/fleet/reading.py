@@ -9,7 +9,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,6 +55,20 @@ def plain(value: object) -> Any:  # noqa: ANN401 - what JSON and TOML hold
     if isinstance(value, tuple | list):
         return [plain(each) for each in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def from_folder(value: Any, folder: Path, but: type) -> Any:  # noqa: ANN401 - a dataclass in, the same out
+    """Let the relative paths in it start from a folder, but those of one type, which has none that matter."""
+    if isinstance(value, but):
+        return value
+    if isinstance(value, Path):
+        return folder / value.expanduser()
+    if isinstance(value, tuple):
+        return tuple(from_folder(each, folder, but) for each in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = {field.name: from_folder(getattr(value, field.name), folder, but) for field in fields(value)}
+        return replace(value, **changed)
+    return value
 
 
 def _default(field: Any) -> object:  # noqa: ANN401 - a field of whatever type

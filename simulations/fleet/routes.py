@@ -10,7 +10,7 @@ from headwater.device.route import ranked
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from headwater.simulations.fleet.crew import Device
+    from headwater.simulations.fleet.member import Device
     from headwater.simulations.fleet.servers import Station
 
 RECONNECT_S = 1.0

@@ -21,7 +21,7 @@ own folder. Times of the schedule are hours since the start, but for those of th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -31,7 +31,7 @@ from headwater.device.settings import DeviceSettings
 from headwater.server.batch_queue import Limits
 from headwater.server.rollout.canary import Rules
 from headwater.simulations.fleet.radios import READY, Radio, table_of
-from headwater.simulations.fleet.reading import plain, read
+from headwater.simulations.fleet.reading import from_folder, plain, read
 
 FOLDER = Path(__file__).parent / "scenarios"
 SETTINGS = frozenset(
@@ -185,7 +185,10 @@ class BlackOut:
 
 @dataclass(frozen=True)
 class Round:
-    """A federated round: bytes to and from the devices of each server, and their processors in between."""
+    """A federated round: bytes to and from the devices of each server, and their processors in between.
+
+    Devices on LoRa take no part.
+    """
 
     at_h: float
     every_h: float | None = None
@@ -210,7 +213,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Rollout:
-    """A bundle is published on every server, and goes to its devices by the product's rules."""
+    """A bundle is published on every server, and goes to its devices by the product's rules; not to those on LoRa."""
 
     at_h: float
     mb: float = 0.4
@@ -289,6 +292,8 @@ class Scenario:
         between("hours", self.hours, 1e-4, 24 * 366)
         between("start_h", self.start_h, 0, 24)
         between("content_s", self.content_s, 0, 1e6)
+        if len(self.rollouts) > 1:
+            raise SettingsError("a scenario has one roll-out at most; simulate the next one by itself")
         _once("devices", [each.name for each in self.devices])
         _once("links", [each.name for each in self.links])
         _once("servers", list(self.server_names))
@@ -365,7 +370,7 @@ class Scenario:
             path = FOLDER / f"{name}.toml"
         if not path.is_file():
             raise SettingsError(f"there is no scenario {name}: no such file, and {nearest(str(name), ready())}")
-        scenario: Self = _from_folder(cls.of(read_file(path), path.name), path.parent)
+        scenario: Self = from_folder(cls.of(read_file(path), path.name), path.parent, DeviceSettings)
         return scenario
 
 
@@ -382,20 +387,6 @@ def _with_ready(row: object) -> object:
     if {"levels", "trace", "lora"} & set(row):
         like = {key: value for key, value in like.items() if key not in {"levels", "trace", "lora"}}
     return {**like, **{key: value for key, value in row.items() if key != "like"}}
-
-
-def _from_folder(value: Any, folder: Path) -> Any:  # noqa: ANN401 - a dataclass in, the same out
-    """Let the relative paths in it start from a folder; the agent's own settings have none that matter."""
-    if isinstance(value, DeviceSettings):
-        return value
-    if isinstance(value, Path):
-        return folder / value.expanduser()
-    if isinstance(value, tuple):
-        return tuple(_from_folder(each, folder) for each in value)
-    if is_dataclass(value) and not isinstance(value, type):
-        changed = {field.name: _from_folder(getattr(value, field.name), folder) for field in fields(value)}
-        return replace(value, **changed)
-    return value
 
 
 def _once(what: str, names: list[str]) -> None:

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 from headwater.simulations.fleet.agenda import Agenda
 from headwater.simulations.fleet.arrivals import Clock
+from headwater.simulations.fleet.bulk import FederatedRound, Mover
 from headwater.simulations.fleet.chance import draw, key_of, share
-from headwater.simulations.fleet.crew import Crew, Device
+from headwater.simulations.fleet.crew import Crew
 from headwater.simulations.fleet.links import Line, RateLink, links_of
+from headwater.simulations.fleet.member import Device
 from headwater.simulations.fleet.outcome import ClassOutcome, RolloutOutcome, RoundOutcome, ServerOutcome
+from headwater.simulations.fleet.releases import Release
 from headwater.simulations.fleet.routes import Routes
 from headwater.simulations.fleet.servers import Station
 from headwater.simulations.fleet.tally import Tally
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
     from headwater.simulations.fleet.links import Gap
     from headwater.simulations.fleet.model import Model
-    from headwater.simulations.fleet.scenario import DeviceClass, Scenario
+    from headwater.simulations.fleet.scenario import DeviceClass, Round, Scenario
 
 EVENTS_A_SLICE = 300
 
@@ -56,6 +59,7 @@ class _Run:
     """One shard being simulated."""
 
     def __init__(self, shard: Shard) -> None:
+        self._shard = shard
         scenario = self._scenario = shard.scenario
         self._end_s = scenario.hours * 3600.0
         self._agenda = Agenda(_slice_s(shard))
@@ -68,10 +72,53 @@ class _Run:
 
     def part(self) -> Part:
         """Run it."""
+        mover = Mover(self._agenda)
+        rounds, releases = self._rounds(), self._releases()
+        for round_ in rounds:
+            round_.begin(mover, self._agenda)
+        for release in releases:
+            release.begin(mover, self._agenda)
         self._agenda.run()
         classes = [self._closed(crew, devices) for crew, devices in self._teams]
         servers = [station.outcome for station in self._stations.values()]
-        return Part(classes, servers, events=self._agenda.events)
+        of_rounds, of_releases = [each.outcome() for each in rounds], [each.outcome for each in releases]
+        return Part(classes, servers, of_rounds, of_releases, self._agenda.events)
+
+    # ------------------------------------------------------------ rounds and roll-outs
+
+    def _rounds(self) -> list[FederatedRound]:
+        found: list[FederatedRound] = []
+        for serial, (round_, at_h) in enumerate(
+            (each, at_h) for each in self._scenario.rounds for at_h in hours_of(each, self._scenario.hours)
+        ):
+            for station in self._stations.values():
+                devices = self._at(station, round_.classes)
+                if devices:
+                    found.append(FederatedRound(round_, at_h, serial, station.name, devices, self._end_s))
+        return found
+
+    def _releases(self) -> list[Release]:
+        found = []
+        for serial, rollout in enumerate(self._scenario.rollouts):
+            for station in self._stations.values():
+                devices = self._at(station, ())
+                if rollout.at_h < self._scenario.hours and devices:
+                    found.append(Release(rollout, serial, station.name, devices, self._end_s))
+                    for _, _, device in devices:
+                        device.release = found[-1]
+        return found
+
+    def _at(self, station: Station, classes: Sequence[str]) -> list[tuple[str, Crew, Device]]:
+        """Devices that begin at a server, and can take more than frames: none on LoRa."""
+        return [
+            (f"{crew.name}-{number}", crew, device)
+            for (crew, devices), numbers in zip(self._teams, self._shard.members, strict=True)
+            if not classes or crew.name in classes
+            for number, device in zip(numbers, devices, strict=True)
+            if device.station is station and isinstance(device.link, RateLink)
+        ]
+
+    # ------------------------------------------------------------ devices and servers
 
     def _station(self, name: str) -> Station:
         server = next(each for each in self._scenario.servers if name in each.names)
@@ -125,6 +172,13 @@ def _merged(gaps: list[Gap]) -> list[Gap]:
         else:
             merged.append((from_s, to_s))
     return merged
+
+
+def hours_of(round_: Round, hours: float) -> list[float]:
+    """When a round takes place within so many hours."""
+    if round_.every_h is None:
+        return [round_.at_h] if round_.at_h < hours else []
+    return [round_.at_h + n * round_.every_h for n in range(math.ceil((hours - round_.at_h) / round_.every_h))]
 
 
 def _slice_s(shard: Shard) -> float:
