@@ -69,7 +69,7 @@ def to_text(
     """The file: what was measured, powers that were given in W, and the ready class that has the rest."""
     given = {key: Figure(0.95 * w, w, 1.05 * w, "given by hand") for key, w in powers.items() if w is not None}
     memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    top = {
+    top: dict[str, str | int] = {
         "name": name,
         "title": board(),
         "cores": os.cpu_count() or 1,

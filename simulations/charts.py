@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 STYLE = """
 :root { --k0:#0b62c4; --k1:#c2570c; --k2:#0f7f5f; --k3:#7b4bb7; --k4:#a8790a; --k5:#c23a75; --k6:#3f8f9b; --k7:#6b7280;
@@ -30,7 +30,8 @@ svg .seg { stroke: var(--paper); stroke-width: 1 } svg .on { fill: var(--on); fo
  color: var(--soft); font-size: .9rem } .legend svg { background: none; border-radius: 0; vertical-align: -2px }
 """
 
-_WIDTH = 920
+WIDTH = 920
+"""Of every drawing, in its own units."""
 _SHAPES = ("circle", "triangle", "square")
 DEPTH = 0.2
 """How far below the level to compare with the drawing of accuracies goes."""
@@ -71,18 +72,18 @@ def rate_accuracy(clouds: Sequence[Cloud], level: float, level_name: str, descri
     low, high = math.log(x_ticks[0]), math.log(x_ticks[-1])
 
     def x(value: float) -> float:
-        return left + (math.log(value) - low) / (high - low) * (_WIDTH - left - right)
+        return left + (math.log(value) - low) / (high - low) * (WIDTH - left - right)
 
     def y(value: float) -> float:
         return height - bottom - (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (height - top - bottom)
 
     parts = [
-        *(_vertical(x(tick), top, height - bottom, f"{tick:,g}") for tick in x_ticks),
-        *(_horizontal(y(tick), left, _WIDTH - right, f"{100 * tick:.0f} %") for tick in y_ticks),
-        _text((left + _WIDTH - right) / 2, height - 10, "bytes a picture (logarithmic)", anchor="middle", kind="soft"),
-        _dashed(y(level), left, _WIDTH - right),
+        *(vertical(x(tick), top, height - bottom, f"{tick:,g}") for tick in x_ticks),
+        *(horizontal(y(tick), left, WIDTH - right, f"{100 * tick:.0f} %") for tick in y_ticks),
+        text((left + WIDTH - right) / 2, height - 10, "bytes a picture (logarithmic)", anchor="middle", kind="soft"),
+        _dashed(y(level), left, WIDTH - right),
     ]
-    places = _Places(left, _WIDTH - right)
+    places = _Places(left, WIDTH - right)
     for at, cloud in reversed(list(enumerate(drawn))):
         spots = [(x(dot.x), y(dot.y), dot) for dot in cloud.dots]
         parts += [_frontier(spots, at)] if cloud.line else []
@@ -106,41 +107,48 @@ def time_bars(rows: Sequence[tuple[str, Mapping[str, float]]], names: Sequence[s
     parts = []
     for at, (row, values) in enumerate(rows):
         y = top + group * at
-        parts.append(_text(left - 14, y + bar * len(names) / 2 + 4, row, anchor="end", kind="strong"))
+        parts.append(text(left - 14, y + bar * len(names) / 2 + 4, row, anchor="end", kind="strong"))
         for kind, name in enumerate(names):
             if name not in values:
                 continue
-            width = max(values[name] / longest * (_WIDTH - left - right), 1.0)
+            width = max(values[name] / longest * (WIDTH - left - right), 1.0)
             title = html.escape(f"{row}, {name}: {duration(values[name])}")
             parts.append(
                 f'<rect x="{left}" y="{y + bar * kind + 1}" width="{width:.1f}" height="{bar - 3}" rx="2" '
                 f'fill="var(--k{kind})"><title>{title}</title></rect>'
             )
-            parts.append(_text(left + width + 8, y + bar * kind + 13, duration(values[name]), kind="soft"))
+            parts.append(text(left + width + 8, y + bar * kind + 13, duration(values[name]), kind="soft"))
     return figure(parts, height, description, [(name, at) for at, name in enumerate(names)], square=True)
 
 
-def share_bars(rows: Sequence[tuple[str, Mapping[str, float]]], names: Sequence[str], description: str) -> str:
-    """A bar a row, of full length whatever its total of ms, parted by what each name takes of it."""
+def _milliseconds(ms: float) -> str:
+    return duration(ms / 1e3)
+
+
+def share_bars(
+    rows: Sequence[tuple[str, Mapping[str, float]]],
+    names: Sequence[str],
+    description: str,
+    told: Callable[[float], str] = _milliseconds,
+) -> str:
+    """A bar a row, of full length whatever its total, parted by what each name takes of it; `told` writes an amount."""
     row_height, left, right, top = 48, 190, 84, 10
     height = top + row_height * len(rows)
     parts = []
     for at, (row, values) in enumerate(rows):
         y, total = top + row_height * at, sum(values.values())
-        parts.append(_text(left - 14, y + 23, row, anchor="end", kind="strong"))
-        parts.append(_text(_WIDTH - right + 12, y + 23, duration(total / 1e3), kind="strong"))
+        parts.append(text(left - 14, y + 23, row, anchor="end", kind="strong"))
+        parts.append(text(WIDTH - right + 12, y + 23, told(total), kind="strong"))
         begin = float(left)
         for kind, name in enumerate(names):
-            width = values[name] / total * (_WIDTH - left - right)
-            title = html.escape(f"{row}, {name}: {duration(values[name] / 1e3)}, {values[name] / total:.1%}")
+            width = values[name] / total * (WIDTH - left - right)
+            title = html.escape(f"{row}, {name}: {told(values[name])}, {values[name] / total:.1%}")
             parts.append(
                 f'<rect class="seg" x="{begin:.2f}" y="{y + 2}" width="{width:.2f}" height="{row_height - 14}" '
                 f'fill="var(--k{kind})"><title>{title}</title></rect>'
             )
             if width > 44:
-                parts.append(
-                    _text(begin + width / 2, y + 25, f"{values[name] / total:.0%}", anchor="middle", kind="on")
-                )
+                parts.append(text(begin + width / 2, y + 25, f"{values[name] / total:.0%}", anchor="middle", kind="on"))
             begin += width
     return figure(parts, height, description, [(name, at) for at, name in enumerate(names)], square=True)
 
@@ -162,7 +170,7 @@ def figure(
     )
     keys += "".join(f"<li>{html.escape(note)}</li>" for note in notes)
     return (
-        f'<figure><svg viewBox="0 0 {_WIDTH} {height:g}" role="img" '
+        f'<figure><svg viewBox="0 0 {WIDTH} {height:g}" role="img" '
         f'aria-label="{html.escape(description)}">{"".join(parts)}</svg><ul class="legend">{keys}</ul></figure>'
     )
 
@@ -194,18 +202,21 @@ def _percent_ticks(values: Sequence[float]) -> list[float]:
 # ---------------------------------------------------------------- pieces
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "start", kind: str = "") -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(text)}</text>'
+def text(x: float, y: float, words: str, *, anchor: str = "start", kind: str = "") -> str:
+    """Words at a place; `kind` is one or more of the style's classes: strong, soft, small, on."""
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(words)}</text>'
 
 
-def _vertical(x: float, top: float, bottom: float, label: str) -> str:
+def vertical(x: float, top: float, bottom: float, label: str) -> str:
+    """A line of the grid with its number below."""
     line = f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>'
-    return line + _text(x, bottom + 17, label, anchor="middle", kind="soft")
+    return line + text(x, bottom + 17, label, anchor="middle", kind="soft")
 
 
-def _horizontal(y: float, left: float, right: float, label: str) -> str:
+def horizontal(y: float, left: float, right: float, label: str) -> str:
+    """A line of the grid with its number at the left."""
     line = f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
-    return line + _text(left - 8, y + 4, label, anchor="end", kind="soft")
+    return line + text(left - 8, y + 4, label, anchor="end", kind="soft")
 
 
 def _dashed(y: float, left: float, right: float) -> str:
@@ -257,15 +268,15 @@ class _Places:
         """Let no label touch this box."""
         self._taken.append((left, right, top, bottom))
 
-    def label(self, x: float, y: float, text: str) -> str:
+    def label(self, x: float, y: float, words: str) -> str:
         """The label of a point, as near as there is room; a line leads to one that is farther away."""
-        width = len(text) * self._CHARACTER
+        width = len(words) * self._CHARACTER
         boxes = [self._box(x, y, width, row, left) for row in range(12) for left in (False, True)]
         left, right, top, bottom = next(filter(self._free, boxes), boxes[0])
         self.keep_free(left, right, top, bottom)
         near = right if right < x else left
         leader = "" if abs((top + bottom) / 2 - y) < self._LINE else _leader(x, y, near, (top + bottom) / 2)
-        return leader + _text(left, bottom - 4, text, kind="strong")
+        return leader + text(left, bottom - 4, words, kind="strong")
 
     def _box(self, x: float, y: float, width: float, row: int, left: bool) -> tuple[float, float, float, float]:  # noqa: FBT001 - a side
         """The box of a label `row` places from its point: 0, 1 above, 1 below, 2 above, ..."""
