@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from headwater.simulations.fleet.planning_cli import add_to as add_planning
 from headwater.simulations.learning.cli import add_to as add_learning
 
 app = typer.Typer(no_args_is_help=True)
@@ -38,3 +39,4 @@ def fleet(
 
 
 add_learning(app)
+add_planning(app)
