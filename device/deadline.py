@@ -29,7 +29,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from headwater.device.controller import OVERHEAD_BYTES, Action, Decision
-from headwater.device.estimates import DeviceEstimate, Level, RoundTrip, Sent
+from headwater.device.estimates import DeviceEstimate, RoundTrip, Sent
+from headwater.device.margin import Level
 from headwater.device.options import Option, table
 from headwater.device.pacing import Budget, Climber, Doubt, Explorer
 from headwater.device.policy import Policy
@@ -177,7 +178,7 @@ class DeadlineController:
 
     def _room(self, situation: Situation, left_ms: float) -> Room | None:
         """What there is for a frame that is written now; None where the link is not known or not there."""
-        link, frames, oldest_ms = self.link, situation.frames_unanswered, situation.oldest_ms
+        link, frames = self.link, situation.frames_unanswered
         if not (situation.connected and link.known):
             return None
         left_ms -= self.device.code_ms + situation.held_ms
@@ -187,9 +188,10 @@ class DeadlineController:
             most_bytes = steady(most_ms, left_ms - base_ms, byte_ms, 0.0)
             return Room(left_ms, base_ms, byte_ms, 0.0, 0.0, most_bytes, link.margin.chance)
         ahead_bytes = situation.bytes_unanswered + frames * OVERHEAD_BYTES
-        most_bytes = steady(most_ms, left_ms - base_ms, byte_ms, max(byte_ms * ahead_bytes - oldest_ms, 0.0))
+        ahead_ms, oldest_ms = link.queue_ms(ahead_bytes), link.begun_ms(situation.oldest_ms, situation.time_s)
+        most_bytes = steady(most_ms, left_ms - base_ms, byte_ms, max(ahead_ms - oldest_ms, 0.0))
         within = link.margin.chances(link.overdue(ahead_bytes / frames, oldest_ms))
-        return Room(left_ms, base_ms, byte_ms, ahead_bytes, oldest_ms, most_bytes, within)
+        return Room(left_ms, base_ms, byte_ms, ahead_ms, oldest_ms, most_bytes, within)
 
     def _whole_way(self, situation: Situation, left_ms: float) -> Way | None:
         if situation.whole_ms is None or self._whole is None:
@@ -249,12 +251,16 @@ class DeadlineController:
         return self._decision(Way("send", option, 0.0, 0.0, sure=False), None, EXPLORING)
 
     def _room_for_one_more(self, situation: Situation) -> bool:
-        """Whether frames that are likely late hardly delay those after them: a stall may be over any moment."""
-        frames = situation.frames_unanswered
-        if not (frames and self.link.known):
+        """Whether a frame more hardly delays others, or would be in time itself, if the link was again what it was.
+
+        A stall may be over any moment; after a drop of the rate the frames on their way take long at the new one.
+        """
+        frames, link = situation.frames_unanswered, self.link
+        if not (frames and link.known):
             return True
-        queue_ms = self.link.queue_ms(situation.bytes_unanswered + frames * OVERHEAD_BYTES)
-        return queue_ms <= QUEUE_SHARE * (situation.deadline_ms or math.inf)
+        ahead_ms = link.queue_ms(situation.bytes_unanswered + frames * OVERHEAD_BYTES)
+        spare_ms = _left_ms(situation) - link.usual_ms(self._narrowest[0].mean_bytes)
+        return ahead_ms <= max(QUEUE_SHARE * (situation.deadline_ms or math.inf), spare_ms)
 
     def _quickest(self, situation: Situation) -> Option | None:
         """The smallest frame of the narrowest head, if that may be sent and can be in time at all."""
@@ -378,7 +384,7 @@ class DeadlineController:
         self.link.answered(sent, round_trip_ms - server_ms, server_ms, observation.time_s)
         self._silence = None
         if observation.outcome == "answered":
-            self._explorer.answered()
+            self._explorer.answered(observation.time_s)
         else:
             self._explorer.late(observation.time_s, round_trip_ms)
 

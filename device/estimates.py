@@ -1,13 +1,8 @@
 """What a frame will take, learnt from what the last ones took: on the device, and to the server and back.
 
 Each estimate has two parts. A *centre* foretells the next time from the recent ones and follows a change at once. A
-:class:`Margin` keeps how far off the centre was, as time over forecast, and turns that into chances: the
-share of the recent errors below a bound is the chance to keep it, and a high quantile of them is corrected by the
-misses seen. Nothing is assumed of the errors' distribution. The correction is that of adaptive conformal inference
-(Gibbs and Candès, "Adaptive Conformal Inference Under Distribution Shift", NeurIPS 2021), on the bound itself in place
-of its level (Angelopoulos, Candès, Tibshirani, "Conformal PID Control for Time Series Prediction", NeurIPS 2023): a
-miss moves the bound up by a step times the level, a hit down by the step times what the level lacks to one, so that in
-the long run the share of misses is what the level allows, whatever the link does.
+:class:`headwater.device.margin.Margin` keeps how far off the centre was, as time over forecast, and turns that into
+chances.
 
 No clock: times come with the measurements. Times in ms, sizes in bytes on the wire, that is with OVERHEAD_BYTES.
 """
@@ -15,112 +10,18 @@ No clock: times come with the measurements. Times in ms, sizes in bytes on the w
 from __future__ import annotations
 
 import math
-from bisect import bisect_right, insort
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from headwater.device.margin import Margin
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping, Sequence
 
 LEAST_MS = 1e-3
 NEAR, FAR = 1.25, 4.0
 """An error up to the one is no change, however small the usual ones are; one beyond the other is a change at once, and
 so are two in a row that the margin does not hold."""
-
-# ------------------------------------------------------------ errors of a forecast
-
-MEMORY = 64
-"""Errors that a margin looks back on."""
-BODY = 0.9
-"""The quantile that so few errors can tell; what lies beyond it is the correction's."""
-STEP = 0.2
-"""How far a miss moves the bound: by a fifth of the forecast."""
-FIRST_CORRECTION, LEAST_CORRECTION, MOST_CORRECTION = 0.3, 0.02, 2.0
-
-
-class Margin:
-    """Errors of a forecast, as times over what was foretold: chances, and an upper bound."""
-
-    __slots__ = ("_body", "_correction", "_moves", "_order", "_sorted", "upper")
-
-    def __init__(self, level: float, memory: int = MEMORY) -> None:
-        """Bound errors with the probability `level`."""
-        self._moves = STEP * level, STEP * (level - 1)
-        """Of the correction, by a miss and by a hit."""
-        self._order: deque[float] = deque(maxlen=memory)
-        self._sorted: list[float] = []
-        self._body = 0
-        """Rank of the body's quantile."""
-        self._correction = FIRST_CORRECTION
-        self.upper = math.exp(FIRST_CORRECTION)
-        """What an error is at most, with the probability of the level."""
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def add(self, error: float) -> None:
-        """Learn the error of a forecast that was made before its outcome was known; above 0."""
-        miss, hit = self._moves
-        correction = self._correction + (miss if error > self.upper else hit)
-        self._correction = correction = min(max(correction, LEAST_CORRECTION), MOST_CORRECTION)
-        order, ranked = self._order, self._sorted
-        if len(ranked) == order.maxlen:
-            del ranked[bisect_right(ranked, order[0]) - 1]
-        else:
-            self._body = min(math.ceil(BODY * (len(ranked) + 2)), len(ranked) + 1) - 1
-        order.append(error)
-        insort(ranked, error)
-        self.upper = ranked[self._body] * math.exp(correction)
-
-    def chance(self, error: float) -> float:
-        """Probability that an error is at most so large.
-
-        One more error is reckoned with than was seen, so that little is sure while little is known: it is as likely
-        above 1 as below, and one that has grown to k times is as likely to grow to m times that with chance 1 / m.
-        """
-        guess = 1 - 0.5 / error if error > 1 else 0.5 * error
-        return (bisect_right(self._sorted, error) + guess) / (len(self._sorted) + 1)
-
-    def chances(self, beyond: float) -> Callable[[float], float]:
-        """:meth:`chance` of an error that is known to be `beyond` another one."""
-        gone = self.chance(beyond)
-
-        def chance(error: float) -> float:
-            return (self.chance(error) - gone) / (1 - gone) if error > beyond else 0.0
-
-        return chance
-
-    @property
-    def noise(self) -> float:
-        """Half of the width of the errors' middle, relative."""
-        ranked = self._sorted
-        return math.log(ranked[int(0.8 * len(ranked))] / ranked[int(0.2 * len(ranked))]) / 2 if ranked else 0.0
-
-    def quantile(self, share: float) -> float:
-        """The error that this share of the recent ones does not exceed; 1 where there is none."""
-        return self._sorted[int(share * len(self._sorted))] if self._sorted else 1.0
-
-
-SLOWLY = 0.002
-
-
-class Level:
-    """The chance to ask of a frame so that in the long run the share in time is what is wanted.
-
-    Forecasts may be off in ways that their own errors do not show. So each frame that is late makes the next ones more
-    careful, and each that is in time a little bolder: adaptive conformal inference as it was first stated.
-    """
-
-    def __init__(self, wanted: float) -> None:
-        self.wanted = self.asked = wanted
-        self._miss, self._hit = SLOWLY * wanted, SLOWLY * (wanted - 1)
-        self._least = wanted - 5 * (1 - wanted)
-
-    def add(self, *, in_time: bool) -> None:
-        """Learn what became of a frame."""
-        asked = self.asked + (self._hit if in_time else self._miss)
-        self.asked = min(max(asked, self._least), 1.0)
-
 
 # ------------------------------------------------------------ to the server and back
 
@@ -212,8 +113,11 @@ class RoundTrip:
         self._through_s = -math.inf
         self._apart: deque[float] = deque(maxlen=QUEUED)
         """Of frames that were written behind others: time for each byte that they were through after them."""
-        self._off = 0
-        """Frames in a row whose error was no usual one: above 0 slower, below 0 quicker."""
+        self._usual_scale = 1.0
+        """As it was when the last frame was no odd one."""
+        self._odd: list[tuple[float, float]] = []
+        """Size and time of the last frames, if they were all unusually slow, or all unusually quick."""
+        self._odd_is_slow = False
 
     def answered(self, sent: Sent, network_ms: float, server_ms: float, time_s: float) -> None:
         """Learn a frame that was answered at a time, what it took on the network, and what at the server."""
@@ -224,40 +128,61 @@ class RoundTrip:
             self._apart.append(apart_ms / sent.wire_bytes)
         self._through_s = through_s
         own_ms = max(own_ms, LEAST_MS)
-        if self.known:
-            expected_ms = self.expected_ms(sent.wire_bytes)
-            changed = self._judge(own_ms / expected_ms)
-            self.margin.add((own_ms + server_ms) / (self.expected_ms(sent.foretold_bytes) + self.server_ms))
-            now_ms = own_ms if changed else expected_ms + FOLLOW * (own_ms - expected_ms)
-            self._follow(sent.wire_bytes, own_ms, now_ms, changed=changed)
-            self.server_ms += FOLLOW_SERVER * (server_ms - self.server_ms)
-        else:
-            self._follow(sent.wire_bytes, own_ms, own_ms, changed=True)
+        if not self.known:
+            self._begin_anew([(sent.wire_bytes, own_ms)])
             self.server_ms, self.known = server_ms, True
+            return
+        changed = self._judge(sent.wire_bytes, own_ms)
+        self.margin.add((own_ms + server_ms) / (self.expected_ms(sent.foretold_bytes) + self.server_ms))
+        if changed:
+            self._begin_anew(self._odd)
+        else:
+            self._follow(sent.wire_bytes, own_ms, alone=own_ms == network_ms)
+        self.server_ms += FOLLOW_SERVER * (server_ms - self.server_ms)
 
     def waited(self, size: float, waited_ms: float) -> None:
         """Learn that a frame of this size has had no answer for so long."""
         if self.known:
             self.scale = max(self.scale, (waited_ms - self.server_ms) / self._line.at(size))
 
-    def _judge(self, error: float) -> bool:
-        """Whether a frame's error says that the link is not what it was."""
-        if 1 / NEAR <= error <= NEAR:
-            self._off = 0
+    def _judge(self, size: float, own_ms: float) -> bool:
+        """Whether a frame says that the link is not what it was: so odd a one, or the second one that is odd."""
+        error, slow = own_ms / (self._usual_scale * self._line.at(size)), self.margin.upper
+        low = self.margin.quantile(0.05) if error < 1 / NEAR else 1.0
+        if 1 / NEAR <= error <= NEAR or low <= error <= slow:
+            self._odd.clear()
             return False
-        usual, low = max(self.margin.upper, NEAR), min(self.margin.quantile(0.05), 1 / NEAR)
-        direction = (error > usual) - (error < low)
-        self._off = self._off + direction if direction * self._off > 0 else direction
-        return abs(self._off) >= 2 or (direction != 0 and not 1 / FAR <= error <= FAR)
+        if self._odd_is_slow is not (error > 1):
+            self._odd.clear()
+        self._odd_is_slow = error > 1
+        self._odd.append((size, own_ms))
+        return len(self._odd) > 1 or not 1 / FAR <= error <= FAR
 
-    def _follow(self, size: float, own_ms: float, now_ms: float, *, changed: bool) -> None:
-        """Mend the line by a frame's time, and have the scale say that one of this size takes so long now."""
-        if changed:
-            self._line = Line(self._lasting_ms(own_ms))
-        line, told = self._line, self._line.told
-        line.add(size, own_ms, self.margin.noise)
+    def _follow(self, size: float, own_ms: float, *, alone: bool) -> None:
+        """Have the scale follow a frame's time, and mend the line by it, unless it is odd: then it may be a hiccup.
+
+        What seems odd may be the guess of a line that nothing has told yet. A frame that was in a queue tells of its
+        bytes only: its own time was reckoned with the very line.
+        """
+        line, told, odd = self._line, self._line.told, bool(self._odd)
+        expected_ms = (self.scale if odd else self._steady_scale) * line.at(size)
+        if alone and not (odd and told):
+            line.add(size, own_ms, self.margin.noise)
         # The first frame of another size corrects the line; that it was foretold badly says nothing of the link.
+        now_ms = expected_ms + FOLLOW * (own_ms - expected_ms)
         self.scale = now_ms / line.at(size) if told or not line.told else 1.0
+        if not odd:
+            self._usual_scale = self.scale
+
+    def _begin_anew(self, frames: Sequence[tuple[float, float]]) -> None:
+        """Begin another line with these frames, sizes and times, of which the last says what it is like now."""
+        size, own_ms = frames[-1]
+        self._line = Line(self._lasting_ms(min(time_ms for _, time_ms in frames)))
+        for each in frames:
+            self._line.add(*each, self.margin.noise)
+        self.scale = self._usual_scale = own_ms / self._line.at(size)
+        self._odd = []
+        self._apart.clear()
 
     def _lasting_ms(self, own_ms: float) -> float | None:
         """What a frame takes beside its bytes, after a change: as before, for it is the rate that changes mostly."""
@@ -275,10 +200,23 @@ class RoundTrip:
         return self._line.told
 
     def queue_ms(self, wire_bytes: float) -> float:
-        """How long frames on their way keep the link busy when it carries again what it did, as far as is known."""
+        """How long frames one after another keep the link busy when it carries what it did, as far as is known."""
         apart = sorted(self._apart)
-        usual = self._line.byte_ms if not apart else min(self._line.byte_ms, apart[len(apart) // 2])
-        return usual * wire_bytes
+        byte_ms = self._steady_scale * self._line.byte_ms
+        return wire_bytes * (byte_ms if not apart else min(byte_ms, apart[len(apart) // 2]))
+
+    def usual_ms(self, size: float) -> float:
+        """Middling time of a frame of this size with nothing ahead of it, when the link is what it was."""
+        return self._steady_scale * self._line.at(size) + self.server_ms
+
+    @property
+    def _steady_scale(self) -> float:
+        """The scale without what odd frames, or long silence, added to it."""
+        return min(self.scale, self._usual_scale)
+
+    def begun_ms(self, waiting_ms: float, time_s: float) -> float:
+        """How much of that time a frame has waited on its own, and not for the one before it to be through."""
+        return min(waiting_ms, (time_s - self._through_s) * 1e3 + self.scale * self._line.base_ms)
 
     def expected_ms(self, size: float) -> float:
         """Middling time on the network of a frame of this size with nothing ahead of it."""

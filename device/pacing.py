@@ -58,7 +58,7 @@ class Explorer:
 
     def __init__(self) -> None:
         self._pause_s = FIRST_PAUSE_S
-        self._last_s = self._next_s = -math.inf
+        self._last_s = self._next_s = self._heard_s = -math.inf
 
     def due(self, time_s: float, unanswered: int) -> bool:
         """Whether a frame may go now."""
@@ -69,14 +69,15 @@ class Explorer:
         self._last_s, self._next_s = time_s, time_s + self._pause_s
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
-    def answered(self) -> None:
+    def answered(self, time_s: float) -> None:
         """A frame was answered in time."""
-        self._pause_s = FIRST_PAUSE_S
+        self._pause_s, self._heard_s = FIRST_PAUSE_S, time_s
 
     def late(self, time_s: float, round_trip_ms: float) -> None:
-        """A frame was answered when it was late."""
-        if round_trip_ms > OUTAGE_MS:
+        """A frame was answered when it was late; that one of a queue was says nothing of the link."""
+        if min(round_trip_ms, (time_s - self._heard_s) * 1e3) > OUTAGE_MS:
             self.back(time_s)
+        self._heard_s = time_s
 
     def back(self, time_s: float) -> None:
         """The link is there again: the next frame may go at once."""

@@ -35,10 +35,10 @@ class Room(NamedTuple):
     base_ms: float
     byte_ms: float
     """Middling time: of a frame beside its bytes, and of each byte."""
-    ahead_bytes: float
-    """Of the frames on their way, on the wire."""
+    ahead_ms: float
+    """Middling time of the frames on their way, from the first one's beginning on."""
     oldest_ms: float
-    """How long the first of them has been on its way."""
+    """How much of it has passed."""
     steady_bytes: float
     """The longest frames that do not pile up; see :func:`steady`."""
     within: Callable[[float], float]
@@ -58,8 +58,8 @@ class Room(NamedTuple):
     def _most(self, share: float) -> float:
         """The longest frame if times are what was foretold over `share`."""
         alone_ms, all_ms = self.left_ms * share, (self.left_ms + self.oldest_ms) * share
-        most = (alone_ms - self.base_ms) / self.byte_ms
-        return min(most, (all_ms - self.base_ms) / self.byte_ms - self.ahead_bytes) if self.ahead_bytes else most
+        most_ms = min(alone_ms, all_ms - self.ahead_ms) if self.ahead_ms else alone_ms
+        return (most_ms - self.base_ms) / self.byte_ms
 
 
 def steady(most_ms: float, spare_ms: float, byte_ms: float, queue_ms: float) -> float:
@@ -140,7 +140,7 @@ def sends(
     """
     level, slack, smallest, doubt = wanted
     instead, least = (0.0, level) if local is None else (local, HOPELESS)
-    all_ms, base_ms, byte_ms, ahead_bytes, oldest_ms, most, within = room
+    all_ms, base_ms, byte_ms, ahead_ms, oldest_ms, most, within = room
     left_ms, affordable, each = all_ms - compute_ms, budget.left, budget.each
     if left_ms <= 0:
         return best
@@ -156,8 +156,8 @@ def sends(
                 continue
         own_ms = base_ms + byte_ms * wire_bytes
         times = left_ms / own_ms
-        if ahead_bytes:
-            times = min(times, (all_ms + oldest_ms) / (own_ms + byte_ms * ahead_bytes))
+        if ahead_ms:
+            times = min(times, (all_ms + oldest_ms) / (own_ms + ahead_ms))
         chance = within(times)
         worth, sure = gain if local is None else local + chance * gain, chance >= least
         if sure and worth > best:

@@ -9,34 +9,14 @@ from statistics import fmean
 
 import pytest
 
-from headwater.device.controller import OVERHEAD_BYTES, Decision, Observation, Situation
+from headwater.device.controller import OVERHEAD_BYTES, Decision, FixedController, Observation, Situation
 from headwater.device.deadline import DeadlineController
 from headwater.device.policy import PRICES, Policy
-from headwater.simulations.trace import LinkTrace, Trace
-from headwater.simulations.twin import Device, Outcome, Twin
-from tests.device.twins import DEVICE, EXIT, MODES, WHOLE, accuracy, link, missed
+from headwater.simulations.trace import Trace
+from headwater.simulations.twin import Outcome, Twin
+from tests.device.twins import DEVICE, EXIT, KBIT, LINKS, MODES, WHOLE, accuracy, link, missed, rule, twin
 
-KBIT = 1e3
-LINKS = {
-    "fast": link(Trace.constant(5e6)),
-    "slow": link(Trace.constant(60 * KBIT)),
-    "tenfold": link(Trace.steps([(20, 1e6), (20, 1e5)])),
-    "black-out": link(Trace.steps([(15, 3e5), (5, 0)])),
-    "wandering": link(Trace.markov(3, [(0, 0.5), (2e4, 2), (1e5, 3), (1e6, 3)])),
-    "wandering, slow": link(Trace.markov(5, [(1e4, 2), (4e4, 3), (2e5, 3)])),
-}
 SEEDS = (0, 1, 2)
-
-
-def twin(
-    trace: LinkTrace, deadline_ms: float | None = 300.0, *, local: bool = True, seed: int = 0, device: Device = DEVICE
-) -> Twin:
-    exit_accuracy = EXIT if local else None
-    return Twin(MODES, trace, device, deadline_ms=deadline_ms, exit_accuracy=exit_accuracy, seed=seed)
-
-
-def rule(policy: Policy | None = None, *, local: bool = True) -> DeadlineController:
-    return DeadlineController(MODES, policy, exit_accuracy=EXIT if local else None, whole_accuracy=WHOLE)
 
 
 def sent(outcomes: Sequence[Outcome]) -> int:
@@ -67,23 +47,10 @@ def test_accuracy_is_nearly_that_of_knowing_everything(name: str, most: float) -
 def test_better_than_any_fixed_mode_on_links_that_nobody_can_foresee(states: list[tuple[float, float]]) -> None:
     scenes = [twin(link(Trace.markov(seed, states)), seed=seed) for seed in SEEDS]
     own = fmean(accuracy(scene.run(rule(), 300)) for scene in scenes)
-    fixed = [fmean(accuracy(scene.run(_Fixed(mode.index), 300)) for scene in scenes) for mode in MODES]
+    fixed = [fmean(accuracy(scene.run(FixedController(mode.index), 300)) for scene in scenes) for mode in MODES]
     oracle = fmean(accuracy(scene.oracle(300)) for scene in scenes)
     assert own > max(fixed) + 0.3, "with the same exit to fall back to"
     assert oracle - own <= 4.0, "of the 10 points and more between exit and server"
-
-
-class _Fixed:
-    def __init__(self, mode: int) -> None:
-        self.mode = mode
-
-    def choose(self, situation: Situation) -> Decision:  # noqa: ARG002
-        return Decision(self.mode)
-
-    def refine(self, decision: Decision, situation: Situation, confidence: float | None) -> Decision:  # noqa: ARG002
-        return decision
-
-    def observe(self, observation: Observation) -> None: ...
 
 
 @pytest.mark.parametrize("name", ["fast", "slow", "tenfold"])
@@ -95,6 +62,9 @@ def test_without_an_exit_the_level_is_kept(name: str) -> None:
 
 # ------------------------------------------------------------ changes
 
+DROPS = [(30 * KBIT, 15, 95), (38 * KBIT, 22, 95), (20 * KBIT, 15, 160)]
+"""Rate after it, delay there and back, deadline."""
+
 
 def test_a_tenfold_drop_is_believed_within_three_frames() -> None:
     scene = twin(link(Trace.steps([(20, 2e6), (1000, 2e5)])), deadline_ms=150, local=False)  # 3 kB take 123 ms now
@@ -102,6 +72,31 @@ def test_a_tenfold_drop_is_believed_within_three_frames() -> None:
     assert {outcome.decision.mode for outcome in outcomes[80:100]} == {3}
     late = [at for at, outcome in enumerate(outcomes) if outcome.answered_ms > 150]
     assert all(100 <= at < 103 for at in late)
+
+
+def in_time_again(outcomes: Sequence[Outcome], oracle: Sequence[Outcome]) -> int:
+    """Pictures until two in a row are answered, or could not have been by anybody."""
+    well = [own.source != "none" or best.source == "none" for own, best in zip(outcomes, oracle, strict=True)]
+    return next((at for at in range(len(well)) if all(well[at : at + 2])), len(well))
+
+
+@pytest.mark.parametrize(("low", "delay_ms", "deadline_ms"), DROPS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_after_a_drop_that_leaves_room_for_small_frames_only_these_are_sent_and_in_time(
+    low: float, delay_ms: float, deadline_ms: float, seed: int
+) -> None:
+    trace = link(Trace.steps([(10, 10 * low), (1000, low)]), delay_ms)
+    scene = twin(trace, deadline_ms, local=False, seed=seed, device=replace(DEVICE, head_ms={0.25: 1.0, 1.0: 2.5}))
+    outcomes, oracle = scene.run(rule(local=False), 80), scene.oracle(80)
+    assert in_time_again(outcomes[50:], oracle[50:]) <= 3
+    assert missed(outcomes[55:], oracle[55:], deadline_ms) <= 0.1
+
+
+def test_a_queue_that_does_not_shrink_is_not_added_to() -> None:
+    """After the drop the link carries the smallest frames as fast as pictures are taken, and no faster."""
+    outcomes = twin(link(Trace.steps([(10, 3e4), (1000, 4e3)])), 600, local=False).run(rule(local=False), 130)
+    late = sum(outcome.answered_ms > 600 for outcome in outcomes[60:])
+    assert late <= 25, "of 70; nearly all are late in a queue that stays"
 
 
 def test_a_link_that_is_back_is_found_within_two_seconds() -> None:
@@ -147,7 +142,7 @@ def test_without_an_exit_stalls_are_no_reason_to_leave_pictures_out() -> None:
     unsent = 0
     for seed in SEEDS:
         outcomes = twin(STALLS, local=False, seed=seed).run(rule(local=False), 300)
-        smallest = twin(STALLS, local=False, seed=seed).run(_Fixed(0), 300)
+        smallest = twin(STALLS, local=False, seed=seed).run(FixedController(0), 300)
         late = [sum(outcome.answered_ms > 300 for outcome in run) for run in (outcomes, smallest)]
         assert late[0] <= late[1] + 10
         unsent += sum(outcome.decision.action == "skip" for outcome in outcomes)
@@ -270,146 +265,3 @@ def test_tasks_count_as_they_are_asked_for_and_preferred(
     controller = DeadlineController(BOTH, Policy(prefer=prefer), tasks=tasks)
     outcomes = twin(LINKS["fast"], local=False).run(controller, 60)
     assert {outcome.mode for outcome in outcomes[40:]} == {mode}
-
-
-# ------------------------------------------------------------ single decisions
-
-
-def trained(
-    trace: LinkTrace = LINKS["slow"], policy: Policy | None = None, *, deadline_ms: float = 400.0, local: bool = True
-) -> DeadlineController:
-    controller = rule(policy, local=local)
-    twin(trace, deadline_ms, local=local).run(controller, 150)
-    return controller
-
-
-def now(**given: float | bool | None) -> Situation:
-    return replace(Situation(deadline_ms=400, time_s=30.0, interval_ms=200), **given)  # type: ignore[arg-type]
-
-
-def test_begins_with_the_fewest_bytes_at_the_narrowest_width() -> None:
-    assert rule(local=False).choose(now()).mode == 0
-    assert rule().choose(now(exit_available=True)).mode == 0
-
-
-def test_without_a_connection_the_device_answers_at_once() -> None:
-    controller = trained()
-    decision = controller.choose(now(connected=False, exit_available=True))
-    assert (decision.action, MODES[decision.mode].width, decision.reason) == ("local", 1.0, "no connection")
-    alone = controller.choose(now(connected=False))
-    assert (alone.action, alone.reason) == ("send", "no connection"), "it may be back in time: there is no other way"
-    chosen = controller.choose(now(exit_available=True))
-    assert chosen.action == "send"
-    assert controller.refine(chosen, now(connected=False, exit_available=True), 0.5).action == "local"
-
-
-def test_a_picture_that_is_too_old_is_answered_by_the_quickest_head() -> None:
-    controller = trained()
-    decision = controller.choose(now(age_ms=500, exit_available=True))
-    assert (decision.action, MODES[decision.mode].width) == ("local", 0.25)
-    assert decision.reason == "nothing can be in time"
-    assert controller.choose(now(age_ms=500, exit_available=True, interval_ms=10)).action == "local"
-    assert controller.choose(now(age_ms=500)).action == "skip"
-
-
-def test_an_old_picture_gets_what_still_arrives() -> None:
-    controller = trained(local=False)
-    assert controller.choose(now()).mode == 2
-    assert controller.choose(now(age_ms=230)).mode < 2
-    assert controller.choose(now(bytes_unanswered=1500, frames_unanswered=1)).mode < 2
-    assert controller.choose(now(held_ms=230)).mode < 2
-
-
-def test_a_frame_that_is_overdue_says_that_the_next_will_be_too() -> None:
-    controller = trained()
-    fine = now(exit_available=True, frames_unanswered=1, bytes_unanswered=900, oldest_ms=100)
-    assert controller.choose(fine).action == "send"
-    overdue = replace(fine, oldest_ms=2000)
-    assert controller.choose(overdue).reason == "exploring the link"
-    assert controller.choose(overdue).action == "local"
-
-
-def test_a_hiccup_of_the_processor_is_no_reason_to_send_nothing() -> None:
-    """Without an exit, on a device of which each fifth frame is ten times as slow as it could be."""
-    device = replace(DEVICE, busy=lambda time_s: 10.0 if int(time_s * 5) % 5 == 0 else 1.0)
-    outcomes = twin(LINKS["fast"], deadline_ms=100, local=False, device=device).run(rule(local=False), 200)
-    assert sum(outcome.decision.action == "skip" for outcome in outcomes) == 0
-    assert sum(outcome.source == "edge" for outcome in outcomes) > 190
-
-
-def test_refining_takes_what_is_left_of_the_time() -> None:
-    controller = trained(LINKS["fast"])
-    chosen = controller.choose(now(exit_available=True))
-    assert chosen.mode == 3
-    assert controller.refine(chosen, now(exit_available=True, age_ms=50), 0.5).mode == 3
-    assert controller.refine(chosen, now(exit_available=True, age_ms=399.9), 0.5).action == "local"
-    skipped = Decision(2, action="local")
-    assert controller.refine(skipped, now(exit_available=True), 0.5) is skipped
-
-
-def test_the_longest_frame_that_still_fits() -> None:
-    controller = trained(link(Trace.constant(200 * KBIT)), local=False)
-    decision = controller.refine(controller.choose(now()), now(), None)
-    assert decision.mode == 3
-    assert decision.most_bytes is not None
-    assert 3000 < decision.most_bytes < 8500  # at 25 bytes a ms and 60 ms there and back that is the most in 400
-    sooner = controller.refine(decision, now(age_ms=100), None)
-    assert sooner.most_bytes is not None
-    assert sooner.most_bytes < decision.most_bytes
-
-
-def test_a_sure_picture_is_worth_fewer_bytes() -> None:
-    controller = trained(LINKS["fast"], Policy("bytes", slack=4))
-    situation = now(exit_available=True)
-    chosen = controller.choose(situation)
-    assert chosen.action == "send"
-    sizes = [controller.refine(chosen, situation, confidence) for confidence in (0.01, 0.999)]
-    assert sizes[0].action == "send"
-    assert sizes[1].action == "local"
-    greedy = trained(LINKS["fast"])
-    chosen = greedy.choose(situation)
-    assert greedy.refine(chosen, situation, 0.999).mode == chosen.mode, "accuracy is all that counts"
-
-
-def test_heeds_the_servers_wish() -> None:
-    controller = trained(LINKS["fast"], local=False)
-    assert controller.choose(now()).mode == 3
-    assert controller.choose(now(max_bytes=300)).mode == 1
-    assert controller.choose(now(max_groups=2)).groups == 2
-    assert controller.choose(now()).groups is None
-
-
-def test_without_a_deadline_takes_what_the_rate_has_room_for() -> None:
-    controller = rule(local=False)
-    outcomes = Twin(MODES, LINKS["slow"], DEVICE, fps=8, deadline_ms=None).run(controller, 100)
-    assert {outcome.mode for outcome in outcomes[50:]} == {1}  # 980 bytes take 131 ms of every 125
-    assert controller.choose(Situation(time_s=30.0)).mode == 3
-
-
-def test_jitter_does_not_hide_a_fast_link() -> None:
-    controller, time_s, taken = rule(local=False), 0.0, []
-    for number in range(200):
-        decision = controller.choose(Situation(deadline_ms=100, time_s=time_s))
-        network_ms = 5 + (number * 37 % 100) * 0.3 + MODES[decision.mode].mean_bytes / 10_000
-        taken.append((decision.mode, network_ms))
-        time_s += 0.2
-        controller.observe(
-            Observation(
-                mode=decision.mode,
-                sent_bytes=int(MODES[decision.mode].mean_bytes),
-                prepare_ms=0.0,
-                head_ms=5.0,
-                code_ms=0.1,
-                outcome="answered",
-                round_trip_ms=network_ms + 2,
-                server_ms=2.0,
-                time_s=time_s,
-            )
-        )
-    assert [mode for mode, _ in taken[-50:]].count(3) > 45
-
-
-def test_every_decision_says_why() -> None:
-    reasons = Counter(outcome.decision.reason for outcome in twin(LINKS["black-out"]).run(rule(), 200))
-    assert "" not in reasons
-    assert {"exploring the link", "the local exit does best"} <= set(reasons)

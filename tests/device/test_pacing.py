@@ -66,8 +66,11 @@ def test_a_link_that_is_back_is_used_at_once() -> None:
     explorer.sent(last)
     explorer.late(last + 0.01, 300.0)
     assert not explorer.due(last + 0.02, 0), "slow, but not away"
-    explorer.late(last + 0.02, 4000.0)
-    assert explorer.due(last + 0.02, 0)
+    explorer.late(last + 4.01, 4000.0)
+    assert explorer.due(last + 4.01, 0)
+    explorer.sent(last + 4.01)
+    explorer.late(last + 4.2, 4000.0)
+    assert not explorer.due(last + 4.2, 0), "one of the same queue: that it took so long says nothing more"
 
 
 def test_trying_is_rarer_each_time_that_it_does_not_help() -> None:

@@ -1,4 +1,4 @@
-"""A small table of modes for tests of controllers, and what runs of the twin came to."""
+"""A small table of modes for tests of controllers, links and devices for the twin, and what its runs came to."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from headwater.compression.manifest import Mode
+from headwater.device.deadline import DeadlineController
+from headwater.device.policy import Policy
 from headwater.simulations.trace import LinkTrace, Trace
-from headwater.simulations.twin import Device, Outcome
+from headwater.simulations.twin import Device, Outcome, Twin
 
 MODES = tuple(
     Mode(
@@ -36,6 +38,28 @@ DEVICE = Device(head_ms={0.25: 2.0, 1.0: 8.0})
 def link(trace: Trace, delay_ms: float = 20.0) -> LinkTrace:
     """The same trace both ways."""
     return LinkTrace("test", trace, trace, delay_ms / 1e3, delay_ms / 1e3)
+
+
+KBIT = 1e3
+LINKS = {
+    "fast": link(Trace.constant(5e6)),
+    "slow": link(Trace.constant(60 * KBIT)),
+    "tenfold": link(Trace.steps([(20, 1e6), (20, 1e5)])),
+    "black-out": link(Trace.steps([(15, 3e5), (5, 0)])),
+    "wandering": link(Trace.markov(3, [(0, 0.5), (2e4, 2), (1e5, 3), (1e6, 3)])),
+    "wandering, slow": link(Trace.markov(5, [(1e4, 2), (4e4, 3), (2e5, 3)])),
+}
+
+
+def twin(
+    trace: LinkTrace, deadline_ms: float | None = 300.0, *, local: bool = True, seed: int = 0, device: Device = DEVICE
+) -> Twin:
+    exit_accuracy = EXIT if local else None
+    return Twin(MODES, trace, device, deadline_ms=deadline_ms, exit_accuracy=exit_accuracy, seed=seed)
+
+
+def rule(policy: Policy | None = None, *, local: bool = True) -> DeadlineController:
+    return DeadlineController(MODES, policy, exit_accuracy=EXIT if local else None, whole_accuracy=WHOLE)
 
 
 def accuracy(outcomes: Sequence[Outcome]) -> float:
