@@ -38,5 +38,38 @@ def fleet(
     command.fleet(scenario, devices, hours, seed, trace, trace_factor, json, jobs)
 
 
+@app.command()
+def calibrate(
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A model bundle; the shipped solar model if not given.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Whose test pictures are sent: solar, digits or a folder; the bundle's own."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="Of each of three runs.")] = 20.0,
+    devices: Annotated[int, typer.Option(min=1, max=64, help="Real ones, side by side on this machine.")] = 2,
+    fps: Annotated[float, typer.Option(min=0.1, max=100, help="Pictures a second of each.")] = 5.0,
+    link: Annotated[str, typer.Option(metavar="NAME", help="Ready link of the run that is checked.")] = "wifi",
+    deadline_ms: Annotated[int, typer.Option(min=1, max=3_600_000, help="Of that run.")] = 300,
+    seed: Annotated[int, typer.Option(help="Of the pictures' order and the link's weather.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the calibration goes.")] = Path("calibration.toml"),
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with both distributions.")] = None,
+    work: Annotated[Path, typer.Option(metavar="FOLDER", help="Where pictures, records and logs go.")] = Path(
+        "out/calibrate"
+    ),
+) -> None:
+    """Run real devices and a server here, measure what their frames take, and show how well the simulation foretells.
+
+    The devices' last run, on the link that is asked for, is replayed by the simulation with what was measured before;
+    both distributions of answer times are printed, and the errors.
+    """
+    from headwater.simulations.fleet import calibrate as calibrating
+    from headwater.simulations.fleet.engine import SHIPPED
+
+    options = calibrating.Options(bundle or SHIPPED, source, seconds, devices, fps, link, deadline_ms, seed, work)
+    calibrating.run(options, out, report)
+
+
 add_learning(app)
 add_planning(app)

@@ -85,6 +85,8 @@ class Wire:
     close_down: int
     report_up: int
     """Of a device's report, without what it gives back of the window."""
+    answer_down: float
+    """Of an answer to a frame of a number below 128, without what it gives back of the window: mean."""
 
     def __post_init__(self) -> None:
         """Check the ranges; raises :class:`SettingsError`."""

@@ -7,6 +7,7 @@ stop waiting for the server. What batches take is measured here, with the server
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -23,6 +24,7 @@ from headwater.protos import edge_pb2 as pb
 from headwater.server.tails import Tails
 from headwater.simulations.fleet.calibration import Calibration, Frames, Wire
 from headwater.simulations.fleet.traffic import Traffic
+from headwater.simulations.fleet.wire import Timing, answer_bytes
 from headwater.simulations.trace import LinkTrace, Trace
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ LOCAL = 2
 BATCHES = (1, 2, 4, 8, 16, 32)
 ROUNDS = 7
 LEAST_FRAMES = 3
-"""Of a kind; fewer say nothing."""
+"""Of a kind at a load; fewer say nothing."""
 
 
 def sweep(bundle: Bundle, *, local: bool) -> tuple[tuple[int, str], ...]:
@@ -61,13 +63,14 @@ def sweep(bundle: Bundle, *, local: bool) -> tuple[tuple[int, str], ...]:
 
 
 def runs(bundle: Bundle, settings: DeviceSettings, devices: int, fps: float, seconds: float) -> list[Traffic]:
-    """What is played to calibrate: a device alone, then `devices` of them, `seconds` each.
+    """What is played to calibrate: a device alone, then `devices` of them, about `seconds` each, every width as often.
 
     Then, where an exit can step in, all of them for some seconds over a link that carries nothing.
     """
     local = answers_itself(bundle, settings)
     turns = sweep(bundle, local=local)
     counts = [1, devices] if devices > 1 else [1]
+    seconds = math.ceil(seconds * fps / len(turns)) * len(turns) / fps
     found = [
         Traffic(f"{count} at a time", LINK, count, fps, seconds, FAR_MS, sweep=turns, seed=count) for count in counts
     ]
@@ -98,6 +101,7 @@ def read_out(stage: Stage, bundle: Bundle, task: str, played: Sequence[Played]) 
             close_up=round(fmean(device.close_up_bytes for device in devices)),
             close_down=round(fmean(device.close_down_bytes for device in devices)),
             report_up=_report_bytes(bundle),
+            answer_down=_answer_bytes(bundle, task, played),
         ),
         slack_ms=_slack_ms(played),
         batch_ms=batch_ms(bundle),
@@ -115,10 +119,10 @@ def kinds(played: Sequence[Played]) -> list[Frames]:
             if record.source != "none" and record.server.batch <= 1 and not record.stepped_in:
                 kind = record.width, record.action, one.traffic.frames_per_s
                 rows.setdefault(kind, []).append(stages(record, one.traffic.link))
-    for (width, action, _), found in rows.items():
-        if len(found) < LEAST_FRAMES:
-            raise DataError(f"only {len(found)} frames were measured of {action} at width {width:g}; give more seconds")
-    return [Frames.of(*kind, found) for kind, found in sorted(rows.items())]
+    enough = {kind: found for kind, found in rows.items() if len(found) >= LEAST_FRAMES}
+    for width, action in sorted({kind[:2] for kind in rows} - {kind[:2] for kind in enough}):
+        raise DataError(f"too few frames were measured of {action} at width {width:g}; give more seconds")
+    return [Frames.of(*kind, found) for kind, found in sorted(enough.items())]
 
 
 def stages(record: FrameRecord, link: LinkTrace) -> tuple[float, ...]:
@@ -144,6 +148,23 @@ def _slack_ms(played: Sequence[Played]) -> float:
     silent = [one for one in played if not one.traffic.sweep]
     early = [SHORT_MS - record.latency_ms for one in silent for record in one.records if record.stepped_in]
     return max(median(early), 0.0) if early else 0.0
+
+
+def _answer_bytes(bundle: Bundle, task: str, played: Sequence[Played]) -> float:
+    """Of an answer, in the mean of all that came; what they say of their time makes them differ by some bytes."""
+    outputs = {task: len(bundle.task(task).labels)}
+    sizes = [
+        answer_bytes(outputs, 1, _timing(record), record.groups_used)
+        for one in played
+        for record in one.records
+        if record.source == "edge"
+    ]
+    return fmean(sizes) if sizes else 0.0
+
+
+def _timing(record: FrameRecord) -> Timing:
+    said = record.server
+    return Timing(said.queue_us, said.decode_us, said.run_us, said.batch, said.queue_depth)
 
 
 def _report_bytes(bundle: Bundle) -> int:

@@ -22,7 +22,7 @@ def calibration(*measured: Frames) -> Calibration:
         machine="a loom, 2 cores",
         made="2026-11-22T01:00:00+00:00",
         task="defect",
-        wire=Wire(383, 208, 51, 52, 90),
+        wire=Wire(383, 208, 51, 52, 90, 60.5),
         slack_ms=5.0,
         batch_ms={1: 2.0, 2: 3.0, 8: 9.0},
         server_start_s=1.5,

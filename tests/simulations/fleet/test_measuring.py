@@ -61,7 +61,7 @@ def test_frames_that_shared_a_batch_or_were_given_up_say_nothing_of_one_alone() 
 
 
 def test_too_few_frames_are_an_error() -> None:
-    with pytest.raises(DataError, match=r"only 2 frames were measured of send at width 0\.25; give more seconds"):
+    with pytest.raises(DataError, match=r"too few frames were measured of send at width 0\.25; give more seconds"):
         kinds([played(SENT, SENT)])
 
 
@@ -80,6 +80,16 @@ def test_a_bundle_whose_exit_leaves_a_task_open_is_measured_without_it(tiny_bund
     assert [bool(run.sweep) for run in runs(tiny_bundle, ASKED, 2, 5.0, 10.0)] == [True, True, False]
     (alone,) = runs(tiny_bundle, both, 1, 5.0, 10.0)
     assert {action for _, action in alone.sweep} == {"send"}
+
+
+def test_a_load_at_which_too_few_were_measured_is_left_to_the_others() -> None:
+    (several,) = kinds([played(SENT, SENT), played(*[SENT] * 3, devices=2)])
+    assert several.frames_per_s == 8.0
+
+
+def test_every_width_is_measured_as_often(tiny_bundle: Bundle) -> None:
+    alone, together, _ = runs(tiny_bundle, ASKED, 3, 5.0, 10.0)
+    assert alone.frames == together.frames == 2 * len(alone.sweep)
 
 
 def test_the_same_run_twice_gives_frames_of_both() -> None:

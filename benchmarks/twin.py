@@ -1,0 +1,205 @@
+"""Whether the fleet simulator may be believed: real devices and a real server, beside the twin's replay of the same.
+
+    python -m benchmarks.twin                  # 8 runs of real devices, each twice, beside their replays: 6 minutes
+    python -m benchmarks.twin --quick          # 2 runs of seconds: that it works; times mean little
+    python -m benchmarks.twin --repeats 4      # more of the same, taken in turns
+
+A server, devices, each a process with the agent of the package, and between them real sockets through links that follow
+traces (simulations/fleet/stage.py). The twin is calibrated in the same run, on a link, with modes and at loads that
+none of the runs has, then replays each: the same pictures at the same moments on the same links by the same rule. What
+it does not know is how long anything took.
+
+Runs and calibration take turns, so that a machine that gets slower in between does so for both. All of it shares this
+machine's processor; devices are so few that they hardly wait for one another. Run it on one that is otherwise idle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.console import Console
+
+from benchmarks import claims
+from headwater.compression.bundle import Bundle
+from headwater.device.settings import DeviceSettings
+from headwater.simulations.demo import shipped_bundle
+from headwater.simulations.fleet import measuring, replay
+from headwater.simulations.fleet.calibrate import PICTURES
+from headwater.simulations.fleet.comparing import distributions, errors, write_html
+from headwater.simulations.fleet.stage import Stage
+from headwater.simulations.fleet.traffic import Traffic
+from headwater.simulations.samples import take_samples
+from headwater.simulations.trace import LinkTrace, Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headwater.simulations.fleet.calibration import Calibration
+    from headwater.simulations.fleet.comparing import Comparison
+    from headwater.simulations.fleet.stage import Played
+
+OUT = Path("out/twin")
+TIME_PERCENT, MISS_POINTS, BYTES_PERCENT = 10.0, 2.0, 1.0
+"""What was promised."""
+WIDTH = 200
+"""Of the tables, where there is no terminal to say."""
+
+
+class Size(NamedTuple):
+    """How much is run."""
+
+    seconds: float
+    """Of each run."""
+    calibrating_s: float
+    """Of each of the two runs that calibrate."""
+    repeats: int
+    """Of everything, taken in turns."""
+    runs: int
+    """Of :func:`traffics`, the first so many."""
+
+
+USUAL = Size(seconds=15, calibrating_s=16, repeats=2, runs=8)
+QUICK = Size(seconds=2, calibrating_s=4, repeats=1, runs=2)
+CALIBRATING_FPS, CALIBRATING_DEVICES = 5.0, 3
+
+
+def traffics(bundle: Bundle, seconds: float) -> list[Traffic]:
+    """Links, modes and numbers of devices that the calibration has not seen."""
+    modes = bundle.manifest.modes
+    finest = {"width": modes[-1].width, "gain": modes[-1].gain}
+    coarsest = {"width": modes[0].width, "gain": modes[0].gain}
+    wifi = _link("wifi", 10e6, 10e6, 0.003)
+    lte_m = _link("lte-m", [(4, 300e3), (3, 60e3), (5, 150e3)], 300e3, 0.04)
+    stairs = _link("stairs", [(2, 200e3), (2, 50e3), (2, 20e3), (2, 50e3)], 200e3, 0.03)
+    gaps = _link("black-outs", [(5, 3e5), (1.5, 0)], 3e5, 0.03)
+
+    def run(name: str, link: LinkTrace, devices: int, fps: float, deadline_ms: int | None, **more: object) -> Traffic:
+        settings = dict(more)
+        exit_ = bool(settings.pop("exit", True))
+        return Traffic(name, link, devices, fps, seconds, deadline_ms, settings, exit=exit_, seed=len(name))
+
+    return [
+        run("2 on Wi-Fi, 300 ms", wifi, 2, 4, 300),
+        run("2 on a narrow link, coarsest mode", _link("narrow", 15e3, 2e6, 0.03), 2, 4, None, **coarsest),
+        run("4 on Wi-Fi, finest mode", wifi, 4, 4, None, **finest),
+        run("2 on LTE-M, 600 ms", lte_m, 2, 5, 600),
+        run("2 on LTE-M, 200 ms", lte_m, 2, 5, 200),
+        run("2 on NB-IoT, 1000 ms", _link("nb-iot", 30e3, 25e3, 0.1), 2, 3, 1000),
+        run("2 on stairs, 300 ms, no exit", stairs, 2, 4, 300, exit=False),
+        run("1 with black-outs, 400 ms, no exit", gaps, 1, 5, 400, exit=False),
+    ]
+
+
+def _link(name: str, up: float | Sequence[tuple[float, float]], down: float, delay_s: float) -> LinkTrace:
+    """Of a rate up, or (seconds, rate) in turn; bit/s."""
+    trace = Trace.constant(up) if isinstance(up, float) else Trace.steps(up)
+    return LinkTrace(name, trace, Trace.constant(down), delay_s, delay_s)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, replay, print every error, state the claims."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.twin", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="smallest size: that it works; times mean little")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="merge the claims into this file (out/bench.json)")
+    parser.add_argument("--repeats", type=int, help="how often everything is run, in turns")
+    parser.add_argument("--out", type=Path, default=OUT, help=f"folder for records, calibration and report ({OUT})")
+    own = parser.parse_args(arguments)
+    size = QUICK if own.quick else USUAL
+    size = size._replace(repeats=own.repeats or size.repeats)
+    calibration, compared = asyncio.run(measured(size, own.out))
+    show(calibration, compared, own.out)
+    return claims.report("Twin", claims_of(compared), claims.Options(own.quick, own.json))
+
+
+async def measured(size: Size, out: Path) -> tuple[Calibration, list[Comparison]]:
+    """Calibrate and run in turns, then replay."""
+    path = shipped_bundle()
+    bundle = Bundle.load(path)
+    task = bundle.manifest.tasks[0]
+    samples = take_samples(str(bundle.manifest.data["name"]), task, PICTURES, out / "pictures")
+    pictures = [sample.path for sample in samples]
+    settings = DeviceSettings(tasks=(task.name,), deadline_ms=300)
+    plan = measuring.runs(bundle, settings, CALIBRATING_DEVICES, CALIBRATING_FPS, size.calibrating_s)
+    wanted = traffics(bundle, size.seconds)[: size.runs]
+    calibrating: list[Played] = []
+    played: dict[str, list[Played]] = {traffic.name: [] for traffic in wanted}
+    async with Stage(path, out / "runs", task.name, pictures) as stage:
+        for _ in range(size.repeats):
+            for traffic in in_turns(plan, wanted):
+                one = await stage.play(traffic)
+                check(one)
+                (calibrating if traffic in plan else played[traffic.name]).append(one)
+    calibration = measuring.read_out(stage, bundle, task.name, calibrating)
+    return calibration, [replay.compare(each, calibration, bundle, pictures) for each in played.values()]
+
+
+def in_turns(plan: Sequence[Traffic], wanted: Sequence[Traffic]) -> list[Traffic]:
+    """Those that calibrate spread evenly among the others, one of them first."""
+    every = [(number / len(plan), 0, traffic) for number, traffic in enumerate(plan)]
+    every += [(number / len(wanted), 1, traffic) for number, traffic in enumerate(wanted)]
+    return [traffic for _, _, traffic in sorted(every, key=lambda entry: entry[:2])]
+
+
+def check(played: Played) -> None:
+    """Every picture has its record: what is compared is all that happened."""
+    for device in played.devices:
+        names = [record.name for record in device.records]
+        assert names == list(map(str, range(played.traffic.frames))), f"{played.traffic.name}: pictures are missing"
+
+
+def show(calibration: Calibration, compared: Sequence[Comparison], out: Path) -> None:
+    """Print both distributions of every run and all errors; leave them as files."""
+    console = Console()
+    console = console if console.is_terminal else Console(width=WIDTH)
+    for one in compared:
+        console.print(distributions(one))
+    console.print(errors(compared, "Real devices and their twin"))
+    calibration.save(out / "calibration.toml")
+    lead = f"Calibrated in the same run on {calibration.machine}, {calibration.made}."
+    (out / "report.html").write_text(write_html(compared, lead, "Real devices and their twin"), encoding="utf-8")
+    rows = [
+        {
+            "run": one.name,
+            "frames": one.real.frames,
+            "p50_error": one.p50_error,
+            "p95_error": one.p95_error,
+            "miss_points": one.miss_points,
+            "bytes_error": one.bytes_error,
+            "source_points": one.source_points,
+        }
+        for one in compared
+    ]
+    (out / "errors.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    console.print(f"wrote {out / 'calibration.toml'}, report.html and errors.json beside it", markup=False)
+
+
+def claims_of(compared: Sequence[Comparison]) -> list[claims.Claim]:
+    """The worst run of each kind of error."""
+
+    def worst(of: str, factor: float = 100.0) -> float:
+        return max(abs(getattr(one, of)) for one in compared) * factor
+
+    peer = f"real devices, worst of {len(compared)} runs"
+    return [
+        claims.at_most(
+            "twin", "error of the median answer time", worst("p50_error"), unit="%", target=TIME_PERCENT, peer=peer
+        ),
+        claims.at_most(
+            "twin", "error of the 95th percentile", worst("p95_error"), unit="%", target=TIME_PERCENT, peer=peer
+        ),
+        claims.at_most(
+            "twin", "error of the misses", worst("miss_points", 1), unit="points", target=MISS_POINTS, peer=peer
+        ),
+        claims.at_most(
+            "twin", "error of the bytes on the wire", worst("bytes_error"), unit="%", target=BYTES_PERCENT, peer=peer
+        ),
+        claims.at_least("twin", "runs held against", len(compared), unit="runs", target=6, peer="real devices"),
+    ]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
