@@ -16,6 +16,7 @@ bundle and the state folder, and may override any setting of the rounds:
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -70,8 +71,7 @@ def rounds_of(
     data: str | None = None,
     companion: CompanionOf | None = None,
     anew: bool = False,
-    progress: Callable[[str], None] = lambda _: None,
-    clock: Callable[[], float] = time.time,
+    around: Surroundings | None = None,
 ) -> Rounds:
     """The rounds of a bundle in a state folder; its journal is opened.
 
@@ -83,14 +83,13 @@ def rounds_of(
             the bundle was measured on, or a folder, of which that is `test/` or all.
         companion: pruning, say.
         anew: leave an unfinished run, and what others have learnt.
-        progress: called with the name of each step.
-        clock: seconds since 1970; of the grid, where time is simulated.
+        around: time and chance, where these are simulated, and who is told of each step.
     """
     network = network_of(bundle)
     layout = layout_of(network)
     heads = frozenset(name for name in layout.shapes if belongs(name, "head"))
     measured = None if data is None else measure(network_of(bundle), _held_out(bundle, data), _task(bundle))
-    around = Surroundings(bundle.id, measured, anew=anew, clock=clock, at=progress)
+    around = replace(around or Surroundings(), bundle=bundle.id, measure=measured, anew=anew)
     kind = BufferedStrategy if settings.asynchronous else FleetStrategy
     with_it = None if companion is None else companion(network)
     return Rounds(kind(Outline.of(layout, heads), state / FOLDER, settings, with_it, around), arrays_of(network))
@@ -136,8 +135,9 @@ def main(grid: Grid, context: Context) -> None:
         )
     bundle, state = Bundle.load(Path(str(config["bundle"]))), Path(str(config["state"]))
     data = str(config["data"]) if "data" in config else None
-    clock: Callable[[], float] = getattr(grid, "clock", time.time)  # a simulation's grid has one of its own
-    rounds = rounds_of(bundle, state, settings_from(config), data=data, clock=clock)
+    # A simulation's grid has its own time and its own chance.
+    around = Surroundings(clock=getattr(grid, "clock", time.time), secret=getattr(grid, "secret", secrets.token_bytes))
+    rounds = rounds_of(bundle, state, settings_from(config), data=data, around=around)
     rounds.over(grid)
     rounds.strategy.journal.close()
 

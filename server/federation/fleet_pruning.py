@@ -8,6 +8,7 @@ from headwater.compression.learning.reading import network_of
 from headwater.compression.settings import resolve
 from headwater.server.federation.app import federate, rounds_of
 from headwater.server.federation.settings import RoundSettings
+from headwater.server.federation.strategy import Surroundings
 from headwater.server.federation.structured import carve, soft_masks
 
 if TYPE_CHECKING:
@@ -29,6 +30,6 @@ def over(pruning: Pruning, state: Path, config: Path | None, say: Callable[[str]
         return made[0]
 
     settings = resolve(RoundSettings, {"rounds": pruning.settings.rounds}, file=config).value
-    rounds = rounds_of(pruning.bundle, state, settings, companion=companion, progress=say)
+    rounds = rounds_of(pruning.bundle, state, settings, companion=companion, around=Surroundings(at=say))
     learnt = federate(rounds, state)
     return carve(network_of(pruning.bundle), learnt.arrays, made[0], spec)

@@ -56,6 +56,8 @@ class Surroundings:
     anew: bool = False
     """Leave an unfinished run, and what other runs have learnt, and begin from the arrays that are given."""
     clock: Callable[[], float] = time.time
+    secret: Callable[[int], bytes] = secrets.token_bytes
+    """So many bytes that nobody can guess, for a run's noise."""
     at: Callable[[str], None] = field(default=lambda _: None)
     """Called with the name of each step: where tests stop the process."""
 
@@ -105,7 +107,7 @@ class FleetStrategy(Strategy):
         known = None if self.around.anew else self.journal.learnt(self.around.bundle)
         held = self.versions.load(*known) if known else Held(version_of(initial), dict(initial), {})
         state = self.journal.companion(known[0]) if known else b""
-        settings, secret = self.settings.to_json(), secrets.token_bytes(32)
+        settings, secret = self.settings.to_json(), self.around.secret(32)
         run = Run(self.journal.next_run(), self.around.bundle, held.version, settings, secret)
         self.versions.save(run.number, 0, held)
         self.journal.begin(run, state)

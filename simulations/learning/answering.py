@@ -85,14 +85,17 @@ class Answering:
         self._bundle.write_bytes(bundle)
         self._layout = start_of(str(self._bundle)).layout
         self._kept: OrderedDict[str, bytes] = OrderedDict()
-        gc.collect()
-        gc.freeze()  # the app looks through what is not frozen before it trains, to measure its memory
+        self._settled = False
 
     def answer(self, works: Sequence[Work], fetch: Fetch) -> Outcome:
         """Answer all of a batch."""
         outcome = Outcome()
         for work in works:
             outcome.done.append(self._one(work, fetch, outcome.shared))
+            if not self._settled:  # all is loaded now; the app looks through what is not frozen each time it trains
+                gc.collect()
+                gc.freeze()
+                self._settled = True
         return outcome
 
     def _one(self, work: Work, fetch: Fetch, shared: dict[str, bytes]) -> Done:

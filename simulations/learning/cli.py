@@ -131,5 +131,5 @@ def _summary(result: dict[str, Any], report: Path) -> str:
     up, down = (sum(each[way] for each in result["rounds"]) / 1e6 for way in ("bytes_up", "bytes_down"))
     return (
         f"{len(result['rounds'])} rounds in {last['ended_s'] / 3600:.2f} simulated hours{accuracy}, "
-        f"{up:.2f} MB up, {down:.2f} MB down\nresult {result['hash']}\nreport {report}"
+        f"{up:.3g} MB up, {down:.3g} MB down\nresult {result['hash']}\nreport {report}"
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Load = Callable[[str], bytes]
 """Bytes by their SHA-256, on the driver."""
+_BUNDLE = "bundle"
 _KEPT = 16
 """What is in the object store at most, beside what a call that is out needs."""
 
@@ -90,8 +91,8 @@ class Actors:
         self._backend = _backend(address)
         self._known: OrderedDict[str, Any] = OrderedDict()
         self._out: set[Any] = set()
-        zipped = ray.put(bundle)
-        self._backend.build(lambda: zipped)
+        self._bundle = ray.put(bundle)
+        self._backend.build(lambda: None)
 
     def room(self) -> int:
         """Actors that are idle."""
@@ -108,7 +109,7 @@ class Actors:
     def begin(self, works: Sequence[Work], load: Load) -> None:
         """Give a batch to an idle actor."""
         names = {name for work in works for name in (work.content, work.shared) if name}
-        refs = {name: self._put(name, load) for name in sorted(names)}
+        refs = {name: self._put(name, load) for name in sorted(names)} | {_BUNDLE: self._bundle}
         job = (None, (list(works), refs), "", None)
         self._out.add(self._backend.pool.submit(_answer, job))
         while len(self._known) > _KEPT:
@@ -156,26 +157,26 @@ def _backend(address: str) -> Any:  # noqa: ANN401 - Flower's class, whose base 
     class Actor(VirtualClientEngineActor):
         """Answers for virtual devices."""
 
-        def __init__(self, bundle: Any) -> None:  # noqa: ANN401 - a reference of Ray's
-            from headwater.simulations.learning.answering import Answering  # noqa: PLC0415 - of the actor's process
-
-            self._answering: Answering = Answering(ray.get(bundle[0]))
+        def __init__(self) -> None:
+            self._answering: Answering | None = None
 
         def answer(self, works: Sequence[Work], refs: Mapping[str, Any]) -> Outcome:
+            if self._answering is None:
+                from headwater.simulations.learning.answering import Answering  # noqa: PLC0415 - takes seconds
+
+                self._answering = Answering(ray.get(refs[_BUNDLE]))
             return self._answering.answer(works, lambda name: ray.get(refs[name]))
 
     class Backend(RayBackend):
         """Flower's, but for what an actor does."""
 
         def build(self, app_fn: Callable[[], Any]) -> None:
-            # A list around the reference keeps Ray from fetching it for the pool.
+            del app_fn  # an actor of ours loads it by itself
             actor: Any = ray.remote(Actor)
-            self.pool = BasicActorPool(actor, self.client_resources, {"bundle": [app_fn()]})
+            self.pool = BasicActorPool(actor, self.client_resources, self.actor_kwargs)
             self.pool.add_actors_to_pool(self.pool.actors_capacity)
 
-    init: Any = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address:
-        init["address"] = address
+    init: Any = {"address": address or "local", "logging_level": logging.ERROR, "log_to_driver": False}
     # An actor that dies is started again and gets its batch again: it changes nothing but what it gives back.
     resources: Any = {"num_cpus": 1, "num_gpus": 0.0, "max_restarts": 3}
     return Backend({"init_args": init, "client_resources": resources})

@@ -49,6 +49,7 @@ class Fleet:
         """`memory`: bytes that make a device train a width and no wider one; `bundle`: its path."""
         N, seed = told.devices, told.seed
         self._told, self._images, self._bundle = told, images, bundle
+        self.seed = seed
         self._digits = max(4, len(str(N - 1)))
         shares = told.width_shares()
         self.widths = [width for width, _ in shares]

@@ -170,6 +170,10 @@ class VirtualGrid(Grid):
         """Simulated seconds since 1970."""
         return BEGIN + self._now
 
+    def secret(self, count: int) -> bytes:
+        """Bytes that follow from the seed: a simulation has nothing to hide, and has to repeat."""
+        return hashlib.shake_256(f"secret of {self._fleet.seed}".encode()).digest(count)
+
     def wait(self, _: float) -> None:
         """Let time pass until the next reply, somebody's giving up, or others are awake."""
         out = self._out.values()
