@@ -41,6 +41,8 @@ _HEADER = struct.Struct("<2sBd8s8s")
 """Magic, version, density of the first masks (0 if they were made before), digests of the masks before and after."""
 _MAGIC, _VERSION = b"hM", 1
 _LEVEL = 19
+ENDED = _MAGIC + b"\0"
+"""In the place of masks: from this version on there are none, all weights are active."""
 
 
 # ---------------------------------------------------------------- densities

@@ -84,13 +84,14 @@ class Device:
     def fitting(self, plan: Plan) -> Plan:
         """The plan as far as memory goes."""
         memory = int(self.config.get("memory-bytes", MEMORY_BYTES))
-        fits = _fitting(self.start, replace(plan, seed=0), memory)
+        shape = Plan(width=plan.width, part=plan.part, batch=plan.batch, optimizer=plan.optimizer)
+        fits = _fitting(self.start, shape, memory)
         return replace(plan, width=fits.width, part=fits.part, at_once=fits.at_once)
 
 
 @lru_cache(maxsize=8)
 def _fitting(start: Start, plan: Plan, memory_bytes: int) -> Plan:
-    """Tried out once for all rounds that ask for the same: what fits depends on shapes, and these on the bundle."""
+    """Tried out once for all rounds that ask for the same: what fits depends on shapes alone."""
     return fitting(start.network(), start.bundle.manifest.input, plan, memory_bytes)
 
 
@@ -101,9 +102,10 @@ def train_message(message: Message, context: Context) -> Message:
     base = _field(round_, "base", str)
     with device.holding.out_of(context.state):
         device.holding.bring_to(base, _record(message, "down"))
+        device.holding.follow(_field(round_, "line", str))
         text = _field(round_, "sparse", str)
         sparse = SparsePlan.from_json(text) if text else None
-        masks = device.holding.masks if sparse is None else device.holding.known_masks(sparse)
+        masks = None if sparse is None else device.holding.known_masks(sparse)
         plan, trained, layout = _trained(device, round_, sparse, masks)
         update = _encoded(device, layout, plan, trained, Scheme.from_json(_field(round_, "scheme", str)), masks)
         device.holding.count(trained.metrics)

@@ -1,11 +1,12 @@
 """What a device remembers of the rounds, in the state of Flower's context: which version it holds, what it owes.
 
-    held         ConfigRecord   bundle, version, rounds, steps, seconds: counts are of this device's life
+    held         ConfigRecord   bundle, version, line, rounds, steps, seconds: counts are of this device's life
     arrays       ArrayRecord    the version's arrays; absent while they are the bundle's own
     masks        ArrayRecord    NAME: bits of the version's masks, packed; absent while there are none
     owed         ArrayRecord    what updates have left out so far (error feedback), as half precision numbers
 
-With another bundle all but the counts begins anew: its arrays are version 0, which both ends read from it.
+With another bundle all but the counts begins anew: its arrays are version 0, which both ends read from it. On another
+*line* of learning (rounds that were begun anew) nothing is owed: what was left out belongs to updates that are gone.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ class Holding:
     masks: Mapping[str, NDArray[np.bool_]] | None = None
     residual: dict[str, NDArray[np.float16]] = field(default_factory=dict)
     """By name, over whole arrays; a name without one owes nothing."""
+    line: str = ""
+    """The line of learning that it is owed to."""
     counts: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -101,17 +104,23 @@ class Holding:
         arrays = _arrays(records["arrays"]) if "arrays" in records else start.arrays
         masks = _masks(records["masks"], start.shapes) if "masks" in records else None
         residual = _arrays(records["owed"]) if "owed" in records else {}
-        return cls(start, str(held["version"]), arrays, masks, residual, counts)
+        return cls(start, str(held["version"]), arrays, masks, residual, str(held["line"]), counts)
 
     @contextmanager
     def out_of(self, state: RecordDict) -> Iterator[None]:
-        """While it lasts what is held is held once: the state's own copies are gone, and put back at the end."""
+        """While it lasts what is held is held once: the state's own copies are gone, and put back at the end.
+
+        What fails at the very first message leaves no trace.
+        """
+        known = "held" in state
         for name in _HELD:
             state.pop(name, None)
         try:
             yield
+            known = True
         finally:
-            self.keep(state)
+            if known:
+                self.keep(state)
 
     def keep(self, state: RecordDict) -> None:
         """Put all of it into the context's state."""
@@ -120,7 +129,9 @@ class Holding:
             "masks": {name: np.packbits(mask) for name, mask in (self.masks or {}).items()},
             "owed": self.residual,
         }
-        state["held"] = ConfigRecord({"bundle": self.start.bundle.id, "version": self.version, **self.counts})
+        held = ConfigRecord({"bundle": self.start.bundle.id, "version": self.version, "line": self.line})
+        held.update(self.counts)
+        state["held"] = held
         for name, arrays in records.items():
             state.pop(name, None)
             if arrays:
@@ -152,6 +163,12 @@ class Holding:
         raise LearningError(
             f"{UNKNOWN_VERSION}: this device holds {self.version}, and {len(steps)} steps do not lead to {base}{why}"
         )
+
+    def follow(self, line: str) -> None:
+        """Be on a line of learning; what is owed to another one is forgotten."""
+        if line != self.line:
+            self.residual.clear()
+            self.line = line
 
     def known_masks(self, plan: SparsePlan) -> Mapping[str, NDArray[np.bool_]]:
         """Those of the version that is held; the first ones where no version has had any yet."""
@@ -201,7 +218,9 @@ def _left(steps: Sequence[tuple[str, bytes, bytes]], version: str) -> Sequence[t
 def _walked(start: Start, point: _Point, steps: Sequence[tuple[str, bytes, bytes]]) -> _Point:
     for version, update, note in steps:
         arrays, masks = point.arrays, point.masks
-        if note:
+        if note == masking.ENDED:
+            masks = None
+        elif note:
             masks = masking.from_bytes(note, masks, arrays, start.shapes)
         if update:
             found = decode(update, start.layout, mask=masks)

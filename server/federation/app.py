@@ -34,11 +34,14 @@ from headwater.compression.learning.arrays import arrays_of
 from headwater.compression.learning.layout import belongs, layout_of
 from headwater.compression.learning.reading import network_of
 from headwater.compression.learning.samples import Samples
+from headwater.compression.learning.sparse import maskable
 from headwater.server.federation.asynchronous import BufferedStrategy
+from headwater.server.federation.companion import Dense
 from headwater.server.federation.grid import StreamGrid
 from headwater.server.federation.measuring import measure
 from headwater.server.federation.outline import Outline
 from headwater.server.federation.settings import RoundSettings
+from headwater.server.federation.sparse import Sparse, SparseSettings
 from headwater.server.federation.strategy import FleetStrategy, Surroundings
 from headwater.server.federation.versions import FOLDER, Learnt, latest
 
@@ -81,7 +84,7 @@ def rounds_of(
         settings: of the rounds.
         data: images that no device has, to measure each version on: `solar` or `digits`, of which the part counts that
             the bundle was measured on, or a folder, of which that is `test/` or all.
-        companion: pruning, say.
+        companion: pruning, say; None for that of the settings, sparse or dense.
         anew: leave an unfinished run, and what others have learnt.
         around: time and chance, where these are simulated, and who is told of each step.
     """
@@ -91,8 +94,21 @@ def rounds_of(
     measured = None if data is None else measure(network_of(bundle), _held_out(bundle, data), _task(bundle))
     around = replace(around or Surroundings(), bundle=bundle.id, measure=measured, anew=anew)
     kind = BufferedStrategy if settings.asynchronous else FleetStrategy
-    with_it = None if companion is None else companion(network)
+    with_it = (companion or _companion(settings))(network)
     return Rounds(kind(Outline.of(layout, heads), state / FOLDER, settings, with_it, around), arrays_of(network))
+
+
+def _companion(settings: RoundSettings) -> CompanionOf:
+    if not settings.sparse:
+        return lambda _: Dense()
+    told = SparseSettings(
+        settings.sparse,
+        settings.sparse_keep,
+        settings.sparse_extrude,
+        settings.sparse_every,
+        settings.sparse_until,
+    )
+    return lambda network: Sparse(told, maskable(network))
 
 
 def federate(rounds: Rounds, state: Path) -> Learnt:

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from headwater.server.federation.settings import RoundSettings
 
 
-def round_record(settings: RoundSettings, number: int, base: str, companion: Companion) -> dict[str, Any]:
-    """What is asked in a round, as plain values for the journal."""
+def round_record(settings: RoundSettings, number: int, base: str, line: str, companion: Companion) -> dict[str, Any]:
+    """What is asked in a round, as plain values for the journal.
+
+    `line` names the line of learning: what a device still owes to another one it forgets.
+    """
     record = ConfigRecord(
         {
             "round": number,
@@ -31,6 +34,7 @@ def round_record(settings: RoundSettings, number: int, base: str, companion: Com
             "rate": float(settings.rate),
             "seed": (settings.seed * 1_000_003 + number) % (1 << 31),
             "base": base,
+            "line": line,
             "scheme": settings.up,
             "distil": float(settings.distil),
             "sparse": "",

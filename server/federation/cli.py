@@ -50,6 +50,10 @@ def federate(
     batch: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
     rate: Annotated[float | None, typer.Option(help="Step size on the device.")] = None,
     distil: Annotated[float | None, typer.Option(help="Weight of what narrow widths learn from wider ones.")] = None,
+    sparse: Annotated[
+        float | None,
+        typer.Option(metavar="DENSITY", help="Keep this share of the weights active: less memory, fewer bytes."),
+    ] = None,
     server_rate: Annotated[float | None, typer.Option(help="How far to go towards the aggregate.")] = None,
     up: Annotated[
         str | None,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headwater.compression.learning.arrays import version_of
+from headwater.compression.learning.masks import ENDED
 from headwater.compression.updates import Scheme, encode
 from headwater.protos.flower import Parcel, unpack
 from headwater.server.federation.checks import Asked, Refused, capped, length, metrics_of, read, too_long, typical
@@ -74,6 +75,10 @@ class Next:
     held: Held
     step: Step
     facts: Mapping[str, Any]
+
+    def without_masks(self) -> Next:
+        """The same, with word to the devices that masks end here."""
+        return replace(self, step=replace(self.step, note=ENDED))
 
 
 def judge(

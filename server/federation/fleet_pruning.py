@@ -29,7 +29,7 @@ def over(pruning: Pruning, state: Path, config: Path | None, say: Callable[[str]
         made.append(soft_masks(network, spec, pruning.settings))
         return made[0]
 
-    settings = resolve(RoundSettings, {"rounds": pruning.settings.rounds}, file=config).value
+    settings = resolve(RoundSettings, {"rounds": pruning.settings.rounds, "sparse": 0.0}, file=config).value
     rounds = rounds_of(pruning.bundle, state, settings, companion=companion, around=Surroundings(at=say))
     learnt = federate(rounds, state)
     return carve(network_of(pruning.bundle), learnt.arrays, made[0], spec)

@@ -12,6 +12,7 @@ a state that the next one goes on from. `headwater server rounds` reads the same
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.compression.database import Kind, connect, explained, transaction
+from headwater.compression.learning.masks import ENDED
 from headwater.server.federation.entries import Closing, Reply, Round, Run, Step, Task, Verdict
 
 FILE = "rounds.sqlite"
@@ -265,6 +267,19 @@ class Journal:
             )
         ]
 
+    def line(self, run: int, start: str) -> str:
+        """Names the line of learning that a run is on: it began with a run from `start`, the bundle's own version.
+
+        Runs that go on are on the line of the one before; one that is begun anew begins another.
+        """
+        rows = self._rows(
+            "SELECT secret FROM runs WHERE run <= ?1 AND bundle = (SELECT bundle FROM runs WHERE run = ?1) "
+            "ORDER BY first = ?2 DESC, run DESC LIMIT 1",
+            run,
+            start,
+        )
+        return hashlib.sha256(b"line" + rows[0][0]).hexdigest()[:16]
+
     # ------------------------------------------------------------ devices and versions
 
     def holds(self, node: int) -> str | None:
@@ -279,6 +294,11 @@ class Journal:
     def seen(self, nonce: str) -> bool:
         """Whether an update with this nonce was taken before."""
         return bool(self._rows("SELECT 1 FROM nonces WHERE nonce = ?", nonce))
+
+    def masked(self, version: str) -> bool:
+        """Whether a version has masks: what the last note on the way to it says."""
+        notes = [step.note for step in self.chain(None, version) if step.note]
+        return bool(notes) and notes[-1] != ENDED
 
     def chain(self, held: str | None, base: str) -> list[Step]:
         """The steps from the version that a device holds to `base`; from the very first if that leads nowhere."""

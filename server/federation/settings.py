@@ -57,6 +57,17 @@ class RoundSettings:
     server_rate: float = 1.0
     """How far the network goes towards the aggregate."""
 
+    sparse: float = 0.0
+    """Share of the weights of convolutions and linear layers that stay active, in sparse rounds; 0 for dense ones."""
+    sparse_keep: float = 0.3
+    """Share of each layer's input that devices keep for backward there."""
+    sparse_extrude: float = 0.2
+    """Share of a weight due to be dropped that a step takes away, in a round that ends with an adjustment."""
+    sparse_every: int = 10
+    """Rounds between adjustments of what is active."""
+    sparse_until: int = 100
+    """The round of a run after which it stays as it is."""
+
     up: str = _UP.to_json()
     """How devices code their updates: a scheme, as JSON."""
     down: str = _DOWN.to_json()
@@ -87,6 +98,11 @@ class RoundSettings:
         between("width", self.width, 0.01, 1)
         between("epochs", self.epochs, 0.001, 1000)
         between("longest", self.longest, 1, 1_000_000)
+        between("sparse", self.sparse, 0, 1)
+        if self.sparse and self.asynchronous:
+            raise SettingsError(
+                "masks differ between versions, and asynchronous replies are of several: leave out --async or --sparse"
+            )
         self._check_schemes()
         self._check_aggregator()
 

@@ -119,15 +119,24 @@ class Sparse:
         return _TAG + bytes([self._announced]) + b"".join(packed)
 
     def load(self, state: bytes) -> None:
-        """Go on from a state; one that is not of sparse rounds is none."""
+        """Go on from a state; one that is not of sparse rounds is none.
+
+        Raises :class:`SettingsError` if it is of another density: devices have its masks.
+        """
         if not state.startswith(_TAG):
             return
+        wanted = {name: int(mask.sum()) for name, mask in self._masks.items()}
         self._announced, done = bool(state[len(_TAG)]), len(_TAG) + 1
         for name in sorted(self._shapes):
             count = math.prod(self._shapes[name])
             bits = np.frombuffer(state, np.uint8, -(-count // 8), done)
             self._masks[name] = np.unpackbits(bits, count=count).astype(np.bool_).reshape(self._shapes[name])
             done += len(bits)
+        if wanted != {name: int(mask.sum()) for name, mask in self._masks.items()}:
+            raise SettingsError(
+                f"what was learnt so far is sparse, of another density than {self._settings.density:g}: go on with "
+                "that one, or have a dense run between, or begin --anew"
+            )
 
 
 def aggregated(

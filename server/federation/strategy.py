@@ -79,6 +79,7 @@ class FleetStrategy(Strategy):
         self.journal = Journal(folder, self.around.clock, self.around.at)
         self.versions = Versions(folder)
         self._run: Run | None = None
+        self._line = ""
 
     # ------------------------------------------------------------ a run
 
@@ -97,9 +98,7 @@ class FleetStrategy(Strategy):
                 self.journal.end(unfinished.number, "stopped", "another run was begun anew")
                 unfinished = None
             self._run = self._resumed(unfinished, initial) if unfinished else self._begun(initial)
-            self.companion.begin(self.held(0).arrays)
-            if state := self.journal.companion(self._run.number):
-                self.companion.load(state)
+            self._line = self.journal.line(self._run.number, version_of(initial))
         return self._run
 
     def _begun(self, initial: Arrays) -> Run:
@@ -107,6 +106,7 @@ class FleetStrategy(Strategy):
         known = None if self.around.anew else self.journal.learnt(self.around.bundle)
         held = self.versions.load(*known) if known else Held(version_of(initial), dict(initial), {})
         state = self.journal.companion(known[0]) if known else b""
+        self._prepare(held, state)  # what it will not go on from is told before there is a run
         settings, secret = self.settings.to_json(), self.around.secret(32)
         run = Run(self.journal.next_run(), self.around.bundle, held.version, settings, secret)
         self.versions.save(run.number, 0, held)
@@ -121,7 +121,14 @@ class FleetStrategy(Strategy):
             what = ", ".join(f"{key} was {run.settings.get(key)}" for key in different) or "its bundle was another"
             raise SettingsError(f"run {run.number} is not finished, and {what}; give the same again, or --anew")
         self.outline.layout.check(dict(initial))
+        self._prepare(self.versions.load(run.number, 0), self.journal.companion(run.number))
         return run
+
+    def _prepare(self, held: Held, state: bytes) -> None:
+        """Have the companion know what the run begins with, and where it was."""
+        self.companion.begin(held.arrays)
+        if state:
+            self.companion.load(state)
 
     def start(  # Flower's signature
         self,
@@ -195,7 +202,7 @@ class FleetStrategy(Strategy):
     def plan(self, number: int, config: ConfigRecord | None, devices: Mapping[int, str]) -> Round:
         """Write down a new round: what is asked, and of whom."""
         base = self.held(number - 1).version
-        record = {**round_record(self.settings, number, base, self.companion), **(config or {})}
+        record = {**round_record(self.settings, number, base, self._line, self.companion), **(config or {})}
         asked = {"record": record, "devices": {str(node): name for node, name in devices.items()}}
         return self.journal.plan(self.run.number, number, base, asked)
 
@@ -267,6 +274,8 @@ class FleetStrategy(Strategy):
         if len(good) < self.fewest:
             good = []
         following = closing.close(number, held, good, rules, self.companion)
+        if good and self.companion.masks() is None and self.journal.masked(held.version):
+            following = following.without_masks()
         self.versions.save(run, number, following.held)
         facts = {"usual_length": self.usual_length(number), **following.facts}
         verdicts = [each.verdict() for each in judged]

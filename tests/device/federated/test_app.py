@@ -42,7 +42,7 @@ def context(bundle: Path, **config: object) -> Context:
 def asked(base: str, **changes: object) -> dict[str, Any]:
     return {
         "round": 1, "width": 1.0, "part": "all", "epochs": 0.5, "batch": 8, "rate": 3e-3, "seed": 5, "base": base,
-        "scheme": Scheme().to_json(), "distil": 1.0, "sparse": "", "gather": "", **changes,
+        "scheme": Scheme().to_json(), "distil": 1.0, "sparse": "", "gather": "", "line": "", **changes,
     }  # fmt: skip
 
 
@@ -113,6 +113,18 @@ def test_what_an_update_leaves_out_goes_with_the_next(bundle: Path, start: dict[
     paid = decode(bytes(up(again)["update"]), layout()).arrays  # type: ignore[arg-type]
     worst = max(owed, key=lambda name: float(np.abs(owed[name]).max()))
     np.testing.assert_allclose(paid[worst], owed[worst].astype(np.float32))
+
+
+def test_what_is_owed_to_rounds_that_were_begun_anew_is_forgotten(bundle: Path, start: dict[str, np.ndarray]) -> None:
+    here, version = context(bundle), version_of(start)
+    first = asked(version, scheme=TERNARY, line="one")
+    up(say(here, "train", first))
+    owing = context_to_bytes(here)
+    fresh = up(say(context(bundle), "train", asked(version, rate=1e-3, line="two")))["update"]
+    assert up(say(here, "train", asked(version, rate=1e-3, line="two")))["update"] == fresh
+    assert "owed" not in here.state
+    goes_on = up(say(context_from_bytes(owing), "train", asked(version, rate=1e-3, line="one")))["update"]
+    assert goes_on != fresh
 
 
 def test_steps_lead_to_the_base_from_what_is_held_or_from_the_bundle(
@@ -186,6 +198,26 @@ def test_a_sparse_round_codes_nothing_outside_its_masks(bundle: Path, start: dic
     update = decode(bytes(up(reply)["update"]), layout(), mask=cut_masks(layout(), masks, 1.0))  # type: ignore[arg-type]
     assert all(not update.arrays[name][~mask].any() for name, mask in masks.items())
     assert reply.content.array_records["gathered"]
+
+
+def test_a_dense_round_after_sparse_ones_trains_all_and_then_the_masks_are_gone(
+    bundle: Path, start: dict[str, np.ndarray]
+) -> None:
+    masks = masking.first(start, maskable(learnable.network()), 0.5)
+    note = masking.to_bytes(masks, masks, 0.5)
+    thin = masking.apply(start, masks)
+    delta = {name: thin[name] - start[name] for name in start}
+    coded = encode(delta, layout(), Scheme("float32"), base=bytes.fromhex(version_of(start)), mask=masks)
+    sparse = (version_of(thin), coded.data, note)
+    here = context(bundle)
+    update = up(say(here, "train", asked(version_of(thin)), [sparse]))["update"]
+    trained = decode(bytes(update), layout()).arrays  # type: ignore[arg-type]
+    assert any(trained[name][~mask].any() for name, mask in masks.items())
+    assert "masks" in here.state, "they are this version's until the next one says otherwise"
+    full, (version, data, _) = step_from(thin, 3)
+    up(say(here, "train", asked(version), [(version, data, masking.ENDED)]))
+    assert "masks" not in here.state
+    assert version == version_of(full)
 
 
 def test_it_measures_and_says_what_it_is(bundle: Path, start: dict[str, np.ndarray]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from headwater.compression.errors import SettingsError
 from headwater.compression.learning.arrays import version_of
 from headwater.compression.learning.network import SplitNetwork
 from headwater.compression.learning.reading import network_of
@@ -77,6 +79,23 @@ def test_a_dense_run_can_become_sparse(bundle: Path, tmp_path: Path) -> None:
     grid.set_run(type(grid.run).create_empty(2))  # or it would find the first run's messages again
     found = _run(tmp_path, grid, companion=_sparse)
     assert [each.states for each in found.rounds] == [{"believed": 3}] * 3
+
+
+def test_a_sparse_run_can_become_dense(bundle: Path, tmp_path: Path) -> None:
+    grid = _grid(bundle)
+    _run(tmp_path, grid, replace(TOLD, rounds=2, sparse=0.4, sparse_every=2, sparse_until=4))
+    grid.set_run(type(grid.run).create_empty(2))
+    with pytest.raises(SettingsError, match=r"of another density than 0\.3"):
+        _run(tmp_path, grid, replace(TOLD, rounds=2, sparse=0.3))
+    found = _run(tmp_path, grid, replace(TOLD, rounds=3))
+    assert [each.states for each in found.rounds] == [{"believed": 3}] * 3
+    shapes = maskable(network_of(learnable.bundle()))
+    versions = Versions(tmp_path / FOLDER)
+    before, after = (versions.load(found.run, number).arrays for number in (0, 3))
+    active = [sum(int(np.count_nonzero(held[name])) for name in shapes) for held in (before, after)]
+    assert active[1] > active[0] + 100, "weights come back"
+    for node in grid.nodes.values():
+        assert "masks" not in node.context.state
 
 
 @pytest.mark.parametrize("method", ["gradients", "sensitivity", "activations"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from headwater.compression.errors import LearningError, SettingsError
 from headwater.compression.learning.arrays import version_of
 from headwater.compression.updates import Scheme, decode, encode
 from headwater.server.federation.companion import Ending
+from headwater.server.federation.journal import Journal
 from headwater.server.federation.versions import FOLDER, Versions, latest
 from tests.server.federation import fleets, toy
 
@@ -227,6 +229,19 @@ def test_a_second_run_goes_on_and_one_anew_does_not(tmp_path: Path) -> None:
         start = Versions(tmp_path).load(run, 0).exact()
         assert fleets.bytes_of(start) == fleets.bytes_of(toy.ZERO if anew else first)
         fleets.run(again, grid)
+
+
+def test_devices_hear_which_line_of_learning_they_are_on(tmp_path: Path) -> None:
+    grid, lines = fleets.grid(), []
+    for run, anew in ((1, False), (2, False), (3, True)):
+        grid.set_run(type(grid.run).create_empty(run))
+        rounds = fleets.strategy(tmp_path, anew=anew)
+        fleets.run(rounds, grid)
+        with closing(Journal(tmp_path, fleets.Clock())) as journal:
+            asked = [journal.round(run, number) for number in (1, 2)]
+        (line,) = {each.asked["record"]["line"] for each in asked if each is not None}
+        lines.append(line)
+    assert lines[0] == lines[1] != lines[2]
 
 
 def test_an_unfinished_run_cannot_be_gone_on_with_otherwise(tmp_path: Path) -> None:
