@@ -10,7 +10,6 @@ to the version that they hold (:data:`SHARED`); both are named by their SHA-256 
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
 import tempfile
@@ -85,17 +84,16 @@ class Answering:
         self._bundle.write_bytes(bundle)
         self._layout = start_of(str(self._bundle)).layout
         self._kept: OrderedDict[str, bytes] = OrderedDict()
-        self._settled = False
+
+    def close(self) -> None:
+        """Remove the zip."""
+        self._folder.cleanup()
 
     def answer(self, works: Sequence[Work], fetch: Fetch) -> Outcome:
         """Answer all of a batch."""
         outcome = Outcome()
         for work in works:
             outcome.done.append(self._one(work, fetch, outcome.shared))
-            if not self._settled:  # all is loaded now; the app looks through what is not frozen each time it trains
-                gc.collect()
-                gc.freeze()
-                self._settled = True
         return outcome
 
     def _one(self, work: Work, fetch: Fetch, shared: dict[str, bytes]) -> Done:

@@ -10,6 +10,7 @@ over messages is :mod:`.grid`. There are three differences to Flower's own actor
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections import OrderedDict
@@ -73,7 +74,8 @@ class Alone:
         return done
 
     def close(self) -> None:
-        """Nothing is left to end."""
+        """Remove what was written beside the simulation's folder."""
+        self._answering.close()
 
 
 class Actors:
@@ -161,11 +163,18 @@ def _backend(address: str) -> Any:  # noqa: ANN401 - Flower's class, whose base 
             self._answering: Answering | None = None
 
         def answer(self, works: Sequence[Work], refs: Mapping[str, Any]) -> Outcome:
+            def fetch(name: str) -> bytes:
+                data: bytes = ray.get(refs[name])
+                return data
+
             if self._answering is None:
                 from headwater.simulations.learning.answering import Answering  # noqa: PLC0415 - takes seconds
 
-                self._answering = Answering(ray.get(refs[_BUNDLE]))
-            return self._answering.answer(works, lambda name: ray.get(refs[name]))
+                self._answering = Answering(fetch(_BUNDLE))
+                self._answering.answer(works[:1], fetch)  # what is loaded when it is first needed
+                gc.collect()
+                gc.freeze()  # before each training the app looks through all that is not frozen
+            return self._answering.answer(works, fetch)
 
     class Backend(RayBackend):
         """Flower's, but for what an actor does."""
