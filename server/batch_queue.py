@@ -118,6 +118,8 @@ class _Lane(Generic[WorkT, ResultT]):
         """Take the most urgent tickets out."""
         taken: list[Ticket[WorkT, ResultT]] = []
         for queue in reversed(self.queues):
+            if not queue:
+                continue
             while queue and len(taken) < count:
                 ticket = queue.popleft()
                 self.held -= 1
@@ -185,7 +187,7 @@ class BatchQueue(Generic[WorkT, ResultT]):
         """The next batch, if one should start now; call :meth:`expire` before and :meth:`finish` after running it."""
         if not self.waiting or self.running >= self.limits.workers:
             return None
-        lane = next((lane for _, lane in self._by_urgency() if self._ready_at(lane) <= now), None)
+        lane = self._due(now)
         if lane is None:
             return None
         batch = lane.pop(self.limits.max_batch)
@@ -194,6 +196,13 @@ class BatchQueue(Generic[WorkT, ResultT]):
         for ticket in batch:
             ticket.started, ticket.state = now, State.RUNNING
         return batch
+
+    def _due(self, now: float) -> _Lane[WorkT, ResultT] | None:
+        """The most urgent lane whose batch should start now."""
+        if len(self._lanes) == 1:  # one bundle, as mostly
+            (lane,) = self._lanes.values()
+            return lane if self._ready_at(lane) <= now else None
+        return next((lane for _, lane in self._by_urgency() if self._ready_at(lane) <= now), None)
 
     def finish(self, batch: Sequence[Ticket[WorkT, ResultT]], now: float, results: Sequence[ResultT] | None) -> None:
         """Settle a batch that ran; `results` is None if running it failed."""

@@ -159,6 +159,11 @@ class Trace:
         if size <= 0:
             return start_s
         ends, carried, total = self._ends, self._bytes, self._bytes[-1]
+        within = start_s % ends[-1]
+        at = min(bisect_right(ends, within), len(self._rate_list)) - 1
+        rate = self._rate_list[at]
+        if rate and size <= (ends[at + 1] - within) * rate:  # mostly so: it does not outlast the segment
+            return start_s + size / rate
         if total == 0:
             return math.inf
         rounds, within = divmod(self.capacity(start_s) + size, total)

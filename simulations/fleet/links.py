@@ -92,7 +92,9 @@ class _Radio:
 
     def _ready(self, line: Line, now_s: float) -> float:
         """When the radio can send or receive what is to cross from now on."""
-        gap_s = self._beats(now_s - line.last_s)
+        gap_s = now_s - line.last_s
+        if self._beat_s is not None and gap_s >= self._beat_s:
+            gap_s = self._beats(gap_s)
         if self._awake_s is None or gap_s <= 0:
             return now_s
         used = self._used
@@ -142,12 +144,14 @@ class RateLink(_Radio):
         if line.bulk_up is not None:
             now_s = self._up.make_way(line.bulk_up, max(now_s, line.up_s), line.shift_s)
             line.last_s = max(line.last_s, line.bulk_up.from_s)
-        start_s = max(self._ready(line, now_s), line.up_s)
+        start_s, taken_s = self._ready(line, now_s), line.up_s
+        start_s = max(start_s, taken_s)
         line.up_s = line.last_s = end_s = self._up.carry(start_s, wire_bytes, line.shift_s)
         if line.bulk_up is not None:
             line.bulk_up.from_s = max(end_s, line.bulk_up.from_s)
         used.up_bytes += wire_bytes
-        used.send_s += end_s - start_s if end_s < math.inf else 0.0
+        if end_s < math.inf:
+            used.send_s += end_s - start_s
         return end_s + self._up_delay_s
 
     def down(self, line: Line, now_s: float) -> float:
@@ -156,13 +160,15 @@ class RateLink(_Radio):
         if line.bulk_down is not None:
             sent_s = self._down.make_way(line.bulk_down, max(sent_s, line.down_s), line.shift_s)
             line.last_s = max(line.last_s, line.bulk_down.from_s)
-        start_s = max(self._ready(line, sent_s), line.down_s)
+        start_s, taken_s = self._ready(line, sent_s), line.down_s
+        start_s = max(start_s, taken_s)
         line.down_s = end_s = self._down.carry(start_s, self._answer_bytes, line.shift_s)
         line.last_s = max(line.last_s, end_s)
         if line.bulk_down is not None:
             line.bulk_down.from_s = max(end_s, line.bulk_down.from_s)
         used.down_bytes += self._answer_bytes
-        used.receive_s += end_s - start_s if end_s < math.inf else 0.0
+        if end_s < math.inf:
+            used.receive_s += end_s - start_s
         return end_s
 
     def loss(self, size: int) -> float:  # noqa: ARG002 - of what crosses a stream nothing is lost
@@ -187,12 +193,15 @@ class _Carrier:
         self._trace = trace
         self._gaps = gaps
         self.mean_bits_per_s = trace.mean_bits_per_s
+        self._finish = trace.finish
         steady = len(trace) == 1
         self._byte_s = (8 / trace.mean_bits_per_s if trace.mean_bits_per_s else math.inf) if steady else None
         """Of a constant rate."""
 
     def carry(self, start_s: float, size: float, shift_s: float) -> float:
         """When bytes have crossed whose first starts then."""
+        if not self._gaps:
+            return self._crossed(start_s, size, shift_s)
         for from_s, to_s in self._gaps:
             if start_s >= to_s:
                 continue
@@ -207,7 +216,7 @@ class _Carrier:
     def _crossed(self, start_s: float, size: float, shift_s: float) -> float:
         if self._byte_s is not None:
             return start_s + size * self._byte_s
-        return self._trace.finish(start_s + shift_s, size) - shift_s if start_s < math.inf else math.inf
+        return self._finish(start_s + shift_s, size) - shift_s if start_s < math.inf else math.inf
 
     def room(self, from_s: float, to_s: float, shift_s: float) -> float:
         """Bytes that could cross between two moments, black-outs aside."""

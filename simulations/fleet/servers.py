@@ -68,14 +68,17 @@ class Station:
             self._now(now_s).refused += 1
             flight.crew.refused(flight, now_s, full.retry_after_s)
             return
-        self._pump(now_s)
+        if self._queue.waiting == 1 and flight.due_s > now_s and not self._queue.running:
+            self._start(self._queue.take(now_s) or [], now_s)  # as a pump would, for most frames
+        else:
+            self._pump(now_s)
 
     def _pump(self, now_s: float) -> None:
         queue = self._queue
         for ticket in queue.expire(now_s):
             self._now(now_s).expired += 1
             ticket.work.crew.expired(ticket.work, now_s)
-        while batch := queue.take(now_s):
+        while queue.waiting and (batch := queue.take(now_s)):
             self._start(batch, now_s)
         if queue.waiting:
             self._arm(queue.wake_at())
@@ -101,7 +104,8 @@ class Station:
         hour.busy_s += took_s
         for ticket in batch:
             hour.wait_s += now_s - ticket.arrived
-        hour.most_waiting = max(hour.most_waiting, self._queue.waiting + len(batch))
+        waited = self._queue.waiting + len(batch)
+        hour.most_waiting = max(hour.most_waiting, waited)
         self._running.append(batch)
         self._agenda.at(now_s + took_s, self._finish, batch)
 

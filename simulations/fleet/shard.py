@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from headwater.simulations.fleet.agenda import Agenda
 from headwater.simulations.fleet.arrivals import Clock
 from headwater.simulations.fleet.bulk import FederatedRound, Mover
+from headwater.simulations.fleet.calibrated import CalibratedCrew, CalibratedStation
+from headwater.simulations.fleet.calibration import Calibration
 from headwater.simulations.fleet.chance import draw, key_of, share
 from headwater.simulations.fleet.crew import Crew
+from headwater.simulations.fleet.drawn import Drawn
 from headwater.simulations.fleet.links import Line, RateLink, links_of
 from headwater.simulations.fleet.member import Device
 from headwater.simulations.fleet.outcome import ClassOutcome, RolloutOutcome, RoundOutcome, ServerOutcome
@@ -50,20 +53,20 @@ class Shard:
     members: Sequence[Sequence[int]]
     """Numbers of the devices of each class."""
 
-    def run(self) -> Part:
-        """Simulate it to the end, and until every frame on its way has landed."""
-        return _Run(self).part()
+    def run(self, agenda: Agenda | None = None) -> Part:
+        """Simulate it to the end, and until every frame on its way has landed; ``agenda``: another kind of one."""
+        return _Run(self, agenda or Agenda(_slice_s(self))).part()
 
 
 class _Run:
     """One shard being simulated."""
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: Shard, agenda: Agenda) -> None:
         self._shard = shard
         scenario = self._scenario = shard.scenario
         self._end_s = scenario.hours * 3600.0
-        self._agenda = Agenda(_slice_s(shard))
-        self._stations = {name: self._station(name) for name in shard.servers}
+        self._agenda = agenda
+        self._stations = {name: self._station(name, shard.models[0].widths) for name in shard.servers}
         self._routes = Routes(self._stations)
         self._teams = [
             self._team(devices, model, numbers)
@@ -120,20 +123,24 @@ class _Run:
 
     # ------------------------------------------------------------ devices and servers
 
-    def _station(self, name: str) -> Station:
+    def _station(self, name: str, widths: Sequence[float]) -> Station:
         server = next(each for each in self._scenario.servers if name in each.names)
         outages = [
             (outage.from_h * 3600.0, (outage.from_h + outage.hours) * 3600.0)
             for outage in self._scenario.outages
             if outage.server == name
         ]
-        return Station(name, server, self._agenda, self._scenario.seed, _merged(outages))
+        given = (name, server, self._agenda, self._scenario.seed, _merged(outages))
+        if server.calibration is None:
+            return Station(*given)
+        return CalibratedStation(*given, drawn=Drawn(Calibration.load(server.calibration), widths, 0.0))
 
     def _team(self, devices: DeviceClass, model: Model, numbers: Sequence[int]) -> tuple[Crew, list[Device]]:
         scenario = self._scenario
         tally = Tally(ClassOutcome(devices.name, len(numbers)), devices.settings.deadline_ms)
         clock = Clock(devices.arrivals, scenario.start_h)
-        crew = Crew(devices, model, clock, self._agenda, tally, self._routes, self._end_s, scenario.content_s)
+        given = (devices, model, clock, self._agenda, tally, self._routes, self._end_s, scenario.content_s)
+        crew = Crew(*given) if model.drawn is None else CalibratedCrew(*given, drawn=model.drawn)
         radio = scenario.radio(devices)
         gaps = _merged(
             [

@@ -36,7 +36,9 @@ class Tally:
 
     def sent(self, taken_s: float, mode: int, size: int) -> None:
         """It was coded and sent."""
-        outcome, hour = self.outcome, self._of(taken_s)
+        outcome, hour = self.outcome, self._hour
+        if int(taken_s / 3600) != self._hour_number:
+            hour = self._of(taken_s)
         outcome.sent += 1
         outcome.frame_bytes += size
         outcome.modes[mode] = outcome.modes.get(mode, 0) + 1

@@ -1,0 +1,281 @@
+"""How fast a fleet is simulated, how much memory it takes, and whether either grows with the fleet.
+
+    python -m benchmarks.simulation                    # 10,000 devices for an hour: minutes
+    python -m benchmarks.simulation --quick
+
+Each device takes a picture every 10 s and has a controller of its own, the product's; links are LTE-M's, eight servers
+share the fleet, two processes do it. Checked first: every picture has become one thing, the outcome does not depend on
+the number of processes, and with simpy's event loop in place of ours it is the very same.
+
+The peer is simpy: its event loop under the same simulation, and both loops with events that do nothing, as many
+processes as there are devices, each waiting for its next picture.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import claims
+from headwater.compression.bundle import Bundle
+from headwater.device.deadline import DeadlineController
+from headwater.device.settings import DeviceSettings
+from headwater.simulations.fleet import engine
+from headwater.simulations.fleet.agenda import Agenda
+from headwater.simulations.fleet.model import model_of
+from headwater.simulations.fleet.scenario import Arrivals, DeviceClass, Scenario, Server
+from headwater.simulations.fleet.shard import Shard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from headwater.simulations.fleet.outcome import Outcome
+
+INTERVAL_S = 10.0
+JOBS = 2
+HOUR_S, TEN_MINUTES_S, MEMORY_MB = 60.0, 600.0, 4096.0
+HOURLY_FRAMES = 3600 / INTERVAL_S
+
+
+def scenario(devices: int, hours: float, servers: int = 8) -> Scenario:
+    """Cameras on LTE-M, a picture every 10 s, two seconds for an answer."""
+    cameras = DeviceClass(
+        "cameras",
+        devices,
+        "lte-m",
+        profile="pi-zero-2",
+        settings=DeviceSettings(deadline_ms=2000),
+        arrivals=Arrivals(interval_s=INTERVAL_S),
+    )
+    return Scenario("benchmark", (cameras,), (Server("edge", count=servers, workers=4),), hours=hours)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One simulation."""
+
+    devices: int
+    frames: int
+    wall_s: float
+    memory_mb: float
+    """Most of this process and its children together."""
+
+    @property
+    def frame_us(self) -> float:
+        """Wall time of a picture, all processes together."""
+        return self.wall_s / self.frames * 1e6
+
+
+class Memory(threading.Thread):
+    """Looks at the memory of this process and its children now and then."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.most_mb = 0.0
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        while not self._done.wait(0.25):
+            self.look()
+
+    def look(self) -> None:
+        total, own = 0, psutil.Process()
+        for process in (own, *own.children(recursive=True)):
+            try:
+                total += process.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+        self.most_mb = max(self.most_mb, total / 1e6)
+
+    def stop(self) -> float:
+        self._done.set()
+        self.join()
+        return self.most_mb
+
+
+def measured(devices: int, hours: float, bundle: Bundle) -> Run:
+    """Simulate so many, on two processes."""
+    memory = Memory()
+    memory.start()
+    begin = time.perf_counter()
+    outcome = engine.run(scenario(devices, hours), bundle=bundle, jobs=JOBS)
+    wall_s = time.perf_counter() - begin
+    check(outcome, devices)
+    return Run(devices, outcome.total.frames, wall_s, memory.stop())
+
+
+def check(outcome: Outcome, devices: int) -> None:
+    """Every device did its work, and every picture became one thing."""
+    total = outcome.total
+    ended = total.server + total.exit + total.whole + total.unanswered + total.skipped + total.dropped
+    assert total.frames == ended, f"{total.frames} pictures, {ended} ends"
+    wanted = devices * outcome.scenario.hours * HOURLY_FRAMES
+    assert abs(total.frames - wanted) <= devices, f"{total.frames} pictures; want {wanted:.0f}"
+    assert total.missed == 0, f"{total.missed} pictures had no answer in time, although there is a local exit"
+    assert sum(server.devices for server in outcome.servers) == devices
+
+
+# ------------------------------------------------------------ simpy
+
+
+class SimpyAgenda(Agenda):
+    """The same events on simpy's event loop."""
+
+    def __init__(self) -> None:
+        import simpy
+
+        super().__init__(1.0)
+        self._environment = simpy.Environment()
+
+    def at(self, time_s: float, do: Callable[[Any, float], None], what: Any) -> None:  # noqa: ANN401 - as Agenda's
+        if time_s == float("inf"):
+            return
+
+        def fire(_: object) -> None:
+            self.now_s = time_s
+            self.events += 1
+            do(what, time_s)
+
+        event = self._environment.timeout(max(time_s - self._environment.now, 0.0))
+        event.callbacks.append(fire)
+
+    def run(self) -> None:
+        self._environment.run()
+
+
+def beside_simpy(devices: int, hours: float, bundle: Bundle) -> tuple[float, float]:
+    """Seconds of one shard on our event loop and on simpy's; asserts that both give the same."""
+    small = scenario(devices, hours, servers=1)
+    shard = Shard(small, [model_of(bundle, each) for each in small.devices], small.server_names, [range(devices)])
+    taken, parts = [], []
+    for agenda in (None, SimpyAgenda()):
+        begin = time.perf_counter()
+        parts.append(shard.run(agenda))
+        taken.append(time.perf_counter() - begin)
+    assert parts[0] == parts[1], "simpy's event loop gives another outcome"
+    return taken[0], taken[1]
+
+
+def timers(devices: int, rounds: int) -> tuple[float, float]:
+    """Events a second of both loops, where each device does nothing but wait for its next picture."""
+    return _ours(devices, rounds), _simpys(devices, rounds)
+
+
+def _ours(devices: int, rounds: int) -> float:
+    agenda = Agenda(INTERVAL_S * 300 / devices)
+
+    def again(left: list[int], now_s: float) -> None:
+        left[0] -= 1
+        if left[0]:
+            agenda.at(now_s + INTERVAL_S, again, left)
+
+    for number in range(devices):
+        agenda.at(number * INTERVAL_S / devices, again, [rounds])
+    begin = time.perf_counter()
+    agenda.run()
+    assert agenda.events == devices * rounds
+    return agenda.events / (time.perf_counter() - begin)
+
+
+def _simpys(devices: int, rounds: int) -> float:
+    import simpy
+
+    environment, done = simpy.Environment(), [0]
+
+    def device(number: int) -> Generator[object, None, None]:
+        yield environment.timeout(number * INTERVAL_S / devices)
+        for _ in range(rounds):
+            done[0] += 1
+            yield environment.timeout(INTERVAL_S)
+
+    for number in range(devices):
+        environment.process(device(number))
+    begin = time.perf_counter()
+    environment.run()
+    assert done[0] == devices * rounds
+    return done[0] / (time.perf_counter() - begin)
+
+
+# ------------------------------------------------------------ all of it
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it."""
+    options = claims.options(__doc__, arguments)
+    bundle = Bundle.load(engine.SHIPPED)
+    _check_meaning(bundle)
+    sizes = [(20, 0.03), (40, 0.03), (80, 0.03)] if options.quick else [(1_000, 1.0), (10_000, 1.0), (100_000, 0.1)]
+    runs = [measured(devices, hours, bundle) for devices, hours in sizes]
+    shared, rounds = (20, 3) if options.quick else (10_000, 20)
+    ours, simpys = timers(shared, rounds)
+    same_ours_s, same_simpys_s = beside_simpy(*((10, 0.03) if options.quick else (1_000, 0.1)), bundle)
+    _show(runs, (ours, simpys), (same_ours_s, same_simpys_s))
+    return claims.report("Simulation", _claims(runs, ours / simpys), options)
+
+
+def _check_meaning(bundle: Bundle) -> None:
+    """The product's controller; one process or two, the same."""
+    small = scenario(16, 0.02, servers=3)
+    assert type(model_of(bundle, small.devices[0]).make()) is DeadlineController
+    alone, shared = (engine.run(small, bundle=bundle, jobs=jobs).to_json() for jobs in (1, JOBS))
+    assert alone == shared, "two processes give another outcome than one"
+    assert engine.run(replace(small, seed=1), bundle=bundle).to_json() != alone
+
+
+def _show(runs: Sequence[Run], loops: tuple[float, float], same: tuple[float, float]) -> None:
+    table = Table(title=f"Fleets on {JOBS} processes", title_justify="left")
+    for column in ("devices", "pictures", "seconds", "µs a picture", "MB"):
+        table.add_column(column, justify="right")
+    for run in runs:
+        table.add_row(
+            f"{run.devices:,}", f"{run.frames:,}", f"{run.wall_s:.1f}", f"{run.frame_us:.1f}", f"{run.memory_mb:,.0f}"
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"event loops alone: {loops[0]:,.0f} events a second, simpy {loops[1]:,.0f}")
+    console.print(f"the same simulation on both: {same[0]:.1f} s, on simpy's {same[1]:.1f} s")
+
+
+def _claims(runs: Sequence[Run], faster: float) -> list[claims.Claim]:
+    hour, large = runs[1], runs[-1]
+    peer = f"{JOBS} processes"
+    simpy = f"simpy {version('simpy')}"
+    return [
+        claims.at_most(
+            *("simulation", "10,000 devices, an hour, a picture every 10 s"),
+            *(hour.frame_us * 3.6,),
+            unit="s",
+            target=HOUR_S,
+            peer=peer,
+        ),
+        claims.at_most(
+            *("simulation", "100,000 devices, an hour, by a tenth of it"),
+            *(large.frame_us * 36,),
+            unit="s",
+            target=TEN_MINUTES_S,
+            peer=peer,
+        ),
+        claims.at_most(
+            "simulation", "memory of 100,000 devices", large.memory_mb, unit="MB", target=MEMORY_MB, peer=peer
+        ),
+        claims.at_most(
+            *("simulation", "a picture's cost, 100,000 devices beside 10,000"),
+            *(large.frame_us / hour.frame_us,),
+            unit="x",
+            target=1.25,
+            peer=peer,
+        ),
+        claims.at_least("simulation", "events a second, loops alone", faster, unit="x", target=1.0, peer=simpy),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
