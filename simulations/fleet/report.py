@@ -43,7 +43,8 @@ _STYLE = (
     + """
 body { max-width: 62rem } section { margin-top: 2.6rem } section > h2 { margin-top: 0 }
 h3 { font-size: 1rem; margin: 1.4rem 0 .3rem } table { font-size: .88rem } figure + table { margin-top: 1rem }
-th, td { padding: .3rem .55rem } .cards { margin-top: 1.4rem } .card { flex: 1 1 9rem } .card b { font-size: 1.45rem }
+th, td { padding: .3rem .55rem } .cards { margin-top: 1.4rem; display: grid;
+ grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)) } .card { min-width: 0 } .card b { font-size: 1.45rem }
 ul.notes { max-width: 46rem; color: var(--soft); padding-left: 1.2rem } ul.notes li { margin: .35rem 0 }
 .plain > figure > svg { width: 40rem } details { margin-top: .8rem } summary { cursor: pointer }
 details table { font-size: .8rem } details td:last-child { white-space: normal; text-align: left; min-width: 22rem }
@@ -178,9 +179,12 @@ def _sources(shown: Sequence[ClassOutcome]) -> str:
     names = [source for source in SOURCES if any(of.share(source) for of in shown)]
     rows = [(of.name, {_SOURCES[name]: float(getattr(of, name)) for name in names}) for of in shown]
     chart = share_bars(rows, [_SOURCES[name] for name in names], "who answered, by class", _count)
-    sure, stepped = sum(of.sure for of in shown), sum(of.stepped_in for of in shown)
-    note = f"Of the exit's answers, {sure:,} were sure and nothing was sent; {stepped:,} stepped in for the server's."
-    return section("Who answered", chart, note=note if sure or stepped else "")
+    of_exit, sure, stepped = (sum(getattr(of, key) for of in shown) for key in ("exit", "sure", "stepped_in"))
+    note = (
+        f"Of the exit's {of_exit:,} answers it was sure of {sure:,}, so that nothing was sent; {stepped:,} stepped in "
+        f"for the server's; the controller would not send {of_exit - sure - stepped:,}."
+    )
+    return section("Who answered", chart, note=note if of_exit else "")
 
 
 def _stages(shown: Sequence[ClassOutcome]) -> str:
@@ -259,7 +263,7 @@ def _server_row(outcome: Outcome, server: ServerOutcome) -> list[str]:
     batch = f"{total.frames / total.batches:.1f}" if total.batches else "-"
     return [
         *(server.name, f"{server.devices:,}", f"{total.frames:,}", f"{total.batches:,}", batch),
-        *(f"{server.busy_share(outcome.scenario.hours):.1%}", f"{_busiest(outcome, server):.1%}"),
+        *(f"{100 * each:.3g} %" for each in (server.busy_share(outcome.scenario.hours), _busiest(outcome, server))),
         *(f"{total.most_waiting:,}", f"{total.refused + total.expired:,}"),
     ]
 
@@ -320,11 +324,11 @@ def _advice(tried: Sequence[Tried] | None) -> list[str]:
     rows = [
         [
             each.what,
-            f"{100 * each.right:+.2f} ± {100 * each.right_error:.2f}",
-            f"{100 * each.missed:+.2f}",
+            f"{_signed(100 * each.right, 2)} ± {100 * each.right_error:.2f}",
+            _signed(100 * each.missed, 2),
             _time(each.p95_ms),
-            f"{each.bytes:+.1%}",
-            "-" if each.joules is None else f"{each.joules:+.1%}",
+            f"{_signed(100 * each.bytes, 1)} %",
+            "-" if each.joules is None else f"{_signed(100 * each.joules, 1)} %",
             "yes" if each.clear else "no",
         ]
         for each in tried
@@ -362,6 +366,11 @@ def _board(profile: str) -> str:
 
 def _time(ms: float | None) -> str:
     return "-" if ms is None else duration(ms / 1e3)
+
+
+def _signed(number: float, digits: int) -> str:
+    rounded = round(number, digits) + 0.0  # no -0.00
+    return f"{rounded:+.{digits}f}" if rounded else f"{0:.{digits}f}"
 
 
 def _count(number: float) -> str:

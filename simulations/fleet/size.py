@@ -276,7 +276,7 @@ def drawing(found: Found, currency: str) -> str:
     chart.points("short runs", [fleet.cost for fleet in found.tried], [100 * fleet.accuracy for fleet in found.tried])
     chart.line("front at size", [fleet.cost for fleet in front_], [100 * fleet.accuracy for fleet in front_])
     if (best := found.cheapest) is not None:
-        chart.points("the cheapest that meets the target", [best.cost], [100 * best.accuracy])
+        chart.points("cheapest that meets it", [best.cost], [100 * best.accuracy])
     return chart.file(
         "Fleets by cost and accuracy", "each point is a fleet; the line joins those that none other beats"
     )
