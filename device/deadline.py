@@ -34,7 +34,19 @@ from headwater.device.margin import Level
 from headwater.device.options import Option, table
 from headwater.device.pacing import Budget, Climber, Doubt, Explorer
 from headwater.device.policy import Policy
-from headwater.device.ways import NOISE, QUEUE_SHARE, Room, Wanted, Way, cheapest, likeliest, sends, steady, worthiest
+from headwater.device.ways import (
+    NOISE,
+    QUEUE_SHARE,
+    Plan,
+    Room,
+    Wanted,
+    Way,
+    cheapest,
+    likeliest,
+    sends,
+    steady,
+    worthiest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -83,7 +95,8 @@ class DeadlineController:
         self._level = Level(self.policy.level)
         self._slack = NOISE if self.policy.objective == "accuracy" else self.policy.slack / 100
         self._offer()
-        self._budget = self._new_budget()
+        smallest = min(options[0].slow_bytes for options in self._table.values())
+        self._budget = Budget.of(self.policy.max_bytes_per_s, self.policy.burst_s, smallest)
         self._explorer = Explorer()
         self._climber = Climber()
         self._doubt = Doubt()
@@ -93,6 +106,8 @@ class DeadlineController:
         """Of the best way to answer the picture at hand."""
         self._silence: tuple[float, float] | None = None
         """Bytes on the wire, and ms, of a frame that had no answer; while it flies, the situation says so too."""
+        self._plan: Plan | None = None
+        """Of the picture at hand, where nothing was learnt since it was chosen."""
         self._foretold: dict[int, float] = {}
         """Bytes on the wire that were last reckoned with, by mode."""
 
@@ -110,13 +125,6 @@ class DeadlineController:
         """Each width, its options, and the most that one of its ways can be worth."""
         self._narrowest = self._widest_first[-1][1]
 
-    def _new_budget(self) -> Budget:
-        rate = self.policy.max_bytes_per_s
-        if rate is None:
-            return Budget()
-        smallest = min(options[0].slow_bytes for options in self._table.values())
-        return Budget(rate, max(rate * self.policy.burst_s, smallest))
-
     # ------------------------------------------------------------ before a frame
 
     def choose(self, situation: Situation) -> Decision:
@@ -133,10 +141,14 @@ class DeadlineController:
         if larger is not None:
             self._climber.tried()
             return self._decision(larger, now, TRYING)
-        return self._done(best, now)
+        decision = self._done(best, now)
+        if now is not None and self.policy.objective == "accuracy":
+            self._plan = Plan(decision, best, now, situation.frames_unanswered)
+        return decision
 
     def _heed(self, situation: Situation) -> None:
         """Take note of the time, of the server's wishes and of a connection that is back."""
+        self._plan = None
         wish = situation.max_groups, situation.max_bytes
         if wish != self._wish:
             self._wish = wish
@@ -244,7 +256,7 @@ class DeadlineController:
         alone = best is None and not situation.exit_available and self._room_for_one_more(situation)
         if not alone and not self._explorer.due(situation.time_s, situation.frames_unanswered):
             return None
-        option = self._quickest(situation) if alone else self._cheapest_better(best, situation)
+        option = self._cheapest_better(best, situation, widths=1 if alone else None)
         if option is None:
             return None
         self._explorer.sent(situation.time_s)
@@ -262,20 +274,15 @@ class DeadlineController:
         spare_ms = _left_ms(situation) - link.usual_ms(self._narrowest[0].mean_bytes)
         return ahead_ms <= max(QUEUE_SHARE * (situation.deadline_ms or math.inf), spare_ms)
 
-    def _quickest(self, situation: Situation) -> Option | None:
-        """The smallest frame of the narrowest head, if that may be sent and can be in time at all."""
-        option = self._narrowest[0]
-        possible = self.device.expected_ms(option.width) <= _left_ms(situation)
-        return option if possible and option.mean_bytes <= self._budget.left else None
+    def _cheapest_better(self, best: Way | None, situation: Situation, widths: int | None) -> Option | None:
+        """The smallest frame of so many widths whose answer would be worth more than what there is.
 
-    def _cheapest_better(self, best: Way | None, situation: Situation) -> Option | None:
-        """The smallest frame whose answer would be worth more than what there is; at the same width if it can be."""
-        left_ms = _left_ms(situation)
-        widths = [width for width in self._table if self.device.expected_ms(width) <= left_ms]
-        widths = widths if self.device.known else widths[:1]
-        options = [
-            option for width in widths for option in self._table[width] if option.mean_bytes <= self._budget.left
-        ]
+        At the same width if it can be.
+        """
+        left_ms, most_bytes = _left_ms(situation), self._budget.left
+        of = list(self._table)[: widths if self.device.known else 1]
+        possible = (width for width in of if self.device.expected_ms(width) <= left_ms)
+        options = [option for width in possible for option in self._table[width] if option.mean_bytes <= most_bytes]
         if best is not None:
             options = [option for option in options if option.accuracy > best.worth + self._slack]
             options = [option for option in options if option.width == best.option.width] or options
@@ -310,8 +317,12 @@ class DeadlineController:
         """Choose the gain again with the time that is left, and what the local exit thinks of its own answer."""
         if decision.action != "send":
             return decision
-        width = self._modes[decision.mode].width
-        local, now = self._local(width, situation), self._room(situation, _left_ms(situation))
+        width, plan = self._modes[decision.mode].width, self._plan
+        local, left_ms = self._local(width, situation), _left_ms(situation)
+        if plan is not None and plan.decision is decision and plan.holds(situation, left_ms - self.device.code_ms):
+            most_bytes = self._most_bytes(plan.way, plan.room, local)
+            return Decision(decision.mode, decision.groups, "send", most_bytes, decision.reason)
+        now = self._room(situation, left_ms)
         if now is None or decision.reason in {EXPLORING, TRYING} or width not in self._table:
             gone = local is not None and not situation.connected
             return replace(decision, action="local", reason="no connection") if gone else decision
@@ -346,15 +357,15 @@ class DeadlineController:
             below = other
         if below is None or below.accuracy <= (local or 0.0):
             return None
-        most = room.most_bytes(way.wire_bytes, self.link.margin.upper) - OVERHEAD_BYTES
+        most = room.most_bytes(way, self.link.margin.upper) - OVERHEAD_BYTES
         return None if most == math.inf else max(int(most), 1)
 
     # ------------------------------------------------------------ after an answer
 
     def observe(self, observation: Observation) -> None:
         """Learn from a frame that is done with."""
-        outcome, flew = observation.outcome, observation.attempts > 0
-        self._learn_device(observation)
+        outcome, flew, self._plan = observation.outcome, observation.attempts > 0, None
+        self.device.observed(observation, self._modes[observation.mode].width)
         if observation.confidence is not None and outcome != "late" and self.policy.objective != "accuracy":
             self._doubt.add(observation.confidence)
         if flew and outcome in {"answered", "failed", "expired", "local"}:
@@ -366,16 +377,6 @@ class DeadlineController:
         elif observation.waited_ms:
             size = observation.sent_bytes + observation.bytes_ahead + OVERHEAD_BYTES
             self._silence = size, observation.waited_ms
-
-    def _learn_device(self, observation: Observation) -> None:
-        if observation.outcome == "whole":
-            self.device.ran_whole(observation.prepare_ms + observation.head_ms, observation.time_s)
-        elif observation.head_ms > 0 and observation.outcome not in {"late", "skipped"}:
-            width = self._modes[observation.mode].width
-            head_ms = observation.head_ms + observation.exit_ms
-            self.device.ran(width, observation.prepare_ms, head_ms, observation.time_s)
-            if observation.code_ms > 0:
-                self.device.coded(observation.code_ms)
 
     def _learn_link(self, observation: Observation, round_trip_ms: float) -> None:
         wire_bytes, server_ms = observation.sent_bytes + OVERHEAD_BYTES, min(observation.server_ms, round_trip_ms)

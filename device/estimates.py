@@ -18,6 +18,8 @@ from headwater.device.margin import Margin
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from headwater.device.controller import Observation
+
 LEAST_MS = 1e-3
 NEAR, FAR = 1.25, 4.0
 """An error up to the one is no change, however small the usual ones are; one beyond the other is a change at once, and
@@ -113,6 +115,8 @@ class RoundTrip:
         self._through_s = -math.inf
         self._apart: deque[float] = deque(maxlen=QUEUED)
         """Of frames that were written behind others: time for each byte that they were through after them."""
+        self._apart_ms = math.inf
+        """The middle one of these."""
         self._usual_scale = 1.0
         """As it was when the last frame was no odd one."""
         self._odd: list[tuple[float, float]] = []
@@ -126,6 +130,7 @@ class RoundTrip:
             apart_ms = (through_s - self._through_s) * 1e3
             own_ms = min(own_ms, apart_ms + self.scale * self._line.base_ms)
             self._apart.append(apart_ms / sent.wire_bytes)
+            self._apart_ms = sorted(self._apart)[len(self._apart) // 2]
         self._through_s = through_s
         own_ms = max(own_ms, LEAST_MS)
         if not self.known:
@@ -183,6 +188,7 @@ class RoundTrip:
         self.scale = self._usual_scale = own_ms / self._line.at(size)
         self._odd = []
         self._apart.clear()
+        self._apart_ms = math.inf
 
     def _lasting_ms(self, own_ms: float) -> float | None:
         """What a frame takes beside its bytes, after a change: as before, for it is the rate that changes mostly."""
@@ -201,9 +207,7 @@ class RoundTrip:
 
     def queue_ms(self, wire_bytes: float) -> float:
         """How long frames one after another keep the link busy when it carries what it did, as far as is known."""
-        apart = sorted(self._apart)
-        byte_ms = self._steady_scale * self._line.byte_ms
-        return wire_bytes * (byte_ms if not apart else min(byte_ms, apart[len(apart) // 2]))
+        return wire_bytes * min(self._steady_scale * self._line.byte_ms, self._apart_ms)
 
     def usual_ms(self, size: float) -> float:
         """Middling time of a frame of this size with nothing ahead of it, when the link is what it was."""
@@ -247,8 +251,10 @@ class Pace:
     def add(self, time_ms: float) -> None:
         """Learn what it took."""
         now_ms = self.ms
-        risen_ms = now_ms * RISE if time_ms <= NEAR * now_ms else now_ms
-        self.ms = max(min(risen_ms, time_ms), now_ms * FALL, LEAST_MS)
+        if time_ms < now_ms:
+            self.ms = max(time_ms, now_ms * FALL, LEAST_MS)
+        elif time_ms <= NEAR * now_ms:
+            self.ms = min(now_ms * RISE, time_ms)
 
 
 class DeviceEstimate:
@@ -278,6 +284,16 @@ class DeviceEstimate:
     def known(self) -> bool:
         """A head has run."""
         return bool(self._heads)
+
+    def observed(self, observation: Observation, width: float) -> None:
+        """Learn what a picture took that ran at a width, if anything did."""
+        if observation.outcome == "whole":
+            self.ran_whole(observation.prepare_ms + observation.head_ms, observation.time_s)
+        elif observation.head_ms > 0 and observation.outcome not in {"late", "skipped"}:
+            head_ms = observation.head_ms + observation.exit_ms
+            self.ran(width, observation.prepare_ms, head_ms, observation.time_s)
+            if observation.code_ms > 0:
+                self.coded(observation.code_ms)
 
     def ran(self, width: float, prepare_ms: float, head_ms: float, time_s: float) -> None:
         """Learn what a picture took: preparing it, and head and exit of a width."""

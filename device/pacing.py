@@ -25,6 +25,11 @@ class Budget:
         self._period_s = 0.0
         """Mean time between two pictures."""
 
+    @classmethod
+    def of(cls, bytes_per_s: float | None, burst_s: float, least: float) -> Budget:
+        """Of so many bytes a second, None for any, and so many seconds of it at once, but never below the least."""
+        return cls() if bytes_per_s is None else cls(bytes_per_s, max(bytes_per_s * burst_s, least))
+
     def picture(self, time_s: float) -> None:
         """Let time pass until the next picture."""
         if not self._limited:

@@ -13,7 +13,7 @@ from headwater.device.options import Option
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from headwater.device.controller import Action
+    from headwater.device.controller import Action, Decision, Situation
     from headwater.device.pacing import Budget
     from headwater.device.policy import Cost
 
@@ -45,20 +45,22 @@ class Room(NamedTuple):
     """The chance of so many times the middling time. The link is to all frames what it is to the first on its way, so
     that one which is overdue takes its share of all chances."""
 
-    def most_bytes(self, wire_bytes: float, upper: float) -> float:
+    def most_bytes(self, way: Way, upper: float) -> float:
         """On the wire, of the longest frame if times are `upper` of the middling ones, or if that is too much, those.
 
-        It is if a frame of `wire_bytes` would be longer.
+        It is if the way's mean frame would be longer.
         """
         if self.left_ms == math.inf or not self.byte_ms:
             return math.inf
-        surely = self._most(1 / upper)
-        return surely if wire_bytes <= surely else self._most(1.0)
+        left_ms = self.left_ms - way.compute_ms
+        surely = self._most(left_ms, 1 / upper)
+        return surely if way.wire_bytes <= surely else self._most(left_ms, 1.0)
 
-    def _most(self, share: float) -> float:
+    def _most(self, left_ms: float, share: float) -> float:
         """The longest frame if times are what was foretold over `share`."""
-        alone_ms, all_ms = self.left_ms * share, (self.left_ms + self.oldest_ms) * share
-        most_ms = min(alone_ms, all_ms - self.ahead_ms) if self.ahead_ms else alone_ms
+        most_ms = left_ms * share
+        if self.ahead_ms:
+            most_ms = min(most_ms, (self.left_ms + self.oldest_ms) * share - self.ahead_ms)
         return (most_ms - self.base_ms) / self.byte_ms
 
 
@@ -95,6 +97,25 @@ class Way(NamedTuple):
     def key(self) -> tuple[Action, int, int | None]:
         """What makes it the same way for the next picture."""
         return self.action, self.option.mode, self.option.groups
+
+
+ON_TIME = 0.02
+"""How far off what is left when the head has run may be from what was foretold, for the choice to stand unweighed."""
+
+
+class Plan(NamedTuple):
+    """What was chosen to be sent."""
+
+    decision: Decision
+    way: Way
+    room: Room
+    frames_unanswered: int
+
+    def holds(self, situation: Situation, left_ms: float) -> bool:
+        """Whether the device took about as long as was foretold, and nothing happened meanwhile."""
+        planned_ms = self.room.left_ms - self.way.compute_ms
+        same = situation.connected and situation.frames_unanswered == self.frames_unanswered and not situation.held_ms
+        return same and (1 - ON_TIME) * planned_ms <= left_ms <= (1 + ON_TIME) * planned_ms
 
 
 class Wanted(NamedTuple):
@@ -175,12 +196,13 @@ def worthiest(ways: Sequence[Way], kept: tuple[Action, int, int | None] | None) 
     The one that was kept to so far stays while it is hardly worse. None where none is sure.
     """
     best = same = None
+    mode = None if kept is None else kept[1]
     for way in ways:
         if not way.sure:
             continue
         if best is None or way.worth > best.worth or (way.worth == best.worth and way.wire_bytes <= best.wire_bytes):
             best = way
-        if way.chance >= STEADY and way.key == kept:
+        if way.option.mode == mode and way.chance >= STEADY and way.key == kept:
             same = way
     return same if best is not None and same is not None and same.worth >= best.worth - NOISE else best
 
