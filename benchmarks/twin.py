@@ -69,12 +69,12 @@ CALIBRATING_FPS, CALIBRATING_DEVICES = 5.0, 3
 
 def traffics(bundle: Bundle, seconds: float) -> list[Traffic]:
     """Links, modes and numbers of devices that the calibration has not seen."""
-    modes = bundle.manifest.modes
-    finest = {"width": modes[-1].width, "gain": modes[-1].gain}
-    coarsest = {"width": modes[0].width, "gain": modes[0].gain}
+    narrow = {"width": bundle.manifest.modes[0].width}
+    wide = {"width": bundle.manifest.modes[-1].width}
+    most = max(mode.gain for mode in bundle.manifest.modes)
     wifi = _link("wifi", 10e6, 10e6, 0.003)
     lte_m = _link("lte-m", [(4, 300e3), (3, 60e3), (5, 150e3)], 300e3, 0.04)
-    stairs = _link("stairs", [(2, 200e3), (2, 50e3), (2, 20e3), (2, 50e3)], 200e3, 0.03)
+    stairs = _link("stairs", [(3, 100e3), (2, 16e3), (3, 40e3)], 200e3, 0.03)
     gaps = _link("black-outs", [(5, 3e5), (1.5, 0)], 3e5, 0.03)
 
     def run(name: str, link: LinkTrace, devices: int, fps: float, deadline_ms: int | None, **more: object) -> Traffic:
@@ -84,13 +84,13 @@ def traffics(bundle: Bundle, seconds: float) -> list[Traffic]:
 
     return [
         run("2 on Wi-Fi, 300 ms", wifi, 2, 4, 300),
-        run("2 on a narrow link, coarsest mode", _link("narrow", 15e3, 2e6, 0.03), 2, 4, None, **coarsest),
-        run("4 on Wi-Fi, finest mode", wifi, 4, 4, None, **finest),
+        run("2 on a narrow link, coarsest", _link("narrow", 15e3, 2e6, 0.03), 2, 4, None, **narrow, gain=0),
+        run("4 on Wi-Fi, finest", wifi, 4, 4, None, **wide, gain=most),
         run("2 on LTE-M, 600 ms", lte_m, 2, 5, 600),
-        run("2 on LTE-M, 200 ms", lte_m, 2, 5, 200),
+        run("3 on LTE-M, 600 ms, few bytes", lte_m, 3, 4, 600, objective="bytes", slack=2.0),
         run("2 on NB-IoT, 1000 ms", _link("nb-iot", 30e3, 25e3, 0.1), 2, 3, 1000),
-        run("2 on stairs, 300 ms, no exit", stairs, 2, 4, 300, exit=False),
-        run("1 with black-outs, 400 ms, no exit", gaps, 1, 5, 400, exit=False),
+        run("2 on stairs, fine, 200 ms, no exit", stairs, 2, 4, 200, **narrow, gain=most - 1, exit=False),
+        run("1 with black-outs, fine, 400 ms", gaps, 1, 5, 400, **wide, gain=most - 1),
     ]
 
 

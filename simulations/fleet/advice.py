@@ -159,11 +159,12 @@ def _nearer(scenario: Scenario, _: Bundle) -> Scenario:
 
 def _faster_boards(scenario: Scenario, bundle: Bundle) -> Scenario:
     def faster_board(devices: DeviceClass) -> DeviceClass:
-        times = devices.times or times_of(devices.profile, bundle.manifest.modes)
+        times = times_of(devices, bundle.manifest.modes)
         half = {key: getattr(times, key) / 2 for key in ("prepare_ms", "exit_ms", "code_ms")}
         head_ms = {width: ms / 2 for width, ms in times.head_ms.items()}
         whole_ms = None if times.whole_ms is None else times.whole_ms / 2
-        return replace(devices, times=replace(times, head_ms=head_ms, whole_ms=whole_ms, **half))
+        halved = replace(times, head_ms=head_ms, whole_ms=whole_ms, **half)
+        return replace(devices, times=halved, calibration=None)
 
     return _devices(scenario, faster_board)
 

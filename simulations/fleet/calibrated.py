@@ -9,37 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headwater.simulations.fleet.crew import Crew
+from headwater.simulations.fleet.drawn import CODE, EXIT, HEAD, HOPS, OWN, PREPARE
 from headwater.simulations.fleet.member import Device
 from headwater.simulations.fleet.servers import Station
 
 if TYPE_CHECKING:
-    from headwater.compression.manifest import Mode
     from headwater.device.controller import Decision
-    from headwater.simulations.fleet.calibration import Calibration
+    from headwater.simulations.fleet.drawn import Drawn
     from headwater.simulations.fleet.flight import Flight
     from headwater.simulations.fleet.member import Device
     from headwater.simulations.fleet.servers import Batch
-
-OWN, PREPARE, HEAD, EXIT, CODE, HOPS, SERVE = range(7)
-"""Columns of a row."""
-Row = list[float]
-
-
-class Drawn:
-    """The measured frames that a class of devices draws from."""
-
-    def __init__(self, calibration: Calibration, modes: tuple[Mode, ...], frames_per_s: float) -> None:
-        """``frames_per_s``: of all that share a processor, which is the load that they are drawn for."""
-        self._calibration, self._modes, self._load = calibration, modes, frames_per_s
-        self._rows: dict[tuple[int, str], list[Row]] = {}
-
-    def row(self, flight: Flight, mode: int, action: str) -> Row:
-        """What this frame takes; raises :class:`SettingsError` where nothing of the kind was measured."""
-        rows = self._rows.get((mode, action))
-        if rows is None:
-            times = self._calibration.times(self._modes[mode].width, action, self._load)
-            rows = self._rows[mode, action] = times.tolist()
-        return rows[flight.luck % len(rows)]
 
 
 class CalibratedCrew(Crew):
@@ -81,12 +60,11 @@ class CalibratedCrew(Crew):
 class CalibratedStation(Station):
     """A server: a batch takes what its first frame takes alone, times what its size makes of that."""
 
-    calibration: Calibration
-    """Set before anything arrives."""
+    def __init__(self, *station: Any, drawn: Drawn) -> None:  # noqa: ANN401 - what Station takes
+        """``station``: see :class:`Station`."""
+        super().__init__(*station)
+        self.handling_s = 0.0  # it is part of the hops that were measured
+        self._drawn = drawn
 
     def _took_s(self, batch: Batch) -> float:
-        flight = batch[0].work
-        crew = flight.crew
-        assert isinstance(crew, CalibratedCrew), "a calibrated server has calibrated devices"
-        alone_ms = crew.drawn.row(flight, flight.mode, "send")[SERVE]
-        return alone_ms * self.calibration.batch_times(len(batch)) / 1e3
+        return self._drawn.batch_ms(batch[0].work, len(batch)) / 1e3

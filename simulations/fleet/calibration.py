@@ -30,6 +30,7 @@ import numpy as np
 from headwater.compression.errors import SettingsError
 from headwater.compression.settings import between, read_file
 from headwater.simulations.fleet.reading import plain, read
+from headwater.simulations.fleet.scenario import Times
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -147,6 +148,17 @@ class Calibration:
         low, high = levels[at - 1], levels[at]
         share = (frames_per_s - low.frames_per_s) / (high.frames_per_s - low.frames_per_s)
         return _mixed(low.table, high.table, share)
+
+    @property
+    def middle(self) -> Times:
+        """What a frame takes in the middle of those that were measured at the least load."""
+        tables = {width: self.times(width, "send", 0.0) for width in self.widths}
+        of_all = np.median(np.concatenate(list(tables.values())), axis=0)
+        named = dict(zip(STAGES, of_all.tolist(), strict=True))
+        return Times(
+            head_ms={width: float(np.median(table[:, STAGES.index("head_ms")])) for width, table in tables.items()},
+            **{name: named[name] for name in ("prepare_ms", "exit_ms", "code_ms")},
+        )
 
     def batch_times(self, size: int) -> float:
         """How many times as long a batch of this size takes as one of a single frame; straight between those known."""

@@ -111,6 +111,8 @@ class Comparison:
     name: str
     real: Figures
     twin: Figures
+    repeats: tuple[Figures, ...] = ()
+    """What `real` is put together from: how far real runs of the same are apart is no error of the twin's."""
 
     @property
     def p50_error(self) -> float:
@@ -132,6 +134,12 @@ class Comparison:
         """Relative: of a picture, should the twin have run it more than once."""
         return _relative(self.twin.bytes / self.twin.frames, self.real.bytes / self.real.frames)
 
+    def between_repeats(self, of: str) -> float:
+        """How far the real runs are apart in a figure, relative to its mean; 0 where there is only one."""
+        values = [getattr(each, of) / (each.frames if of == "bytes" else 1) for each in self.repeats]
+        mean = sum(values) / len(values) if values else 0.0
+        return (max(values) - min(values)) / mean if mean else 0.0
+
     @property
     def source_points(self) -> float:
         """The largest difference in who answered, in points of all pictures."""
@@ -146,6 +154,11 @@ def _relative(twin: float, real: float) -> float:
 
 # ------------------------------------------------------------ to look at
 
+_NOTE = (
+    "Each cell: of the real run, of the twin. Errors of p50, p95, misses, bytes and who answered. "
+    "Between real runs: how far several of the same are apart in p50, p95 and bytes."
+)
+
 
 def errors(comparisons: Iterable[Comparison], title: str) -> Table:
     """A row a run: what was real, what the twin says, how far apart."""
@@ -154,6 +167,7 @@ def errors(comparisons: Iterable[Comparison], title: str) -> Table:
     for column in ("frames", "p50 ms", "p95 ms", "missed %", "bytes a frame", "server %", "exit %"):
         made.add_column(f"{column}\nreal, twin", justify="right")
     made.add_column("errors\np50, p95, missed, bytes, source", justify="right")
+    made.add_column("between real runs\np50, p95, bytes", justify="right")
     for one in comparisons:
         made.add_row(one.name, *_cells(one))
     return made
@@ -172,9 +186,9 @@ def distributions(one: Comparison) -> Table:
 
 def write_html(comparisons: Sequence[Comparison], lead: str, path: str) -> str:
     """The same as a page: a chart and a table a run, without a request to anywhere."""
-    head = ("run", "frames", "p50, ms", "p95, ms", "missed, %", "bytes a frame", "server, %", "exit, %", "errors")
+    head = ["run", "frames", "p50, ms", "p95, ms", "missed, %", "bytes a frame", "server, %", "exit, %", "errors"]
     rows = [(one.name, *_cells(one)) for one in comparisons]
-    parts = [section("Errors", table(head, rows), note="Each cell: of the real run, of the twin.")]
+    parts = [section("Errors", table([*head, "between real runs"], rows), note=_NOTE)]
     parts += [section(one.name, _chart(one)) for one in comparisons]
     return page(path, parts, lead)
 
@@ -204,4 +218,5 @@ def _cells(one: Comparison) -> list[str]:
         f"{real.bytes / real.frames:.1f}, {twin.bytes / twin.frames:.1f}",
         *(f"{100 * real.share(who):.1f}, {100 * twin.share(who):.1f}" for who in ("server", "exit")),
         ", ".join(found),
+        ", ".join(f"{one.between_repeats(of):.1%}" for of in ("p50_ms", "p95_ms", "bytes")),
     ]

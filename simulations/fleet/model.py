@@ -27,6 +27,8 @@ from headwater.device.loaded import controller_maker
 from headwater.device.tasks import asked
 from headwater.device.whole import measured_accuracy
 from headwater.simulations.fleet import profiles
+from headwater.simulations.fleet.calibration import Calibration
+from headwater.simulations.fleet.drawn import Drawn
 from headwater.simulations.fleet.scenario import Times
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Model:
 
     make: Callable[[], Controller]
     """A controller that knows nothing yet: the agent's own."""
+    widths: tuple[float, ...]
     head_ms: tuple[float, ...]
     mean_bytes: tuple[float, ...]
     cut_bytes: Mapping[tuple[int, int], float]
@@ -76,20 +79,27 @@ class Model:
     deadline_ms: float | None
     give_up_ms: float
     """From taking a picture to its exit's stepping in, or its being given up; infinite without a deadline."""
+    drawn: Drawn | None = None
+    """Measured frames that the times are drawn from, in place of `times`."""
 
 
 def model_of(bundle: Bundle, devices: DeviceClass) -> Model:
     """Put it together; raises :class:`BundleError` or :class:`SettingsError`, as the agent would."""
     settings, modes = devices.settings, bundle.manifest.modes
-    times = devices.times or times_of(devices.profile, modes)
+    calibration, times = calibration_of(devices), times_of(devices, modes)
     local = LocalExit.of(bundle, settings)
     local = local if local is not None and local.answers else None
     right = _right(bundle, settings)
     whole = _whole(bundle, settings, times)
     deadline_ms = None if settings.deadline_ms is None else float(settings.deadline_ms)
     slack_ms = Slack().ms(deadline_ms) if deadline_ms is not None and local is not None else 0.0
+    if calibration is not None and slack_ms and deadline_ms is not None:
+        slack_ms = min(calibration.slack_ms, deadline_ms / 5)
+    widths = tuple(mode.width for mode in modes)
     return Model(
         make=controller_maker(bundle, settings, None if local is None else local.counts_as, whole),
+        widths=widths,
+        drawn=None if calibration is None else Drawn(calibration, widths, 1 / devices.arrivals.interval_s),
         head_ms=tuple(_head_ms(times, mode, devices.name) for mode in modes),
         mean_bytes=tuple(mode.mean_bytes for mode in modes),
         cut_bytes={(mode.index, cut.groups): cut.mean_bytes for mode in modes for cut in mode.cuts},
@@ -106,9 +116,18 @@ def model_of(bundle: Bundle, devices: DeviceClass) -> Model:
     )
 
 
-def times_of(profile: str, modes: tuple[Mode, ...]) -> Times:
-    """The middle figures of a board; raises :class:`SettingsError`."""
-    board = profiles.load(profile)
+def calibration_of(devices: DeviceClass) -> Calibration | None:
+    """What their times are drawn from, if anything; raises :class:`SettingsError`."""
+    return None if devices.calibration is None else Calibration.load(devices.calibration)
+
+
+def times_of(devices: DeviceClass, modes: tuple[Mode, ...]) -> Times:
+    """Their own, those in the middle of what was measured, or a board's; raises :class:`SettingsError`."""
+    if devices.times is not None:
+        return devices.times
+    if (calibration := calibration_of(devices)) is not None:
+        return calibration.middle
+    board = profiles.load(devices.profile)
     return Times(
         head_ms={width: figure.mid for width, figure in board.heads(modes).items()},
         prepare_ms=board.prepare_ms.mid,

@@ -18,10 +18,11 @@ import numpy as np
 from headwater.device.exit import LocalExit
 from headwater.device.settings import DeviceSettings
 from headwater.simulations.fleet.agenda import Agenda
-from headwater.simulations.fleet.calibrated import CalibratedStation, Drawn
+from headwater.simulations.fleet.calibrated import CalibratedStation
 from headwater.simulations.fleet.chance import key_of
 from headwater.simulations.fleet.comparing import Comparison, Figures
 from headwater.simulations.fleet.content import Content
+from headwater.simulations.fleet.drawn import Drawn
 from headwater.simulations.fleet.known import Known, KnownCrew, KnownLink, Latencies, Moments
 from headwater.simulations.fleet.links import Line
 from headwater.simulations.fleet.member import Device
@@ -58,7 +59,8 @@ def compare(
     settings = settings_of(traffic, calibration.task)
     content = Content.of(bundle, settings, pictures)
     replays = [Replay(one, calibration, bundle, content).run(seed) for one in played for seed in range(rounds)]
-    return Comparison(traffic.name, Figures.of_all([Figures.of_played(one) for one in played]), Figures.of_all(replays))
+    real = tuple(Figures.of_played(one) for one in played)
+    return Comparison(traffic.name, Figures.of_all(real), Figures.of_all(replays), real)
 
 
 def settings_of(traffic: Traffic, task: str) -> DeviceSettings:
@@ -77,15 +79,14 @@ class Replay:
         self._settings = settings_of(self._traffic, calibration.task)
         self._class = _class_of(self._traffic, self._settings, bundle)
         self._model = _model(bundle, self._class, calibration)
-        self._drawn = Drawn(calibration, bundle.manifest.modes, self._traffic.frames_per_s)
-        self._widths = [bundle.manifest.widths.index(mode.width) for mode in bundle.manifest.modes]
+        self._drawn = Drawn(calibration, self._model.widths, self._traffic.frames_per_s)
+        self._widths = [bundle.manifest.widths.index(width) for width in self._model.widths]
 
     def run(self, seed: int) -> Figures:
         """Once, with the luck of this seed."""
         agenda = Agenda(SLICE_S)
         server = Server("edge", workers=len(os.sched_getaffinity(0)), handling_ms=0.0)
-        station = CalibratedStation("edge", server, agenda, seed, [])
-        station.calibration = self._calibration
+        station = CalibratedStation("edge", server, agenda, seed, [], drawn=self._drawn)
         routes = Routes({"edge": station})
         crews = [self._crew(number, agenda, routes, station, seed) for number in range(self._traffic.devices)]
         agenda.run()

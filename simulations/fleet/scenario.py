@@ -102,6 +102,8 @@ class DeviceClass:
     """Its figures by name, or a file of them: `headwater device profile` writes one."""
     times: Times | None = None
     """In place of the profile's."""
+    calibration: Path | None = None
+    """In place of both: a file of `headwater simulate calibrate`, whose frames these devices' times are drawn from."""
     settings: DeviceSettings = field(default_factory=DeviceSettings)
     """What the agent is told; the keys that matter here are :data:`SETTINGS`."""
     arrivals: Arrivals = Arrivals()
@@ -117,8 +119,8 @@ class DeviceClass:
         between("count", self.count, 0, MAX_DEVICES)
         between("slow_share", self.slow_share, 0, 1)
         between("slow_times", self.slow_times, 1, 1000)
-        if not self.profile and self.times is None:
-            raise SettingsError(f"the devices {self.name} have neither a profile nor times of their own")
+        if not self.profile and self.times is None and self.calibration is None:
+            raise SettingsError(f"the devices {self.name} have neither a profile nor times nor a calibration")
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,8 @@ class Server:
     """Standard deviation of that, relative."""
     handling_ms: float = 0.5
     """Of a frame, outside its batch: reading, checking, answering."""
+    calibration: Path | None = None
+    """In place of all of these: a file of `headwater simulate calibrate`, for devices that have one too."""
     max_batch: int = 32
     max_wait_ms: float = 2.0
     queue: int = 256

@@ -37,6 +37,14 @@ def test_runs_together_count_each_picture_once() -> None:
     assert both.sources == {"server": 170, "exit": 30}
 
 
+def test_how_far_real_runs_are_apart_is_told_beside_the_error() -> None:
+    one = Comparison("two", Figures.of_all([REAL, TWIN]), TWIN, (REAL, TWIN))
+    assert one.between_repeats("p50_ms") == pytest.approx(0.1 / 1.05)
+    assert one.between_repeats("bytes") == pytest.approx((1500 / 110 - 1500 / 120) / ((1500 / 110 + 1500 / 120) / 2))
+    assert Comparison("one", REAL, TWIN, (REAL,)).between_repeats("p50_ms") == 0.0
+    assert Comparison("none", REAL, TWIN).between_repeats("p95_ms") == 0.0
+
+
 def test_a_run_in_which_nothing_was_answered_has_no_times() -> None:
     silent = figures([], 10)
     one = Comparison("silent", silent, silent)
