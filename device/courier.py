@@ -21,7 +21,7 @@ import asyncio
 import logging
 import random
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -225,7 +225,9 @@ async def on_disk(work: Callable[[], T], undo: Callable[[T], object] = lambda _:
     try:
         return await asyncio.shield(job)
     except asyncio.CancelledError:
-        await asyncio.wait([job])
+        while not job.done():
+            with suppress(asyncio.CancelledError):  # once more: this is on its way out already
+                await asyncio.wait([job])
         if job.exception() is None:
             undo(job.result())
         raise

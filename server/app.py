@@ -158,7 +158,8 @@ class EdgeServer:
 
     async def _start_rollout(self, post: Post) -> None:
         assert self.settings.state is not None, "there is no post without it"
-        rollout = Conductor(self.settings.state, post.mailbox, self.registry, post.offers.look, self._bundles_changed)
+        look, changed, metrics = post.offers.look, self._bundles_changed, self.metrics.registry
+        rollout = Conductor(self.settings.state, post.mailbox, self.registry, look, changed, metrics)
         await rollout.start()
         self.service.rollout = rollout
 

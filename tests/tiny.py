@@ -5,17 +5,13 @@ An image is grey, 32x32: a dark or light ground (task ``bright``) with a bar at 
 tails look at the columns. Every image gives scores of its own, so a mix-up of frames shows. The local exit answers
 ``shape`` from the columns as well; the losses in its calibration are made up, and differ from mode to mode.
 
-    python -m tests.tiny OUT        writes the bundle to a directory or a .zip
-
 Legend: B batch, C latent channels (6), H W latent sides (8), F features (12), M modes (16), K classes of a task.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -401,7 +397,3 @@ def _manifest(name: str, payloads: list[float]) -> Manifest:
         tasks=TASKS,
         exit=Exit("shape", macs=CHANNELS * CELLS * CELLS * 3),
     )
-
-
-if __name__ == "__main__":
-    print(bundle().save(Path(sys.argv[1])))

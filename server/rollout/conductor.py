@@ -24,12 +24,15 @@ from headwater.protos import edge_pb2 as pb
 from headwater.server.federation.doorbell import Doorbell
 from headwater.server.federation.records import Wanted
 from headwater.server.rollout import canary
+from headwater.server.rollout.counts import Counts, Settled
 from headwater.server.rollout.deltas import Packs
 from headwater.server.rollout.versions import Versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from prometheus_client import CollectorRegistry
 
     from headwater.server.federation.mailbox import Mailbox
     from headwater.server.federation.records import Device, Notice, Offered
@@ -66,6 +69,7 @@ class Conductor:
         registry: Registry,
         look: Callable[[], None],
         changed: Callable[[Sequence[Served]], None],
+        metrics: CollectorRegistry,
     ) -> None:
         """Open what was released; raises :class:`StorageError`.
 
@@ -75,12 +79,14 @@ class Conductor:
             registry: of the bundles that are served.
             look: have devices told of what is new in the mailbox.
             changed: the registry changed; gets the bundles that it no longer serves.
+            metrics: where to count.
         """
         self._versions = Versions(state)
         self._mailbox = mailbox
         self._registry = registry
         self._look = look
         self._changed = changed
+        self._counts = Counts(metrics, lambda: len(registry.served))
         self._packs = Packs(self._versions, mailbox)
         self._loop = asyncio.get_running_loop()
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="headwater-rollout")
@@ -184,6 +190,7 @@ class Conductor:
         if release is not None and (verdict := self._judge(release)).do != "wait":
             release = self._follow(release, verdict)
         if release is not None:
+            self._counts.in_force(release)
             self._serve(release)
         return release
 
@@ -268,14 +275,20 @@ class Conductor:
         standing, detail = self._versions.members(release.serial).get(device, ("chosen", ""))
         match notice.state:
             case pb.BUNDLE_STATE_IN_USE:
-                self._versions.stand(release.serial, device, "in use")
+                self._stand(release, device, standing, "in use")
             case pb.BUNDLE_STATE_ROLLED_BACK:
-                self._versions.stand(release.serial, device, "left", notice.detail)
+                self._stand(release, device, standing, "left", notice.detail)
             case pb.BUNDLE_STATE_REFUSED if standing == "chosen" and detail != WHOLE:
                 # It may have been the difference that it could not use: all of it is offered before it is believed.
                 self._versions.stand(release.serial, device, "chosen", WHOLE)
             case pb.BUNDLE_STATE_REFUSED:
-                self._versions.stand(release.serial, device, "refused", notice.detail)
+                self._stand(release, device, standing, "refused", notice.detail)
+
+    def _stand(self, release: Released, device: str, before: str, now: Settled, detail: str = "") -> None:
+        """Note how a device stands to a release, and count it if that is new."""
+        self._versions.stand(release.serial, device, now, detail)
+        if now != before:
+            self._counts.stands(release.name, now)
 
     def _offer_all(self, release: Released, devices: list[Device]) -> bool:
         """Offer a bundle to those devices that are here and are to have it; True if that is new to one."""
@@ -292,7 +305,7 @@ class Conductor:
         has = self._bundle_of(device)
         if has == release.bundle:
             if standing != "in use":
-                self._versions.stand(release.serial, device.name, "in use")
+                self._stand(release, device.name, standing, "in use")
             self._withdraw(device, "")
             return False
         if standing in {"refused", "left"}:
@@ -315,7 +328,7 @@ class Conductor:
             )
             self._mailbox.offer([wanted])
         elif found.state == "refused":
-            self._versions.stand(release.serial, device.name, "refused", found.detail)
+            self._stand(release, device.name, standing, "refused", found.detail)
         return found is None
 
     def _key(self, stem: str) -> tuple[str, Offered | None]:

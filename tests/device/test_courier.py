@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import grpc
 import pytest
 
 from headwater.compression.errors import TransferError
-from headwater.device.courier import Courier
+from headwater.device.courier import Courier, on_disk
 from headwater.device.link import Link
 from headwater.device.link_options import LinkOptions
 from headwater.protos import edge_pb2 as pb
@@ -91,6 +92,28 @@ async def test_a_download_goes_on_in_the_next_process(tmp_path: Path) -> None:
     async with carrying(edge) as (_, courier, put):
         assert (await courier.download(put(CONTENT), tmp_path)).read_bytes() == CONTENT
     assert edge.opens[-1].have_bytes == 4 * edge.chunk_bytes
+
+
+async def test_who_is_cancelled_again_and_again_leaves_no_file_open() -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    closed: list[str] = []
+
+    def work() -> str:
+        begun.set()
+        assert may_end.wait(60)
+        return "a file"
+
+    job = asyncio.create_task(on_disk(work, closed.append))
+    await asyncio.to_thread(begun.wait)
+    for _ in range(3):
+        job.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert not job.done(), "it waits for the thread"
+    may_end.set()
+    await asyncio.wait([job])
+    assert job.cancelled()
+    assert closed == ["a file"]
 
 
 async def test_what_has_another_hash_is_refused_and_thrown_away(tmp_path: Path) -> None:

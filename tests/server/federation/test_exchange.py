@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
-from headwater.compression.transfer import BlobStore
+from headwater.compression.transfer import BlobStore, Incoming
 from headwater.protos import edge_pb2 as pb
 from headwater.protos.nodes import node_id
 from headwater.server.federation import exchange, offers
@@ -354,6 +356,32 @@ async def test_a_device_that_is_never_without_frames_gets_short_chunks(
         await running.gate.holds()
         transfer = await cam.transfer(cam.opening(offer))
         assert 0 < len((await transfer.read()).chunk.data) < 1000
+
+
+async def test_an_upload_that_ends_while_its_files_are_opened_leaves_none_open(
+    box: Mailbox, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_open = threading.Event(), threading.Event()
+    opened: list[Incoming] = []
+    at_once = Incoming.open
+
+    def slowly(folder: Path, sha256: bytes, size: int) -> Incoming:
+        begun.set()
+        assert may_open.wait(60)
+        opened.append(at_once(folder, sha256, size))
+        return opened[-1]
+
+    put(box)
+    async with edge(state=state) as running, Courier(running) as cam:
+        monkeypatch.setattr(Incoming, "open", slowly)
+        reply = {"content_sha256": hashlib.sha256(REPLY).digest(), "content_bytes": len(REPLY)}
+        transfer = await cam.transfer(cam.opening(await cam.offer(), upload=True, **reply))
+        await asyncio.to_thread(begun.wait)
+        running.server.service.drain(1)  # cancels it
+        may_open.set()
+        assert (await transfer.closed()).status == pb.STATUS_DRAINING
+        await until(lambda: bool(opened))
+        await until(lambda: opened[0]._part.closed and opened[0]._log.closed)
 
 
 async def test_a_server_that_stops_closes_transfers_for_later(box: Mailbox, state: Path) -> None:

@@ -179,6 +179,21 @@ async def test_a_server_started_again_serves_what_is_in_force_from_the_first_mom
         assert (await agent.infer(tiny.image(2)[0])).status == "ok"
 
 
+async def test_what_happens_is_counted(tmp_path: Path) -> None:
+    def value(what: str, **labels: str) -> float | None:
+        return there.running.server.metrics.registry.get_sample_value(f"headwater_{what}", labels)
+
+    async with fleet(tmp_path, "a", "b") as there:
+        there.release(1)
+        await settle(lambda: value("bundle_swaps_total", name="tiny") == 2)
+        assert (value("bundles_served"), value("release_share", name="tiny")) == (2, 1)
+        assert value("bundle_rollbacks_total", by="server") == 0
+        roll_back(there.state, "by hand")
+        await settle(lambda: value("bundle_swaps_total", name="tiny") == 4)
+        assert value("bundle_rollbacks_total", by="server") == 1
+        assert value("bundle_rollbacks_total", by="device") == value("bundle_rollbacks_total", by="refused") == 0
+
+
 async def test_a_server_without_a_state_offers_nothing() -> None:
     async with edge(version(0)) as running:
         assert running.server.service.rollout is None
