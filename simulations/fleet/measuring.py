@@ -43,7 +43,7 @@ SHORT_MS = 300
 """The deadline at which the last moment to wait for the server is measured."""
 SLACK_S = 4.0
 BLOCK = 8
-"""Frames of one width in a row: who changes it with each frame has cold caches, and real devices seldom change it."""
+"""Frames of one width in a row. The first has cold caches and is left out: real devices seldom change their width."""
 LOCAL = 2
 """Of them, how many the local exit answers."""
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -116,13 +116,19 @@ def kinds(played: Sequence[Played]) -> list[Frames]:
     rows: dict[tuple[float, str, float], list[tuple[float, ...]]] = {}
     for one in played:
         for record in one.records:
-            if record.source != "none" and record.server.batch <= 1 and not record.stepped_in:
+            if _tells(record, one.traffic):
                 kind = record.width, record.action, one.traffic.frames_per_s
                 rows.setdefault(kind, []).append(stages(record, one.traffic.link))
     enough = {kind: found for kind, found in rows.items() if len(found) >= LEAST_FRAMES}
     for width, action in sorted({kind[:2] for kind in rows} - {kind[:2] for kind in enough}):
         raise DataError(f"too few frames were measured of {action} at width {width:g}; give more seconds")
     return [Frames.of(*kind, found) for kind, found in sorted(enough.items())]
+
+
+def _tells(record: FrameRecord, traffic: Traffic) -> bool:
+    """Whether a frame was answered alone, by whom it was meant for, and was not the first of its width."""
+    first = bool(traffic.sweep) and int(record.name) % BLOCK == 0
+    return record.source != "none" and record.server.batch <= 1 and not record.stepped_in and not first
 
 
 def stages(record: FrameRecord, link: LinkTrace) -> tuple[float, ...]:

@@ -60,6 +60,13 @@ def test_frames_that_shared_a_batch_or_were_given_up_say_nothing_of_one_alone() 
     assert len(only.own_ms) == 3
 
 
+def test_the_first_frame_of_a_width_is_left_out() -> None:
+    swept = [replace(SENT, name=str(number), width=0.25 if number < 8 else 0.5) for number in range(16)]
+    run = played(*swept)
+    found = kinds([replace(run, traffic=replace(run.traffic, sweep=((0, "send"),)))])
+    assert [len(each.own_ms) for each in found] == [7, 7]
+
+
 def test_too_few_frames_are_an_error() -> None:
     with pytest.raises(DataError, match=r"too few frames were measured of send at width 0\.25; give more seconds"):
         kinds([played(SENT, SENT)])
