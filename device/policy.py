@@ -14,6 +14,7 @@ The prices of energy are documented defaults, to be replaced by what was measure
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import fsum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -111,5 +112,6 @@ class Policy:
     def accuracy(self, of_tasks: Mapping[str, float]) -> float:
         """Weighted mean of the tasks' accuracies; 0 where there is none."""
         weights = {task: self.prefer.get(task, 1.0) for task in of_tasks}
-        total = sum(weights.values())
-        return sum(weights[task] * accuracy for task, accuracy in of_tasks.items()) / total if total else 0.0
+        # fsum: the same on every Python, of which some round a sum otherwise.
+        total = fsum(weights.values())
+        return fsum(weights[task] * accuracy for task, accuracy in of_tasks.items()) / total if total else 0.0

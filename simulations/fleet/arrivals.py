@@ -48,7 +48,7 @@ class Clock:
         waits = 1.0 if self._periodic else -math.log(1.0 - luck)
         while True:
             interval_s, until_s = self._now(base_s)
-            if interval_s is not None and base_s + waits * interval_s <= until_s:
+            if interval_s is not None and base_s + waits * interval_s < until_s:
                 return base_s + waits * interval_s
             if until_s == math.inf:
                 return math.inf
@@ -62,8 +62,11 @@ class Clock:
         return max(base_s + (luck - 0.5) * jitter * self._interval_s, 0.0) if jitter and self._periodic else base_s
 
     def _open(self, base_s: float, luck: float) -> float:
+        """The first moment from one on at which pictures are taken, with the clock's phase."""
         interval_s, until_s = self._now(base_s)
-        return base_s if interval_s is not None else self.after(until_s, luck) if until_s < math.inf else math.inf
+        if interval_s is not None or until_s == math.inf:
+            return base_s if interval_s is not None else math.inf
+        return until_s + luck * (self._now(until_s)[0] or 0.0)
 
     def _now(self, time_s: float) -> tuple[float | None, float]:
         """The interval at a time, None for no pictures, and until when that holds."""

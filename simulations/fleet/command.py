@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -14,6 +16,8 @@ from headwater.simulations.fleet.engine import run
 from headwater.simulations.fleet.scenario import Scenario
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headwater.simulations.fleet.engine import Progress as Done
     from headwater.simulations.fleet.outcome import ClassOutcome, Outcome
 
@@ -74,49 +78,82 @@ def watched(scenario: Scenario, jobs: int, console: Console) -> Outcome:
 
 
 def tables(outcome: Outcome) -> list[Table]:
-    """What a terminal shows of an outcome: the devices by class, and the servers."""
-    return [_devices(outcome), _servers(outcome)]
-
-
-def _devices(outcome: Outcome) -> Table:
-    scenario = outcome.scenario
-    title = f"{scenario.name}: {scenario.device_count:,} devices, {scenario.hours:g} h, seed {scenario.seed}"
-    table = Table(title=title, title_justify="left")
-    table.add_column("devices")
-    for column in (
-        *("number", "pictures", "server", "exit", "whole", "none", "missed", "p50 ms", "p95 ms", "p99 ms"),
-        *("accuracy", "bytes up", "GB a month", "J a picture", "W"),
-    ):
-        table.add_column(column, justify="right")
-    rows = outcome.classes if len(outcome.classes) == 1 else [*outcome.classes, outcome.total]
-    for row in rows:
-        table.add_row(*_row(row))
-    return table
-
-
-def _row(row: ClassOutcome) -> list[str]:
-    none = row.share("unanswered") + row.share("skipped") + row.share("dropped")
-    sources = [row.share(source) for source in ("server", "exit", "whole")]
-    joules = sum(row.joules.values())
+    """What a terminal shows of an outcome: answers, costs, servers, and what rounds and roll-outs came to."""
+    more = [_rounds(outcome)] if outcome.rounds else []
     return [
-        row.name,
-        f"{row.devices:,}",
-        f"{row.frames:,}",
-        *(f"{share:.1%}" for share in (*sources, none, row.miss_share)),
-        *(_ms(row.latency.quantile(share)) for share in (0.5, 0.95, 0.99)),
-        f"{row.accuracy:.2%}",
-        f"{row.frame_bytes / row.sent:.0f}" if row.sent else "-",
-        f"{row.month_gigabytes:.3f}",
-        f"{joules / row.frames:.2f}" if joules and row.frames else "-",
-        f"{row.watts:.2f}" if joules else "-",
+        _answers(outcome),
+        _costs(outcome),
+        _servers(outcome),
+        *more,
+        *([_rollouts(outcome)] if outcome.rollouts else []),
     ]
 
 
-def _servers(outcome: Outcome) -> Table:
-    table = Table(title="servers", title_justify="left")
-    table.add_column("server")
-    for column in ("devices", "frames", "a batch", "busy", "busiest hour", "mean wait ms", "most waiting", "refused"):
+def _table(title: str, first: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    for column in columns:
         table.add_column(column, justify="right")
+    return table
+
+
+def _rows(outcome: Outcome) -> list[ClassOutcome]:
+    return outcome.classes if len(outcome.classes) == 1 else [*outcome.classes, outcome.total]
+
+
+def _answers(outcome: Outcome) -> Table:
+    scenario = outcome.scenario
+    title = f"{scenario.name}: {scenario.device_count:,} devices, {scenario.hours:g} h, seed {scenario.seed}"
+    columns = ("pictures", "server", "exit", "whole", "none", "missed", "p50 ms", "p95 ms", "p99 ms")
+    table = _table(title, "devices", columns)
+    for row in _rows(outcome):
+        none = row.share("unanswered") + row.share("skipped") + row.share("dropped")
+        sources = [row.share(source) for source in ("server", "exit", "whole")]
+        table.add_row(
+            row.name,
+            f"{row.frames:,}",
+            *(f"{share:.1%}" for share in (*sources, none, row.miss_share)),
+            *(_ms(row.latency.quantile(share)) for share in (0.5, 0.95, 0.99)),
+        )
+    return table
+
+
+def _costs(outcome: Outcome) -> Table:
+    columns = ("number", "right", "bytes a frame", "GB a month", "J a picture", "W")
+    table = _table("what they are worth and cost, a device", "devices", columns)
+    for row in _rows(outcome):
+        joules = math.fsum(row.joules.values())
+        table.add_row(
+            row.name,
+            f"{row.devices:,}",
+            f"{row.accuracy:.2%}",
+            f"{row.frame_bytes / row.sent:.0f}" if row.sent else "-",
+            f"{row.month_gigabytes:.3f}",
+            f"{joules / row.frames:.2f}" if joules and row.frames else "-",
+            f"{row.watts:.2f}" if joules else "-",
+        )
+    return table
+
+
+def _rounds(outcome: Outcome) -> Table:
+    table = _table("federated rounds", "server", ("at hour", "asked", "finished", "median s", "last s"))
+    for each in outcome.rounds:
+        counts = (f"{each.at_h:g}", f"{each.asked:,}", f"{each.finished:,}")
+        table.add_row(each.server, *counts, f"{each.median_s:,.0f}", f"{each.last_s:,.0f}")
+    return table
+
+
+def _rollouts(outcome: Outcome) -> Table:
+    table = _table("roll-outs", "server", ("at hour", "devices", "reached", "ended", "last step"))
+    for each in outcome.rollouts:
+        last = each.steps[-1][2] if each.steps else "-"
+        table.add_row(each.server, f"{each.at_h:g}", f"{each.devices:,}", f"{each.reached:,}", each.ended, last)
+    return table
+
+
+def _servers(outcome: Outcome) -> Table:
+    columns = ("devices", "frames", "batch", "busy", "peak hour", "wait ms", "queue", "refused")
+    table = _table("servers", "server", columns)
     for server in outcome.servers:
         total, hours = server.total, outcome.scenario.hours
         busiest = max((hour.busy_s for hour in server.hours.values()), default=0.0)

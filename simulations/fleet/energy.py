@@ -13,6 +13,7 @@ computing, which is as uncertain as the class's head time is.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -54,7 +55,7 @@ def activity(of: ClassOutcome) -> Activity:
     busy = of.busy_s
     return Activity(
         awake_s=of.device_s,
-        computing_s=sum(busy[each] for each in ("prepare", "head", "exit", "code", "whole", "train")),
+        computing_s=math.fsum(busy[each] for each in ("prepare", "head", "exit", "code", "whole", "train")),
         sending_s=busy["send"],
         receiving_s=busy["receive"],
         sent_bytes=of.up_bytes,
