@@ -3,35 +3,54 @@
     python -m benchmarks.memory                     # simulations/bundles/solar
     python -m benchmarks.memory --bundle PATH       # any other that `headwater train` or a rollout wrote
 
-Memory: each way of training runs in a process of its own, one thread, on the bundle's golden images. A first step with
-one image brings in what is loaded on first use; what the process takes then is its idle level, and the figure is the
-most above it in a round. Dense is the same network, trained as in any other round. Beside FedMef with both of its parts
-stand runs with one of them switched off, and one with the masks alone. Before any of it, that forward is the same,
-pruned or not, is asserted.
+Memory: the worker of a device, the very process that an agent starts, with its settings of the allocator, answers two
+messages of rounds with the app that ships: one with two images, which brings in what is loaded on first use, then
+the one that is measured, on the bundle's golden images. What the process takes between the two is its idle level; the
+figure is the most above it from message to reply, the update's own bytes included. Dense is the same network, trained
+as in any other round, with the same batch. Beside FedMef with both of its parts stand runs with one of them switched
+off, one with the masks alone, and both ends with few images at a time, which anybody may have for time. Before any of
+it, that forward is the same, pruned or not, is asserted.
 
 Time: channels are chosen by one pass over the golden images and removed, nothing is learnt: how accurate such a network
-is after learning is no matter here. Heads and tails before and after take turns.
+is after learning is in benchmarks.federated. Heads and tails before and after take turns.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
 from benchmarks import claims
+from benchmarks.training_worker import message, training_worker
+from headwater.compression.bundle import Bundle
+from headwater.compression.image import to_png
+from headwater.compression.learning import masks as masking
+from headwater.compression.learning.arrays import arrays_of, version_of
+from headwater.compression.learning.importance import collecting, together
+from headwater.compression.learning.local_data import HELD_OUT
+from headwater.compression.learning.plan import Plan
+from headwater.compression.learning.reading import network_of
+from headwater.compression.learning.samples import Samples, normalise
+from headwater.compression.learning.sparse import SparsePlan, keeping
+from headwater.compression.learning.terms import Terms
+from headwater.compression.learning.train import train
+from headwater.compression.updates import Scheme, encode
+from headwater.device.federated.holding import start_of
+from headwater.server.federation.latency import beside
+from headwater.server.federation.soft_masks import StructuredSettings
+from headwater.server.federation.structured import carve, soft_masks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from benchmarks.claims import Claim
-    from headwater.compression.bundle import Bundle
-    from headwater.compression.learning.network import SplitNetwork
-    from headwater.compression.learning.samples import Samples
 
 NAME = "memory"
 BUNDLE = Path("simulations/bundles/solar")
@@ -43,20 +62,16 @@ WAYS: Mapping[str, Mapping[str, float]] = {
     "without activation pruning": {"density": DENSITY, "extrude": EXTRUDE, "due": 0.2},
     "masks alone": {"density": DENSITY},
 }
-# Large blocks go back to the system when they are freed, so that the peak is what is in use, not what lies in pieces.
-ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576", "OMP_NUM_THREADS": "1"}
 IMAGES, BATCH = 32, 16
+AT_ONCE = 4
+"""Images at a time in the last pair of runs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     own, rest = parser.parse_known_args(arguments)
-    if own.child is not None:
-        print(json.dumps(child(own.bundle, json.loads(own.child))))
-        return 0
     options = claims.options(__doc__, rest)
     images, batch = (4, 2) if options.quick else (IMAGES, BATCH)
     found = [memory_claim(own.bundle, images, batch), *time_claims(own.bundle, 3 if options.quick else 60)]
@@ -66,64 +81,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # ---------------------------------------------------------------- memory
 
 
-def memory_claim(bundle: Path, images: int, batch: int) -> Claim:
+def memory_claim(path: Path, images: int, batch: int) -> Claim:
     """How much less sparse training takes than dense."""
-    peaks = {way: measured(bundle, {**how, "images": images, "batch": batch}) for way, how in WAYS.items()}
+    bundle = Bundle.load(path)
+    check_forward(bundle, KEEP)
+    with tempfile.TemporaryDirectory() as folder:
+        data = pictures(bundle, Path(folder) / "data", images)
+        peaks = {way: measured(path, data, how, batch) for way, how in WAYS.items()}
     dense = peaks["dense"]["peak_mb"]
     shares = {way: 100 * (1 - found["peak_mb"] / dense) for way, found in peaks.items()}
     others = ", ".join(f"{way} {shares[way]:.0f} %" for way in WAYS if way not in {"dense", "sparse"})
     slower = peaks["sparse"]["seconds"] / peaks["dense"]["seconds"]
     peer = f"dense {dense:.0f} MB at batch {batch}, {slower:.1f} x the time; {others}"
-    claim = f"memory of training above idle, density {DENSITY}, kept {KEEP}: saved"
+    claim = f"memory of the training process above idle, density {DENSITY}, kept {KEEP}: saved"
     return claims.at_least(NAME, claim, shares["sparse"], unit="%", target=40, peer=peer)
 
 
-def measured(bundle: Path, how: Mapping[str, float]) -> dict[str, float]:
-    """The figures of a process that trains so."""
-    command = [sys.executable, "-m", "benchmarks.memory", "--bundle", str(bundle), "--child", json.dumps(how)]
-    done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def measured(path: Path, data: Path, how: Mapping[str, float], batch: int) -> dict[str, float]:
+    """The figures of a worker that trains so: its peak above its idle level, megabytes, and seconds of training."""
+    asked, down = round_of(path, how, batch)
+    config = {"device": "one", "bundle": str(path), "data": str(data)}
+    with tempfile.TemporaryDirectory() as folder, training_worker(Path(folder)) as worker:
+        worker.answer(message({**asked, "epochs": 0.05}, down), config)
+        idle = worker.idle_bytes()
+        worker.forget_peak()
+        metrics = worker.answer(message(asked, down), config)
+        return {"peak_mb": (worker.peak_bytes() - idle) / 1e6, "seconds": metrics["seconds"]}
 
 
-def child(path: Path, how: Mapping[str, Any]) -> dict[str, float]:
-    """Train one round as a device does; what it took above the idle level."""
-    import torch
-
-    from headwater.compression.bundle import Bundle
-    from headwater.compression.learning.arrays import arrays_of
-    from headwater.compression.learning.plan import Plan
-    from headwater.compression.learning.reading import network_of
-    from headwater.compression.learning.sparse import SparsePlan, sparsity_from
-    from headwater.compression.learning.terms import Terms
-    from headwater.compression.learning.train import train
-
-    torch.set_num_threads(1)
-    bundle = Bundle.load(path)
-    network, terms = network_of(bundle), Terms.of(bundle.manifest)
-    asked = {name: how[name] for name in ("density", "keep", "extrude", "due") if name in how}
-    text = SparsePlan(**asked, grow=True).to_json() if asked else ""
-    check_forward(network, bundle, how.get("keep", 1.0))
-
-    def round_of(images: int, batch: int) -> Mapping[str, float]:
-        sparsity = sparsity_from(network, text, None, arrays_of(network))
-        samples = golden_images(bundle, images)
-        return train(network, samples, Plan(batch=batch, rate=1e-4), terms, sparsity).metrics
-
-    round_of(1, 1)
-    found = round_of(int(how["images"]), int(how["batch"]))
-    return {"peak_mb": found["peak-bytes"] / 1e6, "seconds": found["seconds"], "loss": found["loss"]}
+def round_of(path: Path, how: Mapping[str, float], batch: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a device is asked, and the step to a version that is not the bundle's own, so that it has to hold one."""
+    start = start_of(str(path))
+    arrays, masks, note = start.arrays, None, b""
+    if how:
+        masks = masking.first(arrays, start.shapes, DENSITY)
+        note = masking.to_bytes(masks, masks, DENSITY)
+    change = {name: np.float32(1e-3) * array for name, array in arrays.items()}
+    coded = encode(change, start.layout, Scheme("int8", 0.1), base=bytes.fromhex(start.version), mask=masks)
+    new = {name: array + coded.decoded[name] for name, array in arrays.items()}
+    version = version_of(new if masks is None else masking.apply(new, masks))
+    asked = {
+        **asdict(Plan(rate=1e-4, batch=batch)),
+        "base": version,
+        "scheme": Scheme("ternary", 0.05).to_json(),
+        "round": 1,
+        "line": "",
+    }
+    sparse = SparsePlan(**how, grow=True).to_json() if how else ""
+    return {**asked, "sparse": sparse}, {"versions": [version], "updates": [coded.data], "notes": [note]}
 
 
-def check_forward(network: SplitNetwork, bundle: Bundle, keep: float) -> None:
+def check_forward(bundle: Bundle, keep: float) -> None:
     """Forward is exact, whatever is kept for backward."""
-    import torch
-
-    from headwater.compression.learning.samples import normalise
-    from headwater.compression.learning.sparse import keeping
-
-    images = normalise(golden_images(bundle, 2).images)
+    network, images = network_of(bundle), normalise(golden_images(bundle, 2).images)
     with torch.no_grad():
         wanted = network.head(images, network.widths[-1])
     with keeping(network, keep):
@@ -133,14 +143,21 @@ def check_forward(network: SplitNetwork, bundle: Bundle, keep: float) -> None:
 
 def golden_images(bundle: Bundle, count: int) -> Samples:
     """The bundle's own images, again and again, with labels of its first task in turn."""
-    import torch
-
-    from headwater.compression.learning.samples import Samples
-
     images = torch.from_numpy(bundle.arrays("golden.safetensors")["image"].copy())
     task = next(task for task in bundle.manifest.tasks if task.labels)
     labels = {task.name: torch.arange(count) % len(task.labels)}
     return Samples(images[torch.arange(count) % len(images)], labels)
+
+
+def pictures(bundle: Bundle, folder: Path, count: int) -> Path:
+    """The same as a device has them: a folder of files, a sub-folder a label; a fifth more, which it holds out."""
+    task = next(task for task in bundle.manifest.tasks if task.labels)
+    samples = golden_images(bundle, round(count / (1 - HELD_OUT)))
+    for index, image in enumerate(samples.images):
+        label = folder / task.labels[int(samples.labels[task.name][index])]
+        label.mkdir(parents=True, exist_ok=True)
+        (label / f"{index:04d}.png").write_bytes(to_png(image.numpy()))
+    return folder
 
 
 # ---------------------------------------------------------------- time
@@ -148,18 +165,6 @@ def golden_images(bundle: Bundle, count: int) -> Samples:
 
 def time_claims(path: Path, rounds: int) -> list[Claim]:
     """Head and tail before and after channels are removed to a time."""
-    import torch
-
-    from headwater.compression.bundle import Bundle
-    from headwater.compression.learning.importance import collecting, together
-    from headwater.compression.learning.plan import Plan
-    from headwater.compression.learning.reading import network_of
-    from headwater.compression.learning.terms import Terms
-    from headwater.compression.learning.train import train
-    from headwater.server.federation.latency import beside
-    from headwater.server.federation.soft_masks import StructuredSettings
-    from headwater.server.federation.structured import carve, soft_masks
-
     torch.set_num_threads(1)
     bundle = Bundle.load(path)
     spec, settings = bundle.manifest.input, StructuredSettings()
@@ -167,8 +172,6 @@ def time_claims(path: Path, rounds: int) -> list[Claim]:
     with collecting(watched := network_of(bundle), settings.method) as collected:
         train(watched, golden_images(bundle, 4), Plan(batch=2), Terms.of(bundle.manifest))
     masks.scores = together([collected.arrays()])
-    from headwater.compression.learning.arrays import arrays_of
-
     carved = carve(network_of(bundle), arrays_of(network_of(bundle)), masks, spec)
     before, after = beside([network_of(bundle), carved.network], spec, rounds=rounds)
     found = []

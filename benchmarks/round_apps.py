@@ -1,4 +1,4 @@
-"""A round that trains nothing, for rounds.py: Flower's FedAvg with a clock, and an app that adds one."""
+"""A round that trains nothing, for rounds.py: Flower's FedAvg with a clock, and an app that makes numbers larger."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
+LARGER = np.float32(1.01)
+"""By a factor and not by a summand, after which numbers would have fewer digits than weights have, and be packed."""
+
 client = ClientApp()
 server = ServerApp()
 
@@ -21,7 +24,7 @@ server = ServerApp()
 def train(message: Message, context: Context) -> Message:
     """Nothing is learnt."""
     del context
-    arrays = ArrayRecord([array.numpy() + np.float32(1) for array in message.content.array_records["arrays"].values()])
+    arrays = ArrayRecord([array.numpy() * LARGER for array in message.content.array_records["arrays"].values()])
     return Message(RecordDict({"arrays": arrays, "m": MetricRecord({"num-examples": 1})}), reply_to=message)
 
 
@@ -61,5 +64,5 @@ def timed_rounds(grid: Grid, nodes: int, floats: int, rounds: int) -> list[float
     values = np.random.default_rng(0).normal(size=floats).astype(np.float32)
     strategy = TimedFedAvg(nodes)
     result = strategy.start(grid, ArrayRecord([values]), num_rounds=rounds)
-    np.testing.assert_allclose(result.arrays.to_numpy_ndarrays()[0], values + rounds, atol=1e-4)
+    np.testing.assert_allclose(result.arrays.to_numpy_ndarrays()[0], values * LARGER**rounds, rtol=1e-4)
     return strategy.seconds

@@ -6,11 +6,13 @@ Real processes at both ends, over loopback. Ours: `headwater server --state`, tw
 process each, and Flower's FedAvg in this process on `StreamGrid`. The peer: Flower's SuperLink and two SuperNodes, and
 the very same strategy and app by `flwr run`, in the same run by turns. The first round of each is left out: at both
 ends it starts processes that later ones find warm, where they are kept at all. The strategy's own part, making the
-messages and averaging, is in both figures. Each device adds one to every number, so that what goes up is not what came
-down (bytes that the server has already do not travel); the result is asserted.
+messages and averaging, is in both figures. Each device makes every number a little larger, so that what goes up is not
+what came down (bytes that the server has already do not travel), and packs no better; the result is asserted.
 
 Beside that: a third device, which does not train, sends frames, by turns while rounds go on and while none do. All of
-its frames have to be answered, and its p95 is compared. All of it shares this machine's cores, as a fleet's would not.
+its frames have to be answered, and its p95 is compared. Devices that train are other machines, so here the serving
+process and the third device have one core to themselves, and the agents that train, their training processes and the
+process of the rounds the others. On a machine with one core they share it.
 """
 
 from __future__ import annotations
@@ -103,20 +105,43 @@ def _show(name: str, seconds: Sequence[float]) -> None:
 def headwater_rounds(folder: Path, floats: int, rounds: int, turns: int) -> tuple[list[float], float]:
     """Seconds of each round through a server and two agents; by how many % a third one's p95 is longer meanwhile."""
     with ExitStack() as running:
-        address = running.enter_context(_server(folder))
-        for number in range(NODES):
-            running.enter_context(_agent(folder, f"cam-{number}", address))
+        server, address = running.enter_context(_server(folder))
+        agents = [running.enter_context(_agent(folder, f"cam-{number}", address)) for number in range(NODES)]
         with StreamGrid(folder / "state") as grid:
             _until(lambda: len(list(grid.get_node_ids())) == NODES, "the devices connect")
             seconds = timed_rounds(grid, NODES, floats, rounds)
-            return seconds, _beside(grid, folder, address, floats, turns)
+            with _apart(server, agents) as cores:
+                return seconds, _beside(grid, folder, address, cores, floats, turns)
 
 
-def _beside(grid: StreamGrid, folder: Path, address: str, floats: int, turns: int) -> float:
+@contextmanager
+def _apart(server: int, others: Sequence[int]) -> Iterator[set[int]]:
+    """Leave the first core to the server and whom it is given to, the rest to the other processes and this one."""
+    every = sorted(os.sched_getaffinity(0))
+    own, rest = {every[0]}, set(every[1:]) or {every[0]}
+    _confine(server, own)
+    for other in (*others, os.getpid()):
+        _confine(other, rest)
+    try:
+        yield own
+    finally:
+        _confine(os.getpid(), set(every))
+
+
+def _confine(process: int, cores: set[int]) -> None:
+    """Have all threads of a process, and of those that it has started, run on these cores alone."""
+    for task in Path(f"/proc/{process}/task").iterdir():
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it has ended meanwhile
+            os.sched_setaffinity(int(task.name), cores)
+            for child in (task / "children").read_text(encoding="ascii").split():
+                _confine(int(child), cores)
+
+
+def _beside(grid: StreamGrid, folder: Path, address: str, cores: set[int], floats: int, turns: int) -> float:
     """Let a device send frames, by turns with rounds and without."""
     records = folder / "records.jsonl"
     spans: dict[bool, list[tuple[datetime, datetime]]] = {False: [], True: []}
-    with _watching(folder, address, records):
+    with _watching(folder, address, records, cores):
         _until(lambda: records.exists() and records.stat().st_size > 0, "the third device's frames are answered")
         for _ in range(turns):
             for learning in (False, True):
@@ -139,8 +164,8 @@ def _p95_ms(shown: Sequence[FrameRecord], spans: Sequence[tuple[datetime, dateti
 
 
 @contextmanager
-def _watching(folder: Path, address: str, records: Path) -> Iterator[None]:
-    """An agent that does not train and sends frames of noise."""
+def _watching(folder: Path, address: str, records: Path, cores: set[int]) -> Iterator[None]:
+    """On these cores an agent that does not train and sends frames of noise."""
     photos = folder / "photos"
     photos.mkdir()
     rng = np.random.default_rng(0)
@@ -151,6 +176,7 @@ def _watching(folder: Path, address: str, records: Path) -> Iterator[None]:
     arguments = [str(word) for pair in words.items() for word in pair]
     command = [*_HEADWATER, "device", *arguments, "--repeat", "--fps", str(FPS)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT) as process:
+        _confine(process.pid, cores)
         try:
             yield
         finally:
@@ -158,7 +184,8 @@ def _watching(folder: Path, address: str, records: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _server(folder: Path) -> Iterator[str]:
+def _server(folder: Path) -> Iterator[tuple[int, str]]:
+    """A server; its number and its address."""
     words = ("server", "--bundle", str(BUNDLE), "--listen", "127.0.0.1:0", "--http", "", "--grace-s", "0")
     more = ("--state", str(folder / "state"), "--log-level", "warning")
     with subprocess.Popen([*_HEADWATER, *words, *more], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
@@ -167,14 +194,14 @@ def _server(folder: Path) -> Iterator[str]:
             line = process.stdout.readline()
             address = re.search(r"grpc=(\S+)", line)
             assert address, f"the server said {line!r}"
-            yield address[1]
+            yield process.pid, address[1]
         finally:
             process.terminate()
 
 
 @contextmanager
-def _agent(folder: Path, name: str, address: str) -> Iterator[None]:
-    """An agent without pictures: its standard input is open, and nothing comes."""
+def _agent(folder: Path, name: str, address: str) -> Iterator[int]:
+    """An agent without pictures, its number: its standard input is open, and nothing comes."""
     data = folder / name
     data.mkdir()
     words = {
@@ -190,7 +217,7 @@ def _agent(folder: Path, name: str, address: str) -> Iterator[None]:
     command = [*_HEADWATER, "device", *arguments, "--train-on-battery"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=ROOT) as process:
         try:
-            yield
+            yield process.pid
         finally:
             process.kill()  # in order it would complain that no picture came
 

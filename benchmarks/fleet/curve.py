@@ -24,9 +24,7 @@ class Curve:
     """By round, from 0, the start."""
 
     accuracy: list[float] = field(default_factory=list)
-    """Share of right answers on the test pictures, the mean of the widest and the narrowest head."""
-    widest: list[float] = field(default_factory=list)
-    """The widest head's alone, at the finest gain."""
+    """Share of right answers on the test pictures: the widest head's, at the finest gain."""
     up: list[int] = field(default_factory=list)
     """Bytes that all devices have sent so far."""
     down: list[int] = field(default_factory=list)
@@ -35,13 +33,13 @@ class Curve:
     @property
     def final(self) -> float:
         """Accuracy in the end: of the last :data:`SMOOTH` rounds."""
-        last = self.widest[-SMOOTH:]
+        last = self.accuracy[-SMOOTH:]
         return sum(last) / len(last)
 
     def reaches(self, accuracy: float) -> int | None:
         """The first round from which on :data:`SMOOTH` rounds have this accuracy on average; None for never."""
-        for first in range(len(self.widest) - SMOOTH + 1):
-            if sum(self.widest[first : first + SMOOTH]) / SMOOTH >= accuracy:
+        for first in range(len(self.accuracy) - SMOOTH + 1):
+            if sum(self.accuracy[first : first + SMOOTH]) / SMOOTH >= accuracy:
                 return first + SMOOTH - 1
         return None
 
@@ -59,12 +57,9 @@ class Watch:
     def measure(self, arrays: Arrays) -> Mapping[str, float]:
         """Note what a version is worth, and what it has cost so far."""
         load(self._network, arrays)
-        widths, nodes, curve = self._network.widths, self._grid.nodes.values(), self.curve
-        wide = evaluate(self._network, self._test, widths[-1], -1)["accuracy"]
-        narrow = evaluate(self._network, self._test, widths[0], 0)["accuracy"]
-        curve.widest.append(wide)
-        curve.accuracy.append((wide + narrow) / 2)
+        nodes, curve = self._grid.nodes.values(), self.curve
+        curve.accuracy.append(evaluate(self._network, self._test, self._network.widths[-1], -1)["accuracy"])
         curve.up.append(sum(node.bytes_up for node in nodes))
         curve.down.append(sum(node.bytes_down for node in nodes))
-        self._after(len(curve.widest) - 1)
-        return {"accuracy": wide, "accuracy-narrow": narrow}
+        self._after(len(curve.accuracy) - 1)
+        return {"accuracy": curve.accuracy[-1]}

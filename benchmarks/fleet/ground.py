@@ -5,20 +5,27 @@
              └─> the devices'  what is left, shared out by domain and label, a folder a device
 
 So the fleet starts where fleets start: with a model made of the few pictures that somebody had labelled before the
-first camera hung. Which pictures go where is decided by the seed: a seed is a split.
+first camera hung. Which pictures go where is decided by the seed: a seed is a split. Settings are chosen on
+*validation* ground, where a share of what is learnt from takes the place of the test pictures, and they are not touched
+at all.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.datasets import Dataset, open_dataset, split
+from headwater.compression.image import InputSpec, to_png
 from headwater.compression.learning.partition import Shares
 from headwater.compression.learning.samples import Samples
+from headwater.compression.updates import Scheme
 from headwater.server.training import pipeline
 from headwater.server.training.recipe import DIGITS, SOLAR, Recipe
+
+_UP, _DOWN = Scheme("ternary", keep=0.05), Scheme("int8", keep=0.3)
+Robust = Literal["mean", "trimmed", "median", "krum", "flag"]
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,15 +44,59 @@ class Terrain:
     """Task by whose label the devices differ; empty for none."""
     devices: int
     rounds: int
+    epochs: float = 1.0
+    """Of a device over its pictures in a round."""
     rate: float = 0.0001
     """Step size on the devices."""
+    distil: float = 0.5
+    """Weight of what a device's network learns from the one that came, and its narrow widths from the widest."""
+    up: Scheme = _UP
+    """How our devices code updates."""
+    down: Scheme = _DOWN
+    """How our server codes versions."""
+    robust: Robust = "krum"
+    """What aggregates where devices are hostile."""
     servers_share: float = 0.2
     """Of the pictures to learn from, those that the first bundle is trained on."""
+    validation_share: float = 0.0
+    """If above 0, so much of what is learnt from takes the place of the test pictures."""
     alpha: float = 0.5
     """Of the Dirichlet distribution by which the labels are skewed."""
 
+    @property
+    def where(self) -> str:
+        """In a claim."""
+        side = self.recipe.side
+        return f"{self.source} {side}x{side}, {self.devices} devices"
 
-SOLAR_FLEET = Terrain("solar", SOLAR, "cell_type", devices=16, rounds=15)
+    def of_start(self) -> dict[str, str]:
+        """What decides the first bundle and the devices' pictures."""
+        names = (
+            "source",
+            "recipe",
+            "domain",
+            "devices",
+            "servers_domain",
+            "servers_share",
+            "validation_share",
+            "alpha",
+        )
+        return {name: repr(getattr(self, name)) for name in names}
+
+
+_SMALL = replace(
+    SOLAR,
+    side=64,
+    widths=(0.25, 1.0),
+    teacher_epochs=24,
+    match_epochs=16,
+    tune_epochs=24,
+    exit_epochs=8,
+    batch=32,
+    test_share=0.4,
+)
+"""Small pictures, so that three splits of all contests are hours of a core, not days."""
+SOLAR_FLEET = Terrain("solar", _SMALL, "cell_type", devices=16, rounds=12, epochs=2.0, rate=0.01, servers_share=0.3)
 _LONGER = replace(DIGITS, teacher_epochs=12, match_epochs=4, tune_epochs=8)
 """A fifth of the digits needs more epochs than all of them."""
 DIGITS_FLEET = Terrain("digits", _LONGER, "", devices=3, rounds=2)
@@ -58,11 +109,13 @@ class Ground:
     terrain: Terrain
     seed: int
     folder: Path
+    begins_with: Path | None = None
+    """A bundle in the first one's place."""
 
     @property
     def bundle_path(self) -> Path:
-        """The first bundle."""
-        return self.folder / "start.zip"
+        """What rounds begin with: the first bundle."""
+        return self.begins_with or self.folder / "start.zip"
 
     @property
     def bundle(self) -> Bundle:
@@ -80,15 +133,21 @@ class Ground:
 
     def test(self) -> Samples:
         """What versions are measured on."""
-        _, test = self._split()
-        task = open_dataset(self.terrain.source).tasks[0].name
-        return Samples.read(test, self.bundle.manifest.input, (task,))
+        return self._samples(self._split()[1])
+
+    def servers(self) -> Samples:
+        """What the first bundle was trained on."""
+        return self._samples(self._servers(self._split()[0]))
+
+    def _samples(self, dataset: Dataset) -> Samples:
+        return Samples.read(dataset, self.bundle.manifest.input, (dataset.tasks[0].name,))
 
     def prepare(self, progress: Progress) -> None:
         """Share out the pictures and train the first bundle; it goes on where it was stopped."""
         learnt, test = self._split()
-        left, own = split(learnt, self.terrain.servers_share, self.seed + 11)
-        self._share_out(left)
+        own = self._servers(learnt)
+        taken = {item.name for item in own.items}
+        self._share_out(replace(learnt, items=tuple(item for item in learnt.items if item.name not in taken)))
         recipe = replace(self.terrain.recipe, seed=self.seed)
         whole = replace(own, test=test.items)
         tasks = own.tasks[:1]
@@ -97,13 +156,20 @@ class Ground:
         pipeline.publish(built, run, prepared, self.bundle_path)
 
     def _split(self) -> tuple[Dataset, Dataset]:
-        return split(open_dataset(self.terrain.source), self.terrain.recipe.test_share, self.seed)
+        learnt, test = split(open_dataset(self.terrain.source), self.terrain.recipe.test_share, self.seed)
+        share = self.terrain.validation_share
+        return split(learnt, share, self.seed + 7) if share else (learnt, test)
+
+    def _servers(self, learnt: Dataset) -> Dataset:
+        """What the first bundle is made of."""
+        return split(learnt, self.terrain.servers_share, self.seed + 11)[1]
 
     def _share_out(self, dataset: Dataset) -> None:
-        task = dataset.tasks[0]
+        task, recipe = dataset.tasks[0], self.terrain.recipe
+        spec = InputSpec(recipe.colour, recipe.side, recipe.side)  # in files of the size that is learnt from
         shares = Shares(self.terrain.devices, self.terrain.domain, self.terrain.alpha, self.seed)
         for number, name in enumerate(self.names):
             for index, item in enumerate(shares.part(dataset, task.name, number).items):
                 folder = self.data(name) / task.labels[item.labels[task.name]]
                 folder.mkdir(parents=True, exist_ok=True)
-                item.load().save(folder / f"{index:04d}.png")
+                (folder / f"{index:04d}.png").write_bytes(to_png(spec.apply(item.load())))

@@ -40,8 +40,8 @@ THIRD = 3
 
 
 @dataclass(frozen=True)
-class Fleet:
-    """What is wrong with it."""
+class Troubles:
+    """What is wrong with a troubles."""
 
     weak: bool = False
     """A third of the devices have memory for the narrowest width alone, and another third sleeps, by turns."""
@@ -51,29 +51,29 @@ class Fleet:
     """Sparse rounds."""
 
 
-def rounds(ground: Ground, settings: RoundSettings, fleet: Fleet, folder: Path) -> Curve:
+def rounds(ground: Ground, settings: RoundSettings, troubles: Troubles, folder: Path) -> Curve:
     """Run them in a fresh folder; what each round brought and cost."""
     shutil.rmtree(folder, ignore_errors=True)
     start = start_of(str(ground.bundle_path))
     network = start.network()
     layout, rng = layout_of(network), random.Random(ground.seed)
     third = sorted(rng.sample(ground.names, len(ground.names) // THIRD))
-    tamper = {name: _tampers(layout)[fleet.hostile] for name in third if fleet.hostile not in {"", "label"}}
+    tamper = {name: _tampers(layout)[troubles.hostile] for name in third if troubles.hostile not in {"", "label"}}
     nodes: dict[str, dict[str, Any]] = {
         name: {"bundle": str(ground.bundle_path), "data": str(ground.data(name))} for name in ground.names
     }
-    if fleet.hostile == "label":
+    if troubles.hostile == "label":
         for name in third:
             nodes[name]["data"] = str(_flipped(ground.data(name), folder / name))
-    if fleet.weak:
+    if troubles.weak:
         narrow = Plan(width=network.widths[0], batch=settings.batch, at_once=1)
         for name in third:
             nodes[name]["memory-bytes"] = needs(network, start.bundle.manifest.input, narrow).peak
     grid = InProcessGrid(app, nodes, tamper=tamper)
-    sleepers = _Sleepers(grid, rng) if fleet.weak else None
+    sleepers = _Sleepers(grid, rng) if troubles.weak else None
     watch = Watch(grid, ground, sleepers or (lambda _: None))
     heads = frozenset(name for name in layout.shapes if belongs(name, "head"))
-    companion = None if fleet.sparse is None else Sparse(fleet.sparse, maskable(network))
+    companion = None if troubles.sparse is None else Sparse(troubles.sparse, maskable(network))
     around = Surroundings(start.bundle.id, watch.measure)
     strategy = FleetStrategy(Outline.of(layout, heads), folder, settings, companion, around)
     watch.measure(start.arrays)

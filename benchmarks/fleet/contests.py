@@ -1,0 +1,141 @@
+"""The pieces of the study: what is run on every split, and what each one leaves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.fleet.ground import Ground
+from benchmarks.fleet.ours import Troubles, rounds
+from benchmarks.fleet.peer import fedavg
+from benchmarks.fleet.pruned import pruned
+from benchmarks.study.runner import Piece
+from benchmarks.study.study import write_json
+from headwater.server.federation.settings import RoundSettings
+from headwater.server.federation.sparse import SparseSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rich.progress import Progress
+
+    from benchmarks.fleet.curve import Curve
+    from benchmarks.fleet.ground import Terrain
+
+START, PEER, OURS, WEAK, SPARSE, PRUNED = "start", "peer", "ours", "weak", "sparse", "pruned"
+HOSTILE = ("sign", "noise", "label", "scaled")
+SPARSELY = SparseSettings(density=0.5, keep=0.3, every=3, until=8)
+PARTS = {"extrusion": replace(SPARSELY, extrude=0.0), "activation-pruning": replace(SPARSELY, keep=1.0)}
+"""Sparse rounds with one of FedMef's two parts switched off."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One way of running rounds."""
+
+    settings: RoundSettings
+    troubles: Troubles = field(default_factory=Troubles)
+    first: Callable[[Ground, Path], tuple[Ground, dict[str, float]]] = lambda ground, _: (ground, {})
+    """What becomes of the ground before it; with facts for the record."""
+
+
+class Study:
+    """All contests of one terrain, and the folder where they leave what they found."""
+
+    def __init__(self, terrain: Terrain, folder: Path) -> None:
+        """Nothing is read or written yet."""
+        self.terrain, self.folder = terrain, folder
+
+    def work(self, piece: Piece) -> Path:
+        """The folder that a piece works in."""
+        return self.folder / f"seed{piece.seed}" / piece.name
+
+    def record(self, name: str, seed: int) -> dict[str, Any] | None:
+        """What a finished piece left."""
+        path = self.folder / f"seed{seed}" / f"{name}.json"
+        found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return found
+
+    def keep(self, record: dict[str, Any]) -> None:
+        """Write what a piece found."""
+        write_json(self.folder / f"seed{record['seed']}" / f"{record['piece']}.json", record)
+
+    def records(self) -> list[dict[str, Any]]:
+        """All that is done."""
+        return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("seed*/*.json"))]
+
+    def ground(self, seed: int) -> Ground:
+        """The data and the first bundle of a split."""
+        return Ground(self.terrain, seed, self.folder / f"seed{seed}" / START)
+
+    # ------------------------------------------------------------ pieces
+
+    def pieces(self, seed: int) -> list[Piece]:
+        """The first bundle, the peer, ours, and what may be wrong with a fleet."""
+        plain = self.settings(seed)
+        peer = self._piece(PEER, seed, _plainly(plain), lambda ground, _: asdict(fedavg(ground, plain)))
+        start = Piece(START, seed, self.terrain.of_start(), self._start(seed), {}, 10)
+        return [start, peer, *(self._contest(name, seed, each) for name, each in self.contests(seed).items())]
+
+    def contests(self, seed: int) -> dict[str, Contest]:
+        """By name, in the order of the runs."""
+        plain = self.settings(seed)
+        robust = replace(plain, aggregator=self.terrain.robust)
+        return {
+            OURS: Contest(plain),
+            WEAK: Contest(plain, Troubles(weak=True)),
+            **{f"hostile-{kind}": Contest(robust, Troubles(hostile=kind)) for kind in HOSTILE},
+            SPARSE: Contest(plain, Troubles(sparse=SPARSELY)),
+            PRUNED: Contest(plain, first=pruned),
+            **{f"{SPARSE}-without-{part}": Contest(plain, Troubles(sparse=each)) for part, each in PARTS.items()},
+        }
+
+    def settings(self, seed: int) -> RoundSettings:
+        """How rounds are run."""
+        terrain = self.terrain
+        return RoundSettings(
+            rounds=terrain.rounds,
+            seed=seed,
+            epochs=terrain.epochs,
+            rate=terrain.rate,
+            distil=terrain.distil,
+            up=terrain.up.to_json(),
+            down=terrain.down.to_json(),
+        )
+
+    def _start(self, seed: int) -> Callable[[Any, Path, Progress], dict[str, Any]]:
+        def work(_study: object, _folder: Path, progress: Progress) -> dict[str, Any]:
+            ground = self.ground(seed)
+            ground.prepare(progress)
+            return {"bundle": ground.bundle.id.hex()}
+
+        return work
+
+    def _contest(self, name: str, seed: int, contest: Contest) -> Piece:
+        def work(ground: Ground, folder: Path) -> dict[str, Any]:
+            begun, facts = contest.first(ground, folder)
+            return {**asdict(rounds(begun, contest.settings, contest.troubles, folder / "rounds")), "facts": facts}
+
+        settled = {**_plainly(contest.settings), "troubles": repr(contest.troubles)}
+        return self._piece(name, seed, settled, work)
+
+    def _piece(
+        self, name: str, seed: int, settled: dict[str, Any], contest: Callable[[Ground, Path], dict[str, Any]]
+    ) -> Piece:
+        def work(_study: object, folder: Path, _progress: Progress) -> dict[str, Any]:
+            return contest(self.ground(seed), folder)
+
+        return Piece(name, seed, settled, work, {START: "bundle"}, 7)
+
+
+def curve_of(record: dict[str, Any]) -> Curve:
+    """The curve of a contest's record."""
+    from benchmarks.fleet.curve import Curve
+
+    return Curve(**{name: record["result"][name] for name in ("accuracy", "up", "down")})
+
+
+def _plainly(settings: RoundSettings) -> dict[str, Any]:
+    return asdict(settings)
