@@ -76,7 +76,6 @@ class Terrain:
             "recipe",
             "domain",
             "devices",
-            "servers_domain",
             "servers_share",
             "validation_share",
             "alpha",
