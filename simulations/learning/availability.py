@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MOST_SLOTS = 10_000
+_NEAR = 1e-6
+"""Moments that are so near to an edge are beyond it: they were computed from it, and rounded."""
 
 
 class Availability(Protocol):
@@ -74,7 +76,7 @@ class Sleepers:
 
     def awake(self, at: float) -> NDArray[np.bool_]:
         """All but those of the slot."""
-        slot = math.floor(at / self._slot_s)
+        slot = math.floor(at / self._slot_s + _NEAR)
         if self._known[0] != slot:
             found = np.ones(self._devices, np.bool_)
             found[np.random.default_rng([self._seed, slot]).permutation(self._devices)[: self._count]] = False
@@ -91,7 +93,7 @@ class Sleepers:
 
     def next_change(self, at: float) -> float:
         """The next slot."""
-        return (math.floor(at / self._slot_s) + 1) * self._slot_s
+        return (math.floor(at / self._slot_s + _NEAR) + 1) * self._slot_s
 
 
 class Trace:
@@ -123,13 +125,13 @@ class Trace:
 
     def awake(self, at: float) -> NDArray[np.bool_]:
         """Those in a window."""
-        within = at % self._period
+        within = (at + _NEAR) % self._period
         own = np.array([any(start <= within < end for start, end in windows) for windows in self._windows], np.bool_)
         return own[self._of]
 
     def wakes(self, device: int, at: float) -> float:
         """At the beginning of its next window, unless it is in one."""
-        turn, within = divmod(at, self._period)
+        turn, within = divmod(at + _NEAR, self._period)
         windows = self._windows[int(self._of[device])]
         for start, end in windows:
             if within < end:
@@ -138,7 +140,7 @@ class Trace:
 
     def next_change(self, at: float) -> float:
         """The next edge of any window."""
-        turn, within = divmod(at, self._period)
+        turn, within = divmod(at + _NEAR, self._period)
         later = [edge for edge in self._edges if edge > within]
         return turn * self._period + later[0] if later else (turn + 1) * self._period
 

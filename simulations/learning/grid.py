@@ -121,6 +121,8 @@ class VirtualGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Send messages; one that was sent before (run, group, node, type) is found again, with its reply."""
+        needed = {each.content for each in self._waiting}
+        self._contents = {name: content for name, content in self._contents.items() if name in needed}
         names: dict[int, tuple[RecordDict, str]] = {}
         fresh: list[Posted] = []
         keys = []
@@ -199,7 +201,6 @@ class VirtualGrid(Grid):
     def forget(self, group: str) -> None:
         """A round is in the journal."""
         self._shelf.forget(group)
-        self._contents = {}
 
     # ------------------------------------------------------------ inside
 

@@ -58,12 +58,13 @@ class Progress:
         )
 
     def _round(self, number: int, now: float) -> None:
-        if self._began and not self._console.is_terminal:
-            before, began = self._began[-1]
-            left = self.left_s(now, 1.0)
+        """A round begins; where there is no bar, say a word of the one before."""
+        self._began.append((number, now))
+        if len(self._began) > 1 and not self._console.is_terminal:
+            before, began = self._began[-2]
+            left = self.left_s(now, 0.0)
             about = "" if left is None else f", about {duration(left)} left"
             self.say(f"round {before} of {self._rounds}: {duration(now - began)}{about}")
-        self._began.append((number, now))
 
     def left_s(self, now: float, share: float) -> float | None:
         """Wall-clock seconds that are left, from the last rounds' times; None before anything is known."""

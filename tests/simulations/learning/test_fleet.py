@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -41,6 +42,9 @@ def test_sleepers_change_by_slots() -> None:
     device = int(np.flatnonzero(~first)[0])
     assert sleepers.wakes(device, 1.0) % 60.0 == 0
     assert Always(3).next_change(0.0) == math.inf
+    odd = Sleepers(10, 0.3, 601.3, seed=1)
+    edges = itertools.accumulate(range(2000), lambda at, _: odd.next_change(at), initial=0.0)
+    assert all(later > earlier for earlier, later in itertools.pairwise(edges)), "time goes on, whatever is rounded"
 
 
 def test_a_trace_begins_anew_and_serves_more_devices_than_it_names(tmp_path: Path) -> None:

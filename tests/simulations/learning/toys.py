@@ -80,7 +80,9 @@ def run(
     gives_up_s = rounds.lifetime_s if rounds.asynchronous else rounds.deadline_s
     grid = VirtualGrid(fleet(told, images), shelf, crew or ToyCrew(), gives_up_s=gives_up_s)
     kind = BufferedStrategy if rounds.asynchronous else FleetStrategy
-    strategy = kind(toy.OUTLINE, folder / FOLDER, rounds, None, Surroundings(clock=grid.clock, at=at))
+    strategy = kind(
+        toy.OUTLINE, folder / FOLDER, rounds, None, Surroundings(clock=grid.clock, secret=grid.secret, at=at)
+    )
     try:
         with acting_as(1):
             strategy.start(grid, toy.initial())
