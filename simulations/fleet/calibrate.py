@@ -20,7 +20,7 @@ from headwater.compression.errors import SettingsError
 from headwater.compression.settings import nearest
 from headwater.device.settings import DeviceSettings
 from headwater.simulations.fleet import measuring, replay
-from headwater.simulations.fleet.comparing import Comparison, distributions, errors, write_html
+from headwater.simulations.fleet.comparing import Comparison, beside, distributions, write_html
 from headwater.simulations.fleet.radios import READY, Radio, table_of
 from headwater.simulations.fleet.reading import read
 from headwater.simulations.fleet.stage import Stage
@@ -113,7 +113,7 @@ def run(options: Options, out: Path, report: Path | None) -> None:
 
     found, compared = asyncio.run(calibrate(options, show))
     found.save(out)
-    console.print(distributions(compared), errors([compared], "The twin beside the real devices"))
+    console.print(distributions(compared), beside(compared))
     console.print(f"calibration: {out}", markup=False, highlight=False, soft_wrap=True)
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)

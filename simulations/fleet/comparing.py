@@ -173,6 +173,26 @@ def errors(comparisons: Iterable[Comparison], title: str) -> Table:
     return made
 
 
+def beside(one: Comparison) -> Table:
+    """The same of one run, a row a figure: narrow enough for any terminal."""
+    made = Table(title=f"{one.name}: the twin beside the real devices", title_justify="left")
+    made.add_column("")
+    for column in ("real", "twin", "error"):
+        made.add_column(column, justify="right")
+    real, twin = one.real, one.twin
+    made.add_row("median answer time", f"{real.p50_ms:.1f} ms", f"{twin.p50_ms:.1f} ms", f"{one.p50_error:+.1%}")
+    made.add_row("95th percentile", f"{real.p95_ms:.1f} ms", f"{twin.p95_ms:.1f} ms", f"{one.p95_error:+.1%}")
+    made.add_row("missed", f"{real.miss_share:.1%}", f"{twin.miss_share:.1%}", f"{one.miss_points:+.1f} points")
+    a_frame = (f"{each.bytes / each.frames:.1f}" for each in (real, twin))
+    made.add_row("bytes a frame, both ways", *a_frame, f"{one.bytes_error:+.2%}")
+    for source in SOURCES:
+        shares = real.share(source), twin.share(source)
+        if any(shares):
+            points = 100 * (shares[1] - shares[0])
+            made.add_row(f"answered by {source}", *(f"{share:.1%}" for share in shares), f"{points:+.1f} points")
+    return made
+
+
 def distributions(one: Comparison) -> Table:
     """Both distributions of answer times, side by side."""
     made = Table(title=f"{one.name}: answer times, ms", title_justify="left")

@@ -89,7 +89,8 @@ def read_out(stage: Stage, bundle: Bundle, task: str, played: Sequence[Played]) 
 
     Raises :class:`DataError` where they left too few frames to say anything.
     """
-    devices = [device for one in played for device in one.devices]
+    swept = [one for one in played if one.traffic.sweep]
+    devices = [device for one in swept for device in one.devices]
     return Calibration(
         bundle=bundle.short_id,
         machine=f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores",
@@ -107,7 +108,7 @@ def read_out(stage: Stage, bundle: Bundle, task: str, played: Sequence[Played]) 
         batch_ms=batch_ms(bundle),
         server_start_s=stage.ready_s,
         device_start_s=fmean(stage.station_ready_s),
-        frames=tuple(kinds([one for one in played if one.traffic.sweep])),
+        frames=tuple(kinds(swept)),
     )
 
 

@@ -100,6 +100,7 @@ def test_the_command(bundle: Path, photos: Path, tmp_path: Path) -> None:
     assert done.stderr == ""
     assert "2 on lte-m, 400 ms" in done.stdout
     assert re.search(r"real\b.*\n.*twin\b", done.stdout)
+    assert "95th percentile" in done.stdout
     made = Calibration.load(tmp_path / "calibration.toml")
     assert made.widths == (0.25, 0.5, 0.75, 1.0)
     assert {frames.action for frames in made.frames} == {"send", "local"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from headwater.simulations.fleet.comparing import Comparison, Figures, distributions, errors, write_html
+from headwater.simulations.fleet.comparing import Comparison, Figures, beside, distributions, errors, write_html
 
 
 def figures(latency_ms: list[float], frames: int, up_bytes: float = 1000.0, **sources: int) -> Figures:
@@ -62,3 +62,11 @@ def test_the_page_and_the_tables_show_both() -> None:
     assert "+10.0%, +10.0%" in printed.getvalue()
     assert "real" in printed.getvalue()
     assert "twin" in printed.getvalue()
+
+
+def test_one_run_fits_a_narrow_terminal() -> None:
+    printed = StringIO()
+    Console(width=72, file=printed).print(beside(Comparison("one", REAL, TWIN)))
+    for text in ("50.5 ms", "+10.0%", "answered by exit", "+7.6 points"):
+        assert text in printed.getvalue()
+    assert "answered by whole" not in printed.getvalue()
