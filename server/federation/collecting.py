@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.2
 """How often a grid is asked that cannot say by itself when something came."""
+
+_log = logging.getLogger(__name__)
 
 
 class Collector:
@@ -74,7 +77,11 @@ def pause(grid: Grid) -> None:
 
 
 def names_of(grid: Grid, least: int) -> dict[int, str]:
-    """The devices that are there, by node id; waits until there are so many."""
+    """The devices that are there, by node id; waits until there are so many, and says so."""
+    told = -1
     while len(nodes := {info.node_id: info.name for info in grid.get_nodes()}) < least:
+        if len(nodes) != told:
+            told = len(nodes)
+            _log.warning("waiting for devices: %d of at least %d are connected with --train-data", told, least)
         pause(grid)
     return {node: name or f"node {node:016x}" for node, name in nodes.items()}
