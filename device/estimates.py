@@ -155,7 +155,8 @@ class RoundTrip:
         error, slow = own_ms / (self._usual_scale * self._line.at(size)), self.margin.upper
         low = self.margin.quantile(0.05) if error < 1 / NEAR else 1.0
         if 1 / NEAR <= error <= NEAR or low <= error <= slow:
-            self._odd.clear()
+            if self._odd:  # it was a hiccup: half of it is forgotten at once
+                self._odd, self.scale = [], math.sqrt(self.scale * self._steady_scale)
             return False
         if self._odd_is_slow is not (error > 1):
             self._odd.clear()
@@ -170,7 +171,7 @@ class RoundTrip:
         bytes only: its own time was reckoned with the very line.
         """
         line, told, odd = self._line, self._line.told, bool(self._odd)
-        expected_ms = (self.scale if odd else self._steady_scale) * line.at(size)
+        expected_ms = self.scale * line.at(size)
         if alone and not (odd and told):
             line.add(size, own_ms, self.margin.noise)
         # The first frame of another size corrects the line; that it was foretold badly says nothing of the link.
