@@ -33,7 +33,7 @@ _SAMPLE = 16384
 _BLOCK = 1 << 16
 """Elements that are packed at a time: they stay in the cache. A multiple of 8."""
 _AT_ONCE = 1 << 20
-"""Elements of a layer's input or output that backward works on at a time."""
+"""Elements of a layer's input or output that are worked on at a time."""
 _ZERO = torch.zeros(1)
 _FINITE = torch.finfo(torch.float16).max
 
@@ -60,13 +60,17 @@ def pack(x: torch.Tensor, keep: float) -> Kept:
     last = _channels_last(x)
     flat = _flat(x.detach(), channels_last=last)
     least, values = threshold(flat, keep), flat.numpy()
-    bits, kept = np.empty(-(-flat.numel() // 8), np.uint8), []
+    bits, kept = np.empty(-(-flat.numel() // 8), np.uint8), np.empty(flat.numel(), np.float16)  # what is used is taken
+    count = 0
     for start in range(0, flat.numel(), _BLOCK):
         block = values[start : start + _BLOCK]
         chosen = (block > least) | (block < -least)
         bits[start // 8 : (start + _BLOCK) // 8] = np.packbits(chosen)
-        kept.append(torch.from_numpy(block.take(np.flatnonzero(chosen))).clamp_(-_FINITE, _FINITE).half())
-    return Kept(torch.from_numpy(bits), torch.cat(kept), x.shape, last)
+        some = torch.from_numpy(block.take(np.flatnonzero(chosen))).clamp_(-_FINITE, _FINITE).half().numpy()
+        kept[count : count + len(some)] = some
+        count += len(some)
+    kept.resize(count, refcheck=False)
+    return Kept(torch.from_numpy(bits), torch.from_numpy(kept), x.shape, last)
 
 
 def unpack(kept: Kept) -> torch.Tensor:
@@ -130,7 +134,7 @@ class _PrunedConv(torch.autograd.Function):
         relu6: bool,  # noqa: FBT001 - autograd passes by position
         keep: float,
     ) -> torch.Tensor:
-        y = functional.conv2d(x, weight, bias, stride, weight.shape[-1] // 2, groups=groups)
+        y = _convolved(x, weight, bias, stride, groups)
         if relu6:
             y.clamp_(0, HIGHEST)
         kept = pack(x, keep) if ctx.needs_input_grad[1] else Kept(_NONE, _NONE, x.shape, channels_last=False)
@@ -168,6 +172,22 @@ class _PrunedConv(torch.autograd.Function):
             if bias_gradient is not None:
                 bias_gradient += some.sum(dim=(0, 2, 3))
         return input_gradient, weight_gradient, bias_gradient, None, None, None, None
+
+
+def _convolved(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int, groups: int) -> torch.Tensor:
+    """The convolution, a few images at a time: kernels lay out copies of what goes in and out as suits them."""
+    step, padding = max(1, _AT_ONCE // x[0].numel()), weight.shape[-1] // 2
+    parts = (functional.conv2d(some, weight, bias, stride, padding, groups=groups) for some in x.split(step))
+    if step >= len(x):
+        return next(parts)
+    done, y = 0, torch.empty(0)
+    for part in parts:
+        if not done:
+            layout = torch.channels_last if _channels_last(part) else torch.contiguous_format
+            y = torch.empty((len(x), *part.shape[1:]), dtype=x.dtype, memory_format=layout)
+        y[done : done + len(part)] = part
+        done += len(part)
+    return y
 
 
 def _images_at_once(inputs: torch.Size, outputs: torch.Size) -> int:
