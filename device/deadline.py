@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from headwater.device.controller import OVERHEAD_BYTES, Action, Decision
 from headwater.device.estimates import DeviceEstimate, RoundTrip, Sent
 from headwater.device.margin import Level
-from headwater.device.options import Option, table
+from headwater.device.options import Option, Table, table
 from headwater.device.pacing import Budget, Climber, Doubt, Explorer
 from headwater.device.policy import Policy
 from headwater.device.ways import (
@@ -74,6 +74,7 @@ class DeadlineController:
         exit_accuracy: Mapping[float, float] | None = None,
         whole_accuracy: float | None = None,
         tasks: Collection[str] = (),
+        offers: dict[tuple[int | None, int | None], Table] | None = None,
     ) -> None:
         """Begin without knowing anything.
 
@@ -83,12 +84,15 @@ class DeadlineController:
             exit_accuracy: of the local exit by width, 0 to 1; None where there is none.
             whole_accuracy: of the whole model; None where the device does not have it.
             tasks: that are asked for; empty for all.
+            offers: what may be chosen from, by the server's wishes: controllers of the same modes, policy and tasks
+                may share one, which they fill.
         """
         self.policy = policy or Policy()
         self.link = RoundTrip(self.policy.level)
         self.device = DeviceEstimate({mode.width: mode.head_macs for mode in modes}, self.policy.level)
         self._modes = modes
         self._tasks = tasks
+        self._offers = {} if offers is None else offers
         self._exit = exit_accuracy or {}
         self._whole = whole_accuracy
         self._wish: tuple[int | None, int | None] = (None, None)
@@ -117,7 +121,9 @@ class DeadlineController:
 
     def _offer(self) -> None:
         """Draw up what may be chosen from."""
-        self._table = table(self._modes, self._accuracy, *self._wish)
+        if self._wish not in self._offers:
+            self._offers[self._wish] = table(self._modes, self._accuracy, *self._wish)
+        self._table = self._offers[self._wish]
         self._widest_first = [
             (width, options, max(options[-1].accuracy, self._exit.get(width, 0.0)))
             for width, options in reversed(self._table.items())

@@ -90,4 +90,5 @@ def controller_maker(
         exit_accuracy=exit_accuracy,
         whole_accuracy=whole_accuracy,
         tasks=[task for task in tasks if task in own],  # of what only a server has no accuracy is known
+        offers={},
     )

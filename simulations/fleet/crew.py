@@ -62,6 +62,7 @@ class Crew:
         self._window = devices.settings.window
         self._slow_share, self._slow_times = devices.slow_share, devices.slow_times
         self._burst = clock.pictures_a_burst - 1
+        self._simple = clock.simple
         self._teller = Teller(model, clock, routes)
         self._rho = self._rest = 0.0
         self._gap_s = -1.0
@@ -100,6 +101,11 @@ class Crew:
 
     def _next(self, device: Device, luck: int) -> None:
         """The picture after this one."""
+        if self._simple:
+            device.base_s = taken_s = device.base_s + self._clock.interval_s
+            if taken_s < self._end_s:
+                self._agenda.at(taken_s, self._picture, device)
+            return
         if device.burst_left:
             device.burst_left -= 1
             device.base_s += self._clock.interval_s
