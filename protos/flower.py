@@ -19,15 +19,16 @@ version, and its tests fail when one of them changes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read while flwr is imported
 
+import numpy as np
 import zstandard
-from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 from flwr.app.message.message import make_message
 from flwr.clientapp import ClientApp
 from flwr.common import serde, serde_utils
@@ -40,6 +41,7 @@ from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from flwr.supercore.task_identity import TaskIdentity
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtoMessage
+from numpy.typing import NDArray
 
 from headwater.compression.errors import LearningError
 from headwater.protos.nodes import SERVER_NODE, node_id
@@ -56,9 +58,11 @@ __all__ = [
     "context_to_bytes",
     "envelope_of",
     "error_reply",
+    "from_record",
     "is_expired",
     "node_id",
     "pack",
+    "to_record",
     "unpack",
 ]
 
@@ -186,6 +190,16 @@ def acting_as(run_id: int, node: int = SERVER_NODE) -> Iterator[None]:
         yield
     finally:
         TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = before  # noqa: SLF001 - the same
+
+
+def to_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    """Arrays by name as Flower's record."""
+    return ArrayRecord({name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()})
+
+
+def from_record(record: ArrayRecord) -> dict[str, NDArray[Any]]:
+    """The other way round, in the record's order."""
+    return {name: array.numpy() for name, array in record.items()}
 
 
 def _records(records: RecordDict) -> list[bytes]:

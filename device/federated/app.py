@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from headwater.compression.errors import LearningError
@@ -34,6 +34,7 @@ from headwater.compression.learning.terms import Terms
 from headwater.compression.learning.train import evaluate, train
 from headwater.compression.updates import Scheme, encode
 from headwater.device.federated.holding import Holding, Start, start_of
+from headwater.protos.flower import to_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,7 +114,7 @@ def train_message(message: Message, context: Context) -> Message:
     up = ConfigRecord({"base": base, "width": plan.width, "part": plan.part, "update": update, "nonce": nonce})
     content = RecordDict({"up": up, "metrics": _metrics(trained.metrics)})
     if trained.gathered:
-        content["gathered"] = ArrayRecord({name: Array(array) for name, array in trained.gathered.items()})
+        content["gathered"] = to_record(trained.gathered)
     return Message(content, reply_to=message)
 
 

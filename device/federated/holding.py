@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from headwater.compression.bundle import MANIFEST, Bundle
 from headwater.compression.errors import LearningError, UpdateError
@@ -30,6 +30,7 @@ from headwater.compression.learning.layout import layout_of
 from headwater.compression.learning.reading import network_of
 from headwater.compression.learning.sparse import maskable
 from headwater.compression.updates import decode
+from headwater.protos.flower import from_record, to_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -101,9 +102,9 @@ class Holding:
         if held.get("bundle") != start.bundle.id:
             return cls(start, start.version, start.arrays, counts=counts)
         records = state.array_records
-        arrays = _arrays(records["arrays"]) if "arrays" in records else start.arrays
+        arrays = from_record(records["arrays"]) if "arrays" in records else start.arrays
         masks = _masks(records["masks"], start.shapes) if "masks" in records else None
-        residual = _arrays(records["owed"]) if "owed" in records else {}
+        residual = from_record(records["owed"]) if "owed" in records else {}
         return cls(start, str(held["version"]), arrays, masks, residual, str(held["line"]), counts)
 
     @contextmanager
@@ -124,7 +125,7 @@ class Holding:
 
     def keep(self, state: RecordDict) -> None:
         """Put all of it into the context's state."""
-        records = {
+        records: dict[str, Mapping[str, NDArray[Any]]] = {
             "arrays": {} if self.version == self.start.version else self.arrays,
             "masks": {name: np.packbits(mask) for name, mask in (self.masks or {}).items()},
             "owed": self.residual,
@@ -135,7 +136,7 @@ class Holding:
         for name, arrays in records.items():
             state.pop(name, None)
             if arrays:
-                state[name] = ArrayRecord({key: Array(np.ascontiguousarray(array)) for key, array in arrays.items()})
+                state[name] = to_record(arrays)
 
     def bring_to(self, base: str, down: ConfigRecord) -> None:
         """Take the steps to the round's base, from the version that is held or from version 0.
@@ -241,12 +242,8 @@ def _list(record: ConfigRecord, name: str) -> Sequence[Any]:
     return value
 
 
-def _arrays(record: ArrayRecord) -> dict[str, NDArray[Any]]:
-    return {name: array.numpy() for name, array in record.items()}
-
-
 def _masks(record: ArrayRecord, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.bool_]]:
-    bits = _arrays(record)
+    bits = from_record(record)
     return {
         name: np.unpackbits(packed, count=math.prod(shapes[name])).reshape(shapes[name]).astype(np.bool_)
         for name, packed in bits.items()

@@ -23,7 +23,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flwr.app import Array, ArrayRecord, Context
+from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from headwater.compression.bundle import Bundle
@@ -35,6 +35,7 @@ from headwater.compression.learning.layout import belongs, layout_of
 from headwater.compression.learning.reading import network_of
 from headwater.compression.learning.samples import Samples
 from headwater.compression.learning.sparse import maskable
+from headwater.protos.flower import to_record
 from headwater.server.federation.asynchronous import BufferedStrategy
 from headwater.server.federation.companion import Dense
 from headwater.server.federation.grid import StreamGrid
@@ -63,7 +64,7 @@ class Rounds:
 
     def over(self, grid: Grid) -> None:
         """Run them."""
-        self.strategy.start(grid, ArrayRecord({name: Array(array) for name, array in self.initial.items()}))
+        self.strategy.start(grid, to_record(self.initial))
 
 
 def rounds_of(

@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from headwater.compression.errors import LearningError, SettingsError
 from headwater.compression.learning.arrays import version_of
-from headwater.protos.flower import pack
+from headwater.protos.flower import from_record, pack, to_record
 from headwater.server.federation import closing
 from headwater.server.federation.asking import Asker, round_record
 from headwater.server.federation.collecting import Collector, keep, names_of
@@ -142,12 +142,12 @@ class FleetStrategy(Strategy):
     ) -> Result:
         """Run the rounds that are left; `num_rounds` and `timeout` default to the settings'."""
         del evaluate_fn  # the settings and `around.measure` say it
-        self.open(_numpy(initial_arrays))
+        self.open(from_record(initial_arrays))
         result = Result()
         for number in range(1, (num_rounds or self.settings.rounds) + 1):
             self._round(grid, number, timeout or self.settings.deadline_s, train_config, evaluate_config, result)
         self.journal.end(self.run.number, "done")
-        result.arrays = _record(self.held(self.journal.last(self.run.number)).exact())
+        result.arrays = to_record(self.held(self.journal.last(self.run.number)).exact())
         return result
 
     def _round(
@@ -191,7 +191,7 @@ class FleetStrategy(Strategy):
     ) -> Iterable[Message]:
         """Plan the round, or find it planned; the messages that have no reply yet. `config` overrides what is asked."""
         if self._run is None:
-            self.open(_numpy(arrays))
+            self.open(from_record(arrays))
         round_ = self.journal.round(self.run.number, server_round)
         if round_ is None:
             round_ = self.plan(server_round, config, self._choose(grid, server_round))
@@ -250,7 +250,7 @@ class FleetStrategy(Strategy):
             self._close(server_round)
         held, closed = self.held(server_round), self.journal.round(run, server_round)
         assert closed is not None
-        return _record(held.exact()), _metrics(closed.facts)
+        return to_record(held.exact()), _metrics(closed.facts)
 
     def _collector(self, grid: Grid) -> Collector:
         return Collector(grid, self.journal, self.run.number)
@@ -365,14 +365,6 @@ def _sizes(asker: Asker, tasks: Sequence[Task], round_: Round) -> list[int]:
             sizes[id(records)] = len(pack(asker.message(task, round_)).content)
         found.append(sizes[id(records)])
     return found
-
-
-def _numpy(record: ArrayRecord) -> dict[str, Any]:
-    return {name: array.numpy() for name, array in sorted(record.items())}
-
-
-def _record(arrays: Arrays) -> ArrayRecord:
-    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
 
 
 def _metrics(facts: Mapping[str, Any]) -> MetricRecord:
