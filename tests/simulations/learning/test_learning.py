@@ -111,6 +111,18 @@ def started(words: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]
             process.wait()
 
 
+@contextmanager
+def joined(words: Sequence[str], log: Path) -> Iterator[None]:
+    """A machine that has joined a cluster. Ray gives it half a minute to start, and a busy one may need several."""
+    for _ in range(8):
+        with started(words, log) as process:
+            until(lambda: "Ray runtime started" in log.read_text() or process.poll() is not None, "Ray has started")
+            if process.poll() is None:
+                yield
+                return
+    raise AssertionError(log.read_text()[-3000:])
+
+
 def command(bundle: Path, out: Path, *more: str) -> list[str]:
     headwater = str(Path(sys.executable).parent / "headwater")
     return [headwater, "simulate", "learning", "digits", "--bundle", str(bundle), "--out", str(out), *FLAGS, *more]
@@ -152,9 +164,8 @@ def test_the_address_of_a_cluster_is_all_it_takes(bundle: Path, whole: Path, tmp
     other = f"{ray} start --block --num-cpus 1 --address 127.0.0.1:{port}"
     with started(head.split(), tmp_path / "head.log"):
         until(lambda: listens(port), "the head listens")
-        with started(other.split(), tmp_path / "other.log"):
-            until(lambda: "Ray runtime started" in (tmp_path / "other.log").read_text(), "the other machine is there")
-            with started(command(bundle, out, "--ray-address", f"127.0.0.1:{port}"), log) as process:
-                said = finished(process, log)
+        cluster = command(bundle, out, "--ray-address", f"127.0.0.1:{port}")
+        with joined(other.split(), tmp_path / "other.log"), started(cluster, log) as process:
+            said = finished(process, log)
     assert re.search(r"2 actors on 2 machines", said), said
     assert (out / "result.json").read_bytes() == (whole / "result.json").read_bytes()
