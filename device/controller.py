@@ -12,6 +12,7 @@ and a test run the same code::
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -56,6 +57,11 @@ class Situation:
     """The local exit can answer what is asked."""
     whole_ms: float | None = None
     """Slow end of the whole model's time on this device when it has the processor to itself; None: not available."""
+
+    @property
+    def left_ms(self) -> float:
+        """Until the deadline; infinite without one."""
+        return math.inf if self.deadline_ms is None else self.deadline_ms - self.age_ms
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from headwater.device.controller import OVERHEAD_BYTES, Action, Decision
 from headwater.device.estimates import DeviceEstimate, RoundTrip, Sent
 from headwater.device.margin import Level
-from headwater.device.options import Option, Table, table
+from headwater.device.options import Offers, Option, Wish
 from headwater.device.pacing import Budget, Climber, Doubt, Explorer
 from headwater.device.policy import Policy
 from headwater.device.ways import (
@@ -49,7 +49,7 @@ from headwater.device.ways import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from headwater.compression.manifest import Mode
     from headwater.device.controller import Observation, Situation
@@ -73,8 +73,7 @@ class DeadlineController:
         *,
         exit_accuracy: Mapping[float, float] | None = None,
         whole_accuracy: float | None = None,
-        tasks: Collection[str] = (),
-        offers: dict[tuple[int | None, int | None], Table] | None = None,
+        offers: Offers | None = None,
     ) -> None:
         """Begin without knowing anything.
 
@@ -83,19 +82,16 @@ class DeadlineController:
             policy: what the user wants; None for the most right answers.
             exit_accuracy: of the local exit by width, 0 to 1; None where there is none.
             whole_accuracy: of the whole model; None where the device does not have it.
-            tasks: that are asked for; empty for all.
-            offers: what may be chosen from, by the server's wishes: controllers of the same modes, policy and tasks
-                may share one, which they fill.
+            offers: what may be chosen from; None for all modes and tasks. Controllers of the same may share one.
         """
         self.policy = policy or Policy()
         self.link = RoundTrip(self.policy.level)
         self.device = DeviceEstimate({mode.width: mode.head_macs for mode in modes}, self.policy.level)
         self._modes = modes
-        self._tasks = tasks
-        self._offers = {} if offers is None else offers
+        self._offers = offers or Offers(modes, self.policy)
         self._exit = exit_accuracy or {}
         self._whole = whole_accuracy
-        self._wish: tuple[int | None, int | None] = (None, None)
+        self._wish: Wish = (None, None)
         self._level = Level(self.policy.level)
         self._slack = NOISE if self.policy.objective == "accuracy" else self.policy.slack / 100
         self._offer()
@@ -115,15 +111,9 @@ class DeadlineController:
         self._foretold: dict[int, float] = {}
         """Bytes on the wire that were last reckoned with, by mode."""
 
-    def _accuracy(self, of_tasks: Mapping[str, float]) -> float:
-        asked = {task: accuracy for task, accuracy in of_tasks.items() if not self._tasks or task in self._tasks}
-        return self.policy.accuracy(asked)
-
     def _offer(self) -> None:
-        """Draw up what may be chosen from."""
-        if self._wish not in self._offers:
-            self._offers[self._wish] = table(self._modes, self._accuracy, *self._wish)
-        self._table = self._offers[self._wish]
+        """See what may be chosen from."""
+        self._table = self._offers.at(self._wish)
         self._widest_first = [
             (width, options, max(options[-1].accuracy, self._exit.get(width, 0.0)))
             for width, options in reversed(self._table.items())
@@ -136,7 +126,7 @@ class DeadlineController:
     def choose(self, situation: Situation) -> Decision:
         """Say what to do with the next picture; there is always something."""
         self._heed(situation)
-        left_ms = _left_ms(situation)
+        left_ms = situation.left_ms
         now = self._room(situation, left_ms)
         ways, worth = self._ways(situation, left_ms, now)
         best, self._worth = self._best(ways, worth, now), worth
@@ -277,7 +267,7 @@ class DeadlineController:
         if not (frames and link.known):
             return True
         ahead_ms = link.queue_ms(situation.bytes_unanswered + frames * OVERHEAD_BYTES)
-        spare_ms = _left_ms(situation) - link.usual_ms(self._narrowest[0].mean_bytes)
+        spare_ms = situation.left_ms - link.usual_ms(self._narrowest[0].mean_bytes)
         return ahead_ms <= max(QUEUE_SHARE * (situation.deadline_ms or math.inf), spare_ms)
 
     def _cheapest_better(self, best: Way | None, situation: Situation, widths: int | None) -> Option | None:
@@ -285,7 +275,7 @@ class DeadlineController:
 
         At the same width if it can be.
         """
-        left_ms, most_bytes = _left_ms(situation), self._budget.left
+        left_ms, most_bytes = situation.left_ms, self._budget.left
         of = list(self._table)[: widths if self.device.known else 1]
         possible = (width for width in of if self.device.expected_ms(width) <= left_ms)
         options = [option for width in possible for option in self._table[width] if option.mean_bytes <= most_bytes]
@@ -303,7 +293,7 @@ class DeadlineController:
         options, width = self._narrowest, self._narrowest[0].width
         if self._local(width, situation) is not None:
             return Way("local", options[0], self._exit[width], 0.0, sure=False)
-        left_ms = _left_ms(situation)
+        left_ms = situation.left_ms
         quick_ms = self.device.expected_ms(width) * self.device.least_factor / self.device.factor
         possible = left_ms > 0 and (quick_ms <= left_ms or not self.device.fresh(situation.time_s))
         offline = possible and not situation.connected and options[0].mean_bytes <= self._budget.left
@@ -324,7 +314,7 @@ class DeadlineController:
         if decision.action != "send":
             return decision
         width, plan = self._modes[decision.mode].width, self._plan
-        local, left_ms = self._local(width, situation), _left_ms(situation)
+        local, left_ms = self._local(width, situation), situation.left_ms
         if plan is not None and plan.decision is decision and plan.holds(situation, left_ms - self.device.code_ms):
             most_bytes = self._most_bytes(plan.way, plan.room, local)
             return Decision(decision.mode, decision.groups, "send", most_bytes, decision.reason)
@@ -403,10 +393,6 @@ _REASONS = {
     "whole": "the whole model fits",
     "skip": "nothing can be in time",
 }
-
-
-def _left_ms(situation: Situation) -> float:
-    return math.inf if situation.deadline_ms is None else situation.deadline_ms - situation.age_ms
 
 
 _decided = lru_cache(maxsize=4096)(Decision)

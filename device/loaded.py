@@ -12,6 +12,7 @@ from headwater.device.controller import Controller, FixedController
 from headwater.device.deadline import DeadlineController
 from headwater.device.exit import LocalExit
 from headwater.device.head import FrameMaker
+from headwater.device.options import Offers
 from headwater.device.tasks import asked, check, lacking
 from headwater.device.whole import WholeModel
 
@@ -83,12 +84,12 @@ def controller_maker(
         if task not in tasks:
             raise SettingsError(f"prefer names {task}, but asked for are {', '.join(tasks)}; name some of these.")
     own = {task.name for task in bundle.manifest.tasks}
+    known = [task for task in tasks if task in own]  # of what only a server has no accuracy is known
     return partial(
         DeadlineController,
         bundle.manifest.modes,
         settings.policy,
         exit_accuracy=exit_accuracy,
         whole_accuracy=whole_accuracy,
-        tasks=[task for task in tasks if task in own],  # of what only a server has no accuracy is known
-        offers={},
+        offers=Offers(bundle.manifest.modes, settings.policy, known),
     )

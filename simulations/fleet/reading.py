@@ -115,3 +115,18 @@ def _optional(kind: Any) -> Any:  # noqa: ANN401 - a type form
         return None
     inner = [each for each in typing.get_args(kind) if each is not types.NoneType]
     return inner[0] if len(inner) == 1 else None
+
+
+def once(what: str, names: list[str]) -> None:
+    """Check that a scenario has some of these, save links, and each name once; raises :class:`SettingsError`."""
+    if not names and what != "links":
+        raise SettingsError(f"a scenario needs {what}; write [[{what}]]")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SettingsError(f"{what}: the name {twice[0]} is there twice")
+
+
+def known(where: str, name: str, names: tuple[str, ...] | list[str]) -> None:
+    """Check that a name is one of those; raises :class:`SettingsError` with the nearest."""
+    if name not in names:
+        raise SettingsError(f"{where} {name} is not there; {nearest(name, names)}")

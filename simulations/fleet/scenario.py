@@ -31,7 +31,7 @@ from headwater.device.settings import DeviceSettings
 from headwater.server.batch_queue import Limits
 from headwater.server.rollout.canary import Rules
 from headwater.simulations.fleet.radios import READY, Radio, table_of
-from headwater.simulations.fleet.reading import from_folder, plain, read
+from headwater.simulations.fleet.reading import from_folder, known, once, plain, read
 
 FOLDER = Path(__file__).parent / "scenarios"
 SETTINGS = frozenset(
@@ -298,18 +298,18 @@ class Scenario:
         between("content_s", self.content_s, 0, 1e6)
         if len(self.rollouts) > 1:
             raise SettingsError("a scenario has one roll-out at most; simulate the next one by itself")
-        _once("devices", [each.name for each in self.devices])
-        _once("links", [each.name for each in self.links])
-        _once("servers", list(self.server_names))
+        once("devices", [each.name for each in self.devices])
+        once("links", [each.name for each in self.links])
+        once("servers", list(self.server_names))
         for each in self.devices:
             self.radio(each)
             for server in each.servers:
-                _known(f"devices {each.name}: server", server, self.server_names)
+                known(f"devices {each.name}: server", server, self.server_names)
         for outage in self.outages:
-            _known("outages: server", outage.server, self.server_names)
+            known("outages: server", outage.server, self.server_names)
         for round_ in self.rounds:
             for name in round_.classes:
-                _known("rounds: class", name, [each.name for each in self.devices])
+                known("rounds: class", name, [each.name for each in self.devices])
 
     @property
     def server_names(self) -> tuple[str, ...]:
@@ -327,9 +327,9 @@ class Scenario:
             if radio.name == devices.link:
                 return radio
         if devices.link not in READY:
-            known = [*READY, *(radio.name for radio in self.links)]
+            links = [*READY, *(radio.name for radio in self.links)]
             raise SettingsError(
-                f"devices {devices.name}: there is no link {devices.link}; {nearest(devices.link, known)}"
+                f"devices {devices.name}: there is no link {devices.link}; {nearest(devices.link, links)}"
             )
         return read(Radio, table_of(devices.link), f"link {devices.link}")
 
@@ -391,16 +391,3 @@ def _with_ready(row: object) -> object:
     if {"levels", "trace", "lora"} & set(row):
         like = {key: value for key, value in like.items() if key not in {"levels", "trace", "lora"}}
     return {**like, **{key: value for key, value in row.items() if key != "like"}}
-
-
-def _once(what: str, names: list[str]) -> None:
-    if not names and what != "links":
-        raise SettingsError(f"a scenario needs {what}; write [[{what}]]")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise SettingsError(f"{what}: the name {twice[0]} is there twice")
-
-
-def _known(where: str, name: str, known: tuple[str, ...] | list[str]) -> None:
-    if name not in known:
-        raise SettingsError(f"{where} {name} is not there; {nearest(name, known)}")

@@ -11,6 +11,7 @@ import pytest
 
 from headwater.device.controller import OVERHEAD_BYTES, Decision, FixedController, Observation, Situation
 from headwater.device.deadline import DeadlineController
+from headwater.device.options import Offers
 from headwater.device.policy import PRICES, Policy
 from headwater.simulations.trace import Trace
 from headwater.simulations.twin import Outcome, Twin
@@ -262,6 +263,7 @@ BOTH = tuple(replace(mode, accuracy={"a": mode.accuracy["a"], "b": 1.6 - mode.ac
 def test_tasks_count_as_they_are_asked_for_and_preferred(
     prefer: dict[str, float], tasks: tuple[str, ...], mode: int
 ) -> None:
-    controller = DeadlineController(BOTH, Policy(prefer=prefer), tasks=tasks)
+    policy = Policy(prefer=prefer)
+    controller = DeadlineController(BOTH, policy, offers=Offers(BOTH, policy, tasks))
     outcomes = twin(LINKS["fast"], local=False).run(controller, 60)
     assert {outcome.mode for outcome in outcomes[40:]} == {mode}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,6 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from PIL import Image
 
 from headwater.compression.bundle import Bundle
+from headwater.compression.errors import SettingsError
 from headwater.protos import edge_pb2 as pb
 from headwater.server.app import SERVICE
 from tests import tiny
@@ -285,3 +287,10 @@ async def test_a_draining_server_takes_no_new_work_and_says_so() -> None:
         error = await refused(server.stub.Infer(request()))
         assert error.code() == grpc.StatusCode.UNAVAILABLE
         assert (await server.stub.Describe(pb.DescribeRequest())).draining
+
+
+async def test_one_state_is_served_by_one_server(tmp_path: Path) -> None:
+    async with edge(state=tmp_path):
+        with pytest.raises(SettingsError, match="another server serves"):
+            async with edge(state=tmp_path):
+                pass

@@ -401,12 +401,3 @@ async def test_a_device_that_says_too_much_is_hung_up(state: Path, monkeypatch: 
         with contextlib.suppress(grpc.aio.AioRpcError):  # the end may come before the word has left
             await cam.send(pb.DeviceMessage(bundle_notice=pb.BundleNotice(bundle_id=b"b" * 32)))
         assert (await cam.status())[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
-async def test_one_state_is_served_by_one_server(state: Path) -> None:
-    from headwater.compression.errors import SettingsError
-
-    async with edge(state=state):
-        with pytest.raises(SettingsError, match="another server serves"):
-            async with edge(state=state):
-                pass
