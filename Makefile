@@ -103,7 +103,7 @@ $(VENV)/.demo: $(INPUTS) | $(BIN)/python
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) --no-build-isolation --editable '.[train,federated,demo,dev]'
+	$(PIP) --no-build-isolation --editable '.[train,federated,simulate,demo,dev]'
 	touch $@
 
 # CompressAI pins numpy<2 and torchvision; only its entropy coder is wanted, which needs neither; so
