@@ -155,7 +155,7 @@ def test_every_entry_point_loads() -> None:
 
 def test_every_extra_s_packages_are_known_by_their_modules() -> None:
     extras = cli._extras()
-    assert extras["torch"] == ["train", "federated"]
+    assert extras["torch"] == ["train", "federated", "simulate"]
     assert {"cv2", "sklearn", "elpv_dataset"} <= set(extras)
     core = {re.split(r"[^\w-]", text)[0] for text in metadata.requires("headwater") or () if "extra ==" not in text}
     assert not core & {"torch", "flwr", "onnx"}, "the core install has neither torch nor flwr"

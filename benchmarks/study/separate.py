@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.study.ours import measure
+from benchmarks.study.ours import bench_of, measure
 from benchmarks.study.runner import Piece
 from benchmarks.study.study import TEACHER, Study, labels_of
 from benchmarks.study.teacher import start_from
@@ -43,4 +43,5 @@ def train(study: Study, folder: Path, progress: Progress, seed: int, width: floa
     start_from(study, seed, folder)
     built, _ = pipeline.train(prepared, recipe, folder, progress)
     built.bundle.save(folder / "bundle.zip")
-    return measure(built.bundle, prepared.test.images.numpy(), labels_of(prepared.test, prepared), usual=0)
+    bench = bench_of(built.bundle, prepared.test.images.numpy())
+    return measure(bench, labels_of(prepared.test, prepared), usual=0)

@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from benchmarks import rate_accuracy
 from benchmarks.entropic_student import GDN1, encoder_macs, maps, parted
-from benchmarks.study import bottleneck, image_codecs, local_exit, runner
+from benchmarks.study import bottleneck, image_codecs, local_exit, ours, runner
 from benchmarks.study.figures import Figures
 from benchmarks.study.pieces import all_pieces, chosen
 from benchmarks.study.plan import TINY
@@ -188,7 +188,7 @@ def test_the_teacher_in_two_parts_answers_as_a_whole() -> None:
 
 def test_the_exit_is_judged_in_every_mode(tiny_bundle: Bundle) -> None:
     labels = np.array([tiny.labels(seed)[0] for seed in range(24)])
-    found = local_exit.measure(tiny_bundle, pictures(24), labels)["modes"]
+    found = local_exit.measure(ours.bench_of(tiny_bundle, pictures(24)), labels)["modes"]
     assert len(found) == len(tiny_bundle.manifest.modes)
     mode = tiny_bundle.manifest.modes[-1]
     exits = np.concatenate([tiny.exit_logits(tiny_bundle, seed, mode.index).reshape(1, -1) for seed in range(24)])

@@ -1,5 +1,7 @@
 """docs/simulation.md knows every key of a scenario, every ready link and board, every command."""
 
+import re
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -40,3 +42,9 @@ def test_every_command_is_there() -> None:
 @pytest.mark.parametrize("file", sorted((ROOT / "docs" / "scale").glob("*.toml")), ids=lambda file: file.stem)
 def test_the_scenarios_of_the_page_on_scale_can_be_read(file: Path) -> None:
     assert Scenario.load(file).device_count > 0
+
+
+def test_the_scenarios_of_the_page_can_be_read() -> None:
+    written = re.findall(r"^```toml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    assert written
+    assert all(Scenario.of(tomllib.loads(text), "the page").device_count > 0 for text in written)
