@@ -80,15 +80,22 @@ class Options(NamedTuple):
     """The smallest size, for the tests: the answers are checked, the figures mean little."""
     json: Path | None
     """Where to merge the claims as JSON."""
+    full: bool = False
+    """The size that the claim's text names, where all benchmarks together have no time for it."""
 
 
-def options(doc: str | None, arguments: Sequence[str] | None = None) -> Options:
-    """Read ``--quick`` and ``--json PATH``; `doc` is the benchmark's own docstring, its first line the help text."""
+def options(doc: str | None, arguments: Sequence[str] | None = None, *, full: str = "") -> Options:
+    """Read ``--quick`` and ``--json PATH``; `doc` is the benchmark's own docstring, its first line the help text.
+
+    ``full``: what ``--full`` does; empty where there is none.
+    """
     parser = argparse.ArgumentParser(description=(doc or "").strip().split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="smallest size; checks answers, figures mean little")
     parser.add_argument("--json", type=Path, metavar="PATH", help="merge the claims into this file (out/bench.json)")
+    if full:
+        parser.add_argument("--full", action="store_true", help=full)
     parsed = parser.parse_args(arguments)
-    return Options(parsed.quick, parsed.json)
+    return Options(parsed.quick, parsed.json, bool(full) and parsed.full)
 
 
 def report(title: str, claims: Sequence[Claim], options: Options) -> int:

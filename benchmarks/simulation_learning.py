@@ -1,6 +1,7 @@
 """Learning of virtual devices: a round beside Flower's own quick-start, the driver's memory, and that results repeat.
 
     python -m benchmarks.simulation_learning            # 1,000 devices a round, 10,000 in all; needs [simulate]
+    python -m benchmarks.simulation_learning --full      # 1,000 devices
     python -m benchmarks.simulation_learning --quick     # tens
 
 Both sides simulate the same devices with the same model and the same images, all of them in every round, on the same
@@ -38,14 +39,15 @@ MB = 1e6
 class Size:
     """How much is simulated."""
 
-    devices: int = 1000
-    rounds: int = 3
+    devices: int = 200
+    rounds: int = 2
     few: int = 100
     many: int = 10_000
     asked: int = 20
     images: int = 8
 
 
+FULL = Size(devices=1000, rounds=3)
 QUICK = Size(devices=12, rounds=2, few=10, many=200, asked=4)
 
 
@@ -138,13 +140,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         numbers = int(devices), int(asked), int(rounds), int(images)
         ours(Path(bundle), *numbers, Path(out), alone=words[0] == "--alone")
         return 0
-    options = claims.options(__doc__, arguments)
+    options = claims.options(__doc__, arguments, full="1,000 devices")
     if importlib.util.find_spec("ray") is None:
         why = "Ray is not installed: pip install 'headwater[simulate]'"
         found = [claims.at_most(NAME, "a round of 1,000 virtual devices", None, unit="x", target=1.0, peer=why)]
         return claims.report("Simulated learning", found, options)
     with tempfile.TemporaryDirectory() as folder:
-        found = measured(QUICK if options.quick else Size(), Path(folder))
+        found = measured(QUICK if options.quick else FULL if options.full else Size(), Path(folder))
     return claims.report("Simulated learning", found, options)
 
 

@@ -1,8 +1,8 @@
 """Whether the fleet simulator may be believed: real devices and a real server, beside the twin's replay of the same.
 
-    python -m benchmarks.twin                  # 8 runs of real devices, each twice, beside their replays: 6 minutes
+    python -m benchmarks.twin                  # 8 runs of real devices beside their replays: 2 minutes
     python -m benchmarks.twin --quick          # 2 runs of seconds: that it works; times mean little
-    python -m benchmarks.twin --repeats 4      # more of the same, taken in turns
+    python -m benchmarks.twin --full           # twice as long and twice: 7 minutes; --repeats 4 for more
 
 A server, devices, each a process with the agent of the package, and between them real sockets through links that follow
 traces (simulations/fleet/stage.py). The twin is calibrated in the same run, on a link, with modes and at loads that
@@ -62,7 +62,8 @@ class Size(NamedTuple):
     """Of :func:`traffics`, the first so many."""
 
 
-USUAL = Size(seconds=15, calibrating_s=16, repeats=2, runs=8)
+USUAL = Size(seconds=8, calibrating_s=8, repeats=1, runs=8)
+FULL = Size(seconds=15, calibrating_s=16, repeats=2, runs=8)
 QUICK = Size(seconds=2, calibrating_s=4, repeats=1, runs=2)
 CALIBRATING_FPS, CALIBRATING_DEVICES = 5.0, 3
 
@@ -105,10 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.twin", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="smallest size: that it works; times mean little")
     parser.add_argument("--json", type=Path, metavar="PATH", help="merge the claims into this file (out/bench.json)")
+    parser.add_argument("--full", action="store_true", help="twice as long, and all of it twice: seven minutes")
     parser.add_argument("--repeats", type=int, help="how often everything is run, in turns")
     parser.add_argument("--out", type=Path, default=OUT, help=f"folder for records, calibration and report ({OUT})")
     own = parser.parse_args(arguments)
-    size = QUICK if own.quick else USUAL
+    size = QUICK if own.quick else FULL if own.full else USUAL
     size = size._replace(repeats=own.repeats or size.repeats)
     calibration, compared = asyncio.run(measured(size, own.out))
     show(calibration, compared, own.out)
