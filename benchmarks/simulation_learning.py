@@ -1,8 +1,8 @@
 """Learning of virtual devices: a round beside Flower's own quick-start, the driver's memory, and that results repeat.
 
-    python -m benchmarks.simulation_learning            # 1,000 devices a round, 10,000 in all; needs [simulate]
-    python -m benchmarks.simulation_learning --full      # 1,000 devices
-    python -m benchmarks.simulation_learning --quick     # tens
+    python -m benchmarks.simulation_learning           # 200 devices a round, 10,000 in all; needs [simulate]
+    python -m benchmarks.simulation_learning --full    # 1,000 devices a round
+    python -m benchmarks.simulation_learning --quick   # tens
 
 Both sides simulate the same devices with the same model and the same images, all of them in every round, on the same
 actors' cores, one after the other. Flower's side is its quick-start: a stock ClientApp with plain SGD at the widest
