@@ -22,16 +22,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.proto.node_pb2 import NodeInfo
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from headwater.compression.errors import LearningError, TransferError
 from headwater.protos.flower import Parcel, acting_as, address, as_reply, content_of, envelope_of, error_reply, unpack
 from headwater.server.federation.doorbell import LOOK_S, Doorbell
 from headwater.server.federation.mailbox import DEFAULT_LIMIT_BYTES, Mailbox
 from headwater.server.federation.records import Wanted
+from headwater.server.federation.run_grid import RunGrid
 
 if TYPE_CHECKING:
     from headwater.server.federation.records import Device, Offered
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 _NOTHING = b"\x00"
 
 
-class StreamGrid(Grid):
+class StreamGrid(RunGrid):
     """A grid over the devices that are, or will be, connected to the server of a mailbox; for one thread."""
 
     def __init__(self, state: Path, run_id: int = 1, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
@@ -56,7 +55,7 @@ class StreamGrid(Grid):
         self.mailbox = Mailbox(state, limit_bytes)
         self._bell = Doorbell(state)
         self.mailbox.own_bell = self._bell
-        self._run = Run.create_empty(run_id)
+        super().__init__(run_id)
         self._acting = acting_as(run_id)
         self._pushed: Counter[str] = Counter()
 
@@ -75,21 +74,6 @@ class StreamGrid(Grid):
         self.mailbox.close()
 
     # ------------------------------------------------------------ Flower's side
-
-    def set_run(self, run: Run) -> None:
-        """Work in another run."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The run that messages belong to."""
-        return self._run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """Make a message; Flower's deprecated way of it."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """The devices that are connected and take part."""

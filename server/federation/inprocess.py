@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context, Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from headwater.compression.errors import LearningError
 from headwater.protos.flower import SERVER_NODE, Parcel, call, node_id, pack, unpack
+from headwater.server.federation.run_grid import RunGrid
 
 if TYPE_CHECKING:
     from flwr.app import UserConfigValue
@@ -50,7 +49,7 @@ class _Task:
     reply: Parcel | None = None
 
 
-class InProcessGrid(Grid):
+class InProcessGrid(RunGrid):
     """Runs `app` for named nodes.
 
     Args:
@@ -70,7 +69,7 @@ class InProcessGrid(Grid):
     ) -> None:
         self.app: Any = app
         self.tamper = dict(tamper or {})
-        self._run = Run.create_empty(run_id)
+        super().__init__(run_id)
         self.nodes = {node_id(name): _node(name, config, run_id) for name, config in nodes.items()}
         self._tasks: dict[str, _Task] = {}
 
@@ -83,21 +82,6 @@ class InProcessGrid(Grid):
             raise LearningError(f"there is no device {device!r} in this grid; it has {names}") from None
 
     # ------------------------------------------------------------ Flower's side
-
-    def set_run(self, run: Run) -> None:
-        """Work in another run; the nodes keep their state."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The run that messages belong to."""
-        return self._run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """Make a message; Flower's deprecated way of it."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """The nodes that are awake."""

@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from flwr.app import Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from headwater.compression.errors import LearningError
 from headwater.protos.flower import Parcel, address, content_of, envelope_of, unpack
+from headwater.server.federation.run_grid import RunGrid
 from headwater.simulations.learning.answering import Work
 from headwater.simulations.learning.shelf import Posted
 
@@ -57,7 +56,7 @@ class _Waiting:
     seconds: float
 
 
-class VirtualGrid(Grid):
+class VirtualGrid(RunGrid):
     """Asks virtual devices.
 
     Args:
@@ -81,7 +80,7 @@ class VirtualGrid(Grid):
     ) -> None:
         self._fleet, self._shelf, self._crew, self._gives_up_s = fleet, shelf, crew, gives_up_s
         self._progress = progress
-        self._run = Run.create_empty(run_id)
+        super().__init__(run_id)
         self._now = shelf.moment()
         self._out: dict[str, Posted] = {}
         """Pushed, and not delivered."""
@@ -92,21 +91,6 @@ class VirtualGrid(Grid):
         self._group, self._pushed = "", 0
 
     # ------------------------------------------------------------ Flower's side
-
-    def set_run(self, run: Run) -> None:
-        """Work in another run."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The run that messages belong to."""
-        return self._run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """Make a message; Flower's deprecated way of it."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """The devices that are awake."""

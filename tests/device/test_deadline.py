@@ -145,9 +145,10 @@ def test_without_an_exit_stalls_are_no_reason_to_leave_pictures_out() -> None:
         outcomes = twin(STALLS, local=False, seed=seed).run(rule(local=False), 300)
         smallest = twin(STALLS, local=False, seed=seed).run(FixedController(0), 300)
         late = [sum(outcome.answered_ms > 300 for outcome in run) for run in (outcomes, smallest)]
-        assert late[0] <= late[1] + 12
-        unsent += sum(outcome.decision.action == "skip" for outcome in outcomes)
-    assert unsent <= 25, "of 900; with pauses between them, as with an exit, it was 45"
+        left_out = sum(outcome.decision.action == "skip" for outcome in outcomes)
+        assert late[0] + left_out <= late[1] + 12, "a picture left out has no answer in time either"
+        unsent += left_out
+    assert unsent <= 6, "of 900; with pauses between them, as with an exit, it was 45"
 
 
 def test_without_an_exit_a_slow_link_is_not_flooded() -> None:

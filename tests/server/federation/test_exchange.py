@@ -23,8 +23,7 @@ from headwater.server.federation.records import Offered, Subject, Wanted
 from tests.server.edges import Talk, edge, until
 from tests.server.federation.couriers import Courier, counted, mailbox_of, post_of, waiting
 
-CONTENT = random.Random(4).randbytes(30_000)
-REPLY = random.Random(5).randbytes(8_000)
+CONTENT, REPLY = random.Random(4).randbytes(30_000), random.Random(5).randbytes(8_000)
 CAM = node_id("cam")
 
 
