@@ -1,7 +1,5 @@
 """Offers and transfers over real sockets: resumed, repeated, displaced, wrong, too large, never acknowledged."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib
