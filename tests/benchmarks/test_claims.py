@@ -48,8 +48,11 @@ def test_the_table_tells_the_three_outcomes_apart(capsys: pytest.CaptureFixture[
 
 
 def test_options(tmp_path: Path) -> None:
-    assert claims.options("Doc.", ["--quick", "--json", str(tmp_path)]) == (True, tmp_path)
-    assert claims.options("Doc.", []) == (False, None)
+    assert claims.options("Doc.", ["--quick", "--json", str(tmp_path)]) == (True, tmp_path, False)
+    assert claims.options("Doc.", []) == (False, None, False)
+    assert claims.options("Doc.", ["--full"], full="the whole of it").full
+    with pytest.raises(SystemExit):  # not every benchmark has one
+        claims.options("Doc.", ["--full"])
 
 
 def test_directions_are_the_words_of_the_agreed_format() -> None:
