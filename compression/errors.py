@@ -13,8 +13,10 @@
     ├── LearningError          a federated round, or a message of one, cannot go on
     │   └── UpdateError        bytes that should be a model update are not one
     ├── RolloutError           a bundle cannot be built, published, fetched or swapped
+    ├── IdentityError          a key, certificate or enrolment token is missing, damaged, expired or refused
     └── LinkError              the connection between device and server
         ├── RefusedError       the server answered, and refused: full, draining, or over a limit
+        ├── DeniedError        the server does not let this device in, or not do this
         ├── UnknownBundleError the server does not serve the bundle that a frame was coded for
         └── DeadlineError      no answer within the time that was set
 
@@ -75,12 +77,20 @@ class RolloutError(HeadwaterError):
     """A bundle cannot be built from what was learnt, published, fetched, swapped or rolled back."""
 
 
+class IdentityError(HeadwaterError):
+    """A key, certificate or enrolment token is missing, damaged, expired, open to others, or refused."""
+
+
 class LinkError(HeadwaterError):
     """The server cannot be reached, or the connection broke for good."""
 
 
 class RefusedError(LinkError):
     """The server was reached and refused the request; ``RESOURCE_EXHAUSTED`` and ``UNAVAILABLE`` end here."""
+
+
+class DeniedError(LinkError):
+    """The server does not know this device, has revoked it, or does not let it do this."""
 
 
 class UnknownBundleError(LinkError):

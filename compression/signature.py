@@ -12,15 +12,14 @@ A private key is an unencrypted PKCS#8 PEM file that only its owner can read; th
 """
 
 import hashlib
-import os
-import stat
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from headwater.compression.errors import SignatureError
+from headwater.compression import keyfiles
+from headwater.compression.errors import IdentityError, SignatureError
 
 MAGIC = b"HWS\x01"
 KEY_ID_BYTES = 8
@@ -30,7 +29,7 @@ SIGNATURE_BYTES = len(MAGIC) + KEY_ID_BYTES + 64
 def generate(path: Path) -> Path:
     """Write a new key pair: the private key to ``path`` (mode 0600), the public one to ``path`` + ``.pub`` (0644).
 
-    Returns the path of the public key. Never replaces a key: raises :class:`SignatureError` if either file exists.
+    Returns the path of the public key. Never replaces a key: raises :class:`IdentityError` if either file exists.
     """
     public_path = path.with_name(path.name + ".pub")
     key = Ed25519PrivateKey.generate()
@@ -39,9 +38,9 @@ def generate(path: Path) -> Path:
     )
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     if public_path.exists():
-        raise SignatureError(f"{public_path} exists; a key is never replaced: choose another name or move it away.")
-    _write_new(path, private, 0o600)
-    _write_new(public_path, public, 0o644)
+        raise IdentityError(f"{public_path} exists; a key is never replaced: choose another name or move it away.")
+    keyfiles.write_new(path, private, keyfiles.PRIVATE_MODE)
+    keyfiles.write_new(public_path, public, keyfiles.PUBLIC_MODE)
     return public_path
 
 
@@ -50,14 +49,16 @@ def sign(manifest: bytes, key: Ed25519PrivateKey) -> bytes:
     return MAGIC + key_id(key.public_key()) + key.sign(manifest)
 
 
-def verify(manifest: bytes, signature: bytes | None, key: Ed25519PublicKey) -> None:
-    """Return if ``signature`` over ``manifest`` is by ``key``; raises :class:`SignatureError` otherwise."""
+def verify(manifest: bytes, signature: bytes | None, *keys: Ed25519PublicKey) -> None:
+    """Return if ``signature`` over ``manifest`` is by one of the keys; raises :class:`SignatureError` otherwise."""
     if signature is None:
         raise SignatureError("the bundle is not signed; `headwater bundle sign` signs it.")
     signer = signer_id(signature)
-    if signer != key_id(key):
+    key = next((each for each in keys if key_id(each) == signer), None)
+    if key is None:
+        trusted = " or ".join(key_id(each).hex() for each in keys) or "any, for none is"
         raise SignatureError(
-            f"the bundle is signed by the key {signer.hex()}, not by the trusted key {key_id(key).hex()}; "
+            f"the bundle is signed by the key {signer.hex()}, not by the trusted key {trusted}; "
             "trust that key, or get the bundle from the holder of this one."
         )
     try:
@@ -82,11 +83,11 @@ def key_id(key: Ed25519PublicKey) -> bytes:
 
 
 def load_private(path: Path) -> Ed25519PrivateKey:
-    """Read a private key; raises :class:`SignatureError` if others can read the file too, or if it is no such key."""
-    data = _read(path)
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        raise SignatureError(f"{path} is open to other users (mode {mode:o}); run `chmod 600 {path}` first.")
+    """Read a private key.
+
+    Raises :class:`IdentityError` if others can read the file too, :class:`SignatureError` if it is no such key.
+    """
+    data = keyfiles.read_private(path)
     try:
         key = serialization.load_pem_private_key(data, password=None)
     except (ValueError, TypeError) as error:
@@ -97,32 +98,15 @@ def load_private(path: Path) -> Ed25519PrivateKey:
 
 
 def load_public(path: Path) -> Ed25519PublicKey:
-    """Read a public key; raises :class:`SignatureError` if the file is no Ed25519 public key."""
+    """Read a public key.
+
+    Raises :class:`IdentityError` if others can change the file, :class:`SignatureError` if it is no such key.
+    """
+    data = keyfiles.read_public(path)
     try:
-        key = serialization.load_pem_public_key(_read(path))
+        key = serialization.load_pem_public_key(data)
     except ValueError as error:
         raise SignatureError(f"{path} is no public key in PEM; give the file that ends in .pub: {error}") from error
     if not isinstance(key, Ed25519PublicKey):
         raise SignatureError(f"{path} holds a key of another kind; `headwater bundle keygen` makes an Ed25519 pair.")
     return key
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SignatureError(f"the key {path} cannot be read: {error.strerror}.") from error
-
-
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    """Create a file with its mode from the first byte on; one that exists is left as it is."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    except FileExistsError as error:
-        raise SignatureError(f"{path} exists; a key is never replaced: choose another name or move it away.") from error
-    except OSError as error:
-        raise SignatureError(f"the key {path} cannot be written: {error.strerror}.") from error
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, mode)  # whatever the umask took away
-        file.write(data)

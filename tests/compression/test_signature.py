@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import x25519
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from headwater.compression import signature
-from headwater.compression.errors import SignatureError
+from headwater.compression.errors import IdentityError, SignatureError
 
 MANIFEST = b'{"name": "solar"}\n'
 
@@ -65,6 +65,17 @@ def test_another_key_is_named(key: Ed25519PrivateKey) -> None:
         signature.verify(MANIFEST, signature.sign(MANIFEST, key), other)
 
 
+def test_of_several_keys_the_one_that_signed_counts(key: Ed25519PrivateKey) -> None:
+    others = [Ed25519PrivateKey.generate().public_key() for _ in range(2)]
+    signed = signature.sign(MANIFEST, key)
+    signature.verify(MANIFEST, signed, others[0], key.public_key(), others[1])
+    both = " or ".join(signature.key_id(other).hex() for other in others)
+    with pytest.raises(SignatureError, match=f"not by the trusted key {both}"):
+        signature.verify(MANIFEST, signed, *others)
+    with pytest.raises(SignatureError, match="for none is"):
+        signature.verify(MANIFEST, signed)
+
+
 def test_a_key_pair_is_written_with_its_modes_and_read_again(tmp_path: Path) -> None:
     private = tmp_path / "keys" / "fleet"
     public = signature.generate(private)
@@ -77,7 +88,7 @@ def test_a_key_pair_is_written_with_its_modes_and_read_again(tmp_path: Path) -> 
 @pytest.mark.parametrize("existing", ["fleet", "fleet.pub"])
 def test_a_key_is_never_replaced(existing: str, tmp_path: Path) -> None:
     (tmp_path / existing).write_text("precious")
-    with pytest.raises(SignatureError, match=f"{existing} exists"):
+    with pytest.raises(IdentityError, match=f"{existing} exists"):
         signature.generate(tmp_path / "fleet")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
 
@@ -86,7 +97,7 @@ def test_a_private_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     private = tmp_path / "fleet"
     signature.generate(private)
     private.chmod(0o640)
-    with pytest.raises(SignatureError, match=r"mode 640\); run `chmod 600"):
+    with pytest.raises(IdentityError, match=r"mode 640\); run `chmod 600"):
         signature.load_private(private)
 
 
@@ -98,7 +109,7 @@ def test_what_is_no_key_is_refused(tmp_path: Path) -> None:
         signature.load_private(path)
     with pytest.raises(SignatureError, match="no public key"):
         signature.load_public(path)
-    with pytest.raises(SignatureError, match="cannot be read: No such file"):
+    with pytest.raises(IdentityError, match="cannot be read: No such file"):
         signature.load_public(tmp_path / "none")
 
 
