@@ -3,12 +3,14 @@
     python -m benchmarks.serving                       # simulations/bundles/solar
     python -m benchmarks.serving --bundle PATH         # any other
 
-The server is a process of its own with one worker, so that a core is left for the load, which comes from another
-process (devices.py) over real sockets with frames coded beforehand. Its own CPU is printed, never counted. Answers are
-compared with onnxruntime's before anything is timed and in every run after. Run it on a machine that is otherwise idle.
+The server is a process of its own with one worker on a core of its own (`--pin`), so that a core is left for its event
+loop and for the load, which comes from another process (devices.py) over real sockets with frames coded beforehand. Its
+own CPU is printed, never counted. Answers are compared with onnxruntime's before anything is timed and in every run
+after. Run it on a machine that is otherwise idle.
 
-When idle, a frame through the server and one without it take turns, and both ends share one core: to wake another that
-sleeps takes a virtual machine from a twentieth of a millisecond to several, by what its neighbours do.
+When idle, a frame through the server and one without it take turns, and both ends share one core (nothing is pinned):
+to wake another that sleeps takes a virtual machine from a twentieth of a millisecond to several, by what its neighbours
+do.
 """
 
 from __future__ import annotations
@@ -111,7 +113,7 @@ class Bench:
 
     def idle_claim(self) -> Claim:
         # The slowest of a hundred frames is the machine's doing as often as the server's: a bad second falls on both.
-        with one_core(), self.server():
+        with one_core(), self.server(pin=False):
             served, alone = self.turns_ms(round(PACE * self.seconds * self.rounds))
         for name, times in (("through the server", served), ("alone", alone)):
             p50, p99 = np.percentile(times, (50, 99))
@@ -166,10 +168,11 @@ class Bench:
     # ------------------------------------------------------------ the server and its load
 
     @contextmanager
-    def server(self, *arguments: str) -> Iterator[None]:
+    def server(self, *arguments: str, pin: bool = True) -> Iterator[None]:
         """Run a server process; :meth:`load` and :meth:`saturate` talk to it."""
         command = [sys.executable, "-m", "headwater.compression.cli", "server", "--bundle", str(self.path)]
         command += ["--listen", "127.0.0.1:0", "--http", "", "--workers", "1", "--grace-s", "0", "--log-level", "error"]
+        command += ["--pin"] if pin else []
         with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout is not None

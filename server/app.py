@@ -33,6 +33,7 @@ from headwater.server.engine import Engine, Work
 from headwater.server.federation.post import Post
 from headwater.server.http import HttpServer
 from headwater.server.metrics import Metrics
+from headwater.server.placing import Placing
 from headwater.server.registry import Registry, Served
 from headwater.server.rollout.conductor import Conductor
 from headwater.server.service import EdgeService
@@ -71,13 +72,15 @@ class Addresses:
 class EdgeServer:
     """The whole server on the running event loop, for a process (:func:`run`) or a test."""
 
-    def __init__(self, settings: ServerSettings, registry: Registry) -> None:
+    def __init__(self, settings: ServerSettings, registry: Registry, placing: Placing | None = None) -> None:
         self.settings = settings
         self.registry = registry
         self.metrics = Metrics()
-        limits = Limits(settings.queue, settings.max_batch, settings.max_wait_ms / 1e3, settings.worker_count)
+        cores = placing.workers if placing else ()
+        workers = len(cores) or settings.worker_count
+        limits = Limits(settings.queue, settings.max_batch, settings.max_wait_ms / 1e3, workers)
         self.batcher: Batcher[Work, pb.ServerMessage] = Batcher(
-            BatchQueue(limits), Engine(self.metrics.observe), self._batch_failed
+            BatchQueue(limits), Engine(self.metrics.observe), self._batch_failed, cores
         )
         archive = None if settings.archive is None else Archive(settings.archive)
         post = None if settings.state is None else Post(settings.state, settings.state_mb << 20, self.metrics)
@@ -210,7 +213,10 @@ async def run(settings: ServerSettings, announce: Callable[[Addresses, Registry]
         BundleError: if a bundle cannot be served.
         SettingsError: if an address cannot be bound.
     """
-    server = EdgeServer(settings, load(settings))
+    placing = Placing.of(settings.worker_count) if settings.pin else None
+    if placing is not None:
+        placing.keep_off()
+    server = EdgeServer(settings, load(settings), placing)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()

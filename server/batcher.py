@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
@@ -23,6 +24,7 @@ class Batcher(Generic[WorkT, ResultT]):
         queue: the rules and their state; from now on touched on the event loop only.
         run: see :data:`Run`.
         on_error: called on the event loop when `run` raised; tickets without a result are FAILED.
+        cores: a core for each worker, by number; none given, the system moves them about.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class Batcher(Generic[WorkT, ResultT]):
         queue: BatchQueue[WorkT, ResultT],
         run: Run[WorkT, ResultT],
         on_error: Callable[[BaseException], None],
+        cores: Sequence[int] = (),
     ) -> None:
         self.queue = queue
         self._run = run
@@ -38,7 +41,7 @@ class Batcher(Generic[WorkT, ResultT]):
         # Plain threads: an executor's future and locks cost a lone frame a twentieth of a millisecond.
         self._batches: SimpleQueue[list[Ticket[WorkT, ResultT]] | None] = SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._work, name=f"batch-{number}", daemon=True)
+            threading.Thread(target=self._work, args=cores[number : number + 1], name=f"batch-{number}", daemon=True)
             for number in range(queue.limits.workers)
         ]
         for thread in self._threads:
@@ -101,8 +104,10 @@ class Batcher(Generic[WorkT, ResultT]):
         self._timer = None
         self._pump()
 
-    def _work(self) -> None:
+    def _work(self, core: int | None = None) -> None:
         """A worker thread."""
+        if core is not None:
+            os.sched_setaffinity(0, {core})
         while (batch := self._batches.get()) is not None:
             self._run_one(batch)
 

@@ -41,6 +41,9 @@ def server(
         bool | None, typer.Option("--insecure", help="Allow --listen beyond loopback; the connection is not encrypted.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Batches that run at a time; 0 for one a core.")] = None,
+    pin: Annotated[
+        bool | None, typer.Option("--pin", help="Give each worker a core of its own; for a machine that only serves.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of one batch's inference.")] = None,
     max_batch: Annotated[int | None, typer.Option(help="Frames of one batch at most.")] = None,
     max_wait_ms: Annotated[

@@ -25,7 +25,9 @@ class ServerSettings:
     insecure: bool = False
     """Allow `listen` to be more than loopback although the connection is not encrypted."""
     workers: int = 0
-    """Batches that run at a time; 0 for one a core."""
+    """Batches that run at a time; 0 for one a core, of which `pin` leaves one out."""
+    pin: bool = False
+    """Give each worker a core of its own and keep everything else off it: for a machine that has nothing else to do."""
     threads: int = 1
     """Threads of one batch's inference; more makes a single frame quicker and the whole slower."""
     max_batch: int = 32
@@ -65,6 +67,11 @@ class ServerSettings:
         """Check ranges, and that nothing but loopback is served without encryption unless it was asked for."""
         between("workers", self.workers, 0, 256)
         between("threads", self.threads, 1, 64)
+        if self.pin and self.threads > 1:
+            raise SettingsError(
+                f"pin gives a worker one core, but threads is {self.threads}, and they would take turns on it. "
+                "Leave threads at 1, or leave pin out."
+            )
         between("max_batch", self.max_batch, 1, 1024)
         between("max_wait_ms", self.max_wait_ms, 0, 1000)
         between("queue", self.queue, 1, 1_000_000)
@@ -90,8 +97,8 @@ class ServerSettings:
 
     @property
     def worker_count(self) -> int:
-        """Batches that run at a time: `workers`, or one a core that this process may use."""
-        return self.workers or len(os.sched_getaffinity(0))
+        """Batches that run at a time: `workers`, or one a core that this process may use (with `pin` all but one)."""
+        return self.workers or max(1, len(os.sched_getaffinity(0)) - self.pin)
 
 
 def split_address(key: str, address: str) -> tuple[str, int]:

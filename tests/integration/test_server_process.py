@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import urllib.request
@@ -127,6 +128,18 @@ async def test_sigterm_under_load_answers_everything_that_was_sent_before_the_dr
         status, log = await server.end()
         assert status == 0
         assert log[-1]["run"] == log[-1]["accepted"] == list(statuses.values()).count(pb.STATUS_OK)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="pin needs two cores")
+async def test_pinned_the_worker_has_a_core_that_no_other_thread_may_use(bundle: Path, tiny_bundle: Bundle) -> None:
+    async with serving(bundle, "--pin", "--workers", "1") as server, connected(server) as talk:
+        await talk.frame(1, mode=5)
+        assert_answers(await talk.answer(), tiny_bundle, 1, 5)
+        threads = await asyncio.to_thread(os.listdir, f"/proc/{server.process.pid}/task")
+        allowed = [os.sched_getaffinity(int(thread)) for thread in threads]
+    alone = [cores for cores in allowed if cores == {max(os.sched_getaffinity(0))}]
+    assert len(alone) == 1
+    assert sum(bool(cores & alone[0]) for cores in allowed) == 1
 
 
 async def test_a_device_that_stays_is_cut_after_the_grace_and_health_watchers_see_it(bundle: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -74,6 +75,25 @@ async def test_what_arrives_in_one_turn_of_the_loop_runs_together() -> None:
         results = [await line.next() for _ in range(5)]
         assert worker.batches == [[0, 1, 2, 3, 4]]
         assert [ticket.result for ticket in results] == [0, 10, 20, 30, 40]
+
+
+async def test_a_worker_stays_on_the_core_that_it_is_given() -> None:
+    seen = []
+
+    def run(batch: Sequence[Job], hand_over: Callable[[Sequence[int]], None]) -> None:
+        seen.append(os.sched_getaffinity(0))
+        hand_over([ticket.work for ticket in batch])
+
+    core, before = min(os.sched_getaffinity(0)), os.sched_getaffinity(0)
+    batcher: Batcher[int, int] = Batcher(BatchQueue(Limits()), run, lambda _: None, (core,))
+    try:
+        line = Line(batcher)
+        line.submit(1)
+        await line.next()
+    finally:
+        await asyncio.to_thread(batcher.close)
+    assert seen == [{core}]
+    assert os.sched_getaffinity(0) == before
 
 
 async def test_what_arrives_while_the_worker_is_busy_runs_as_one_batch_after_it() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from headwater.compression.errors import SettingsError
@@ -55,6 +57,17 @@ def test_numbers_out_of_range_are_errors_that_name_the_key(key: str, value: floa
 def test_workers_default_to_the_cores() -> None:
     assert ServerSettings().worker_count >= 1
     assert ServerSettings(workers=3).worker_count == 3
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (8, 7)])
+def test_pin_leaves_a_core_for_all_else(cores: int, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert ServerSettings(pin=True).worker_count == workers
+
+
+def test_pin_and_threads_do_not_go_together() -> None:
+    with pytest.raises(SettingsError, match="pin gives a worker one core, but threads is 2"):
+        ServerSettings(pin=True, threads=2)
 
 
 def test_every_key_is_described() -> None:
