@@ -1,0 +1,1 @@
+"""Who may talk to the server: its certificate authority, enrolment tokens, and the register of devices."""

@@ -1,0 +1,47 @@
+"""TLS at the server: a certificate that is made when the server starts, and anew while it runs on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import grpc
+
+from headwater.server.access.authority import SERVER_DAYS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headwater.server.access.authority import Authority
+
+
+class ServerCredentials:
+    """What both listeners of a server answer handshakes with."""
+
+    def __init__(self, authority: Authority, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._authority = authority
+        self._now = now
+        self._lock = Lock()  # gRPC asks from threads of its own, once a handshake
+        self._make()
+
+    def mutual(self) -> grpc.ServerCredentials:
+        """For devices: no handshake succeeds without a certificate that the authority signed."""
+        return grpc.dynamic_ssl_server_credentials(self._current(True), lambda: self._current(True), True)  # noqa: FBT003
+
+    def one_sided(self) -> grpc.ServerCredentials:
+        """For those who have no certificate yet."""
+        return grpc.dynamic_ssl_server_credentials(self._current(False), lambda: self._current(False), False)  # noqa: FBT003
+
+    def _current(self, mutual: bool) -> grpc.ServerCertificateConfiguration:  # noqa: FBT001
+        with self._lock:
+            if not self._made <= self._now() < self._made + timedelta(days=SERVER_DAYS / 2):
+                self._make()
+            return self._mutual if mutual else self._one_sided
+
+    def _make(self) -> None:
+        self._made = self._now()
+        made = self._authority.make_server(self._made)
+        chain = [(made.key, made.certificate)]
+        self._mutual = grpc.ssl_server_certificate_configuration(chain, self._authority.pem)
+        self._one_sided = grpc.ssl_server_certificate_configuration(chain)
