@@ -18,10 +18,11 @@ END_TIMEOUT_S = 60
 class ServerProcess:
     """``headwater server`` on one port for its whole life, across kills."""
 
-    def __init__(self, *bundles: Path, more: Sequence[str] = ()) -> None:
+    def __init__(self, *bundles: Path, more: Sequence[str] = (), env: Mapping[str, str] | None = None) -> None:
         self.bundles = bundles
         self.more = more
         """Further arguments."""
+        self._env = env
         self.port = 0
         self._process: subprocess.Popen[str] | None = None
 
@@ -33,7 +34,9 @@ class ServerProcess:
         """Start it, and wait until it takes work."""
         bundles = [word for bundle in self.bundles for word in ("--bundle", str(bundle))]
         listen = ("--listen", self.address, "--http", "", "--log-level", "warning", *self.more)
-        self._process = subprocess.Popen([*HEADWATER, "server", *bundles, *listen], stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            [*HEADWATER, "server", *bundles, *listen], stdout=subprocess.PIPE, text=True, env=self._env
+        )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         found = re.search(r"grpc=\S+:(\d+)", line)
