@@ -42,6 +42,8 @@ LONGEST_HOLD_S = 300.0
 """However long a server that refuses asks for."""
 LOOK_S = 60.0
 """How often the spool is looked through for what is too old, if nothing else happens."""
+AGAIN_S = 5.0
+"""After a disk did not take that delivered frames are gone."""
 
 _log = logging.getLogger(__name__)
 
@@ -169,13 +171,13 @@ class Delivery:
 
     async def _turn(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_S):
+            async with asyncio.timeout(AGAIN_S if self._spool.undeleted else LOOK_S):
                 await self._more.wait()
         self._more.clear()
         if (now_s := asyncio.get_running_loop().time()) >= self._look_s:
             self._look_s = now_s + LOOK_S
             await self._on_disk(self._spool.expire)
-        if self._stored:
+        if self._stored or self._spool.undeleted:
             stored, self._stored = self._stored, []
             await self._on_disk(partial(self._spool.delivered, stored))
         if self._takes and len(self._ready) < FEW:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 _NOT_IN_A_NAME = re.compile(r"[^\w.-]+")
 LONGEST_STEM = 60
 
+_log = logging.getLogger(__name__)
+
 
 class ImageFolder:
     """Where the pictures of image tasks go, ``20260504T091233120-000007-cell0031-reconstruct.png``."""
@@ -21,12 +25,25 @@ class ImageFolder:
     def __init__(self, path: Path) -> None:
         """Make the folder if it is not there; raises :class:`SettingsError` if it cannot be."""
         self.path = path
+        self._complained = False
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SettingsError(f"save_images is {path}: {error.strerror}; name another folder.") from error
 
     def save(self, name: str, taken: str, sequence: int, images: Mapping[str, bytes]) -> dict[str, str]:
+        """Do as :meth:`write`, but where the disk takes nothing leave the pictures out: no answer depends on them."""
+        try:
+            files = self.write(name, taken, sequence, images)
+        except SettingsError as error:
+            if not self._complained:  # once, not for each picture
+                _log.error("%s", error)
+            self._complained = True
+            return {}
+        self._complained = False
+        return files
+
+    def write(self, name: str, taken: str, sequence: int, images: Mapping[str, bytes]) -> dict[str, str]:
         """Write the PNG of each task; returns the files by task, as records name them.
 
         Args:
@@ -49,6 +66,8 @@ class ImageFolder:
         try:
             path.write_bytes(data)
         except OSError as error:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)  # a part of a picture is none
             raise SettingsError(
                 f"a picture cannot be saved as {path}: {error.strerror}; name another folder"
             ) from error

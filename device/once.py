@@ -77,5 +77,5 @@ async def ask_once(settings: DeviceSettings, image: Path) -> Once:
             raise
         return Once("local", len(data), seen.head_ms, judged.results, detail=str(error))
     tasks = known(manifest, specs)
-    files = folder.save(image.name, taken, 1, images(answer, tasks)) if folder is not None else {}
+    files = folder.write(image.name, taken, 1, images(answer, tasks)) if folder is not None else {}
     return Once("edge", len(data), seen.head_ms, results(answer, tasks), files)

@@ -1,7 +1,8 @@
 """What happened to each frame, as JSON lines.
 
 A line is written whole and handed to the system at once, so killing the agent loses at most the last line, and a file
-that ends in half a line is mended by the next writer and read without it. One line (wrapped here)::
+that ends in half a line is mended by the next writer and read without it. While the disk is full or cannot be written,
+the answers go on and their records wait. One line (wrapped here)::
 
     {"sequence": 7, "name": "cell0031.png", "taken": "2026-05-04T09:12:33.120+00:00", "source": "edge", "status": "ok",
      "detail": "", "action": "send", "reason": "fits", "mode": 4, "width": 0.25, "gain": 0, "groups": 3,
@@ -14,7 +15,9 @@ that ends in half a line is mended by the next writer and read without it. One l
 from __future__ import annotations
 
 import json
+import logging
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +27,11 @@ from headwater.compression.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     from headwater.device.controller import Action
+
+MOST_WAITING = 4096
+"""Records that wait in memory, some kilobytes each, for a disk that is full or cannot be written."""
+
+_log = logging.getLogger(__name__)
 
 Source = Literal["edge", "local", "none"]
 Status = Literal[
@@ -175,26 +183,57 @@ def _rounded(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 
 
 class RecordFile:
-    """Appends records to a file of JSON lines."""
+    """Appends records to a file of JSON lines.
+
+    A disk that takes nothing costs no answer: lines wait in memory, :data:`MOST_WAITING` at most, and are written when
+    it takes some again. Of more than that the oldest are dropped, and counted.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open for appending and mend a last line that a killed agent left unfinished; SettingsError if it cannot."""
         self.path = path
+        self.dropped = 0
+        """Records that were not written because the disk took nothing for too long."""
+        self._waiting: deque[bytes] = deque()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torn = _is_torn(path)
+            # What is to come before the next line: the end of one of which the disk took only a part.
+            self._rest = b"\n" if _is_torn(path) else b""
             self._file = path.open("ab", buffering=0)
         except OSError as error:
             raise SettingsError(f"records cannot be written to {path}: {error.strerror}; name another file") from error
-        if torn:
-            self._file.write(b"\n")
+        self._complained = False
 
     def write(self, record: FrameRecord) -> None:
-        """Append one line, in one write."""
-        self._file.write(record.to_json().encode() + b"\n")
+        """Append one line, in one write, after those that waited for the disk."""
+        self._waiting.append(record.to_json().encode() + b"\n")
+        if self._write_waiting() and self._complained:
+            self._complained = False
+            _log.warning("records are written to %s again; %d were dropped", self.path, self.dropped)
+
+    def _write_waiting(self) -> bool:
+        try:
+            while self._rest or self._waiting:
+                self._rest = self._rest or self._waiting.popleft()
+                self._rest = self._rest[self._file.write(self._rest) :]
+        except OSError as error:
+            self._keep_waiting(error)
+            return False
+        return True
+
+    def _keep_waiting(self, error: OSError) -> None:
+        while len(self._waiting) > MOST_WAITING:
+            self._waiting.popleft()
+            self.dropped += 1
+        if not self._complained:  # once, not for each frame
+            _log.error("records cannot be written to %s for now: %s", self.path, error.strerror)
+            self._complained = True
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; what waits is written if the disk takes it now."""
+        if not self._write_waiting():
+            lost = self.dropped + len(self._waiting) + 1
+            _log.error("%d records were not written to %s", lost, self.path)
         self._file.close()
 
     def __enter__(self) -> Self:

@@ -121,6 +121,7 @@ class Spool:
         self._boot = boot if boot is not None else _boot_id()
         self._lock = threading.RLock()
         self._taken: dict[bytes, int] = {}
+        self._undeleted: set[bytes] = set()
         self._complained = ""
         self._tell_s = -math.inf
         self._db = connect(_SPOOL, path, alone=True)
@@ -256,16 +257,26 @@ class Spool:
         self._lost(1, f"the spool {self.path} is damaged: the frame {number} is none any more")
 
     def delivered(self, ids: Collection[bytes]) -> None:
-        """Delete frames that a server has stored; ids that were not taken are left alone."""
+        """Delete frames that a server has stored; ids that were not taken are left alone.
+
+        Where the disk does not take that they are gone, they are left for the next call (see :attr:`undeleted`): they
+        stay taken, so that they are not delivered again and again meanwhile.
+        """
+        self._undeleted |= set(ids)
         try:
             with self._transaction() as after:
-                numbers = [number for number in map(self._taken.get, ids) if number is not None]
+                numbers = [number for number in map(self._taken.get, self._undeleted) if number is not None]
                 after.add(delivered=self._erase(numbers, after))
         except sqlite3.Error as error:
-            # Not released: this process is not to deliver it again and again.
             self._lost(0, f"the spool {self.path} does not delete what was delivered: {error}")
             return
-        self.release(ids)
+        self.release(self._undeleted)
+        self._undeleted = set()
+
+    @property
+    def undeleted(self) -> bool:
+        """Whether frames are still here that were delivered, because the disk did not take that they are gone."""
+        return bool(self._undeleted)
 
     def _erase(self, numbers: list[int], after: _Changes) -> int:
         gone = 0

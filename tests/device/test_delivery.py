@@ -257,6 +257,20 @@ async def test_a_server_without_an_archive_is_not_bothered(spool: Spool) -> None
         await empty(spool)
 
 
+async def test_what_a_disk_did_not_delete_is_deleted_when_it_can(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headwater.device.delivery.AGAIN_S", 0.01)
+    spool.keep(frame(1))
+    spool._db.execute("PRAGMA query_only = 1")
+    edge = Keeping(welcome=KEEPS)
+    async with linked(edge, spool):
+        while not spool.undeleted:  # noqa: ASYNC110 - another thread's work has no event here
+            await asyncio.sleep(0.001)
+        spool._db.execute("PRAGMA query_only = 0")
+        await empty(spool)
+    assert delivered(edge) == [1]
+    assert spool.stats.delivered == 1
+
+
 async def test_what_is_kept_last_is_delivered_before_the_end(spool: Spool) -> None:
     edge = Keeping(welcome=KEEPS)
     async with linked(edge, spool):

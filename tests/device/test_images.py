@@ -33,4 +33,17 @@ def test_a_folder_or_file_that_cannot_be_written_is_named(tmp_path: Path) -> Non
     folder = ImageFolder(tmp_path / "gone")
     folder.path.rmdir()
     with pytest.raises(SettingsError, match=r"cannot be saved as .*gone"):
-        folder.save("x.png", TAKEN, 1, {"reconstruct": b"one"})
+        folder.write("x.png", TAKEN, 1, {"reconstruct": b"one"})
+
+
+def test_a_disk_that_takes_nothing_costs_the_pictures_and_no_answer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = ImageFolder(tmp_path / "there")
+    folder.path.rmdir()
+    for number in (1, 2):
+        assert folder.save("x.png", TAKEN, number, {"reconstruct": b"one"}) == {}
+    assert len(caplog.records) == 1, "said once"
+    folder.path.mkdir()
+    (file,) = folder.save("x.png", TAKEN, 3, {"reconstruct": b"one"}).values()
+    assert Path(file).read_bytes() == b"one"

@@ -1,12 +1,16 @@
 """Records written, read back, and mended after a kill."""
 
+import errno
 import json
+import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from headwater.compression.errors import DataError, SettingsError
+from headwater.device import record as record_module
 from headwater.device.record import FrameRecord, RecordFile, Result, ServerTimes, read_records
 
 RECORD = FrameRecord(
@@ -84,3 +88,69 @@ def test_unwritable_and_missing(tmp_path: Path) -> None:
         RecordFile(tmp_path)
     with pytest.raises(DataError, match="cannot be read"):
         list(read_records(tmp_path / "none"))
+
+
+class Disk:
+    """The file of records, on a disk with so much room."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+        self.room: int | None = None
+
+    def write(self, data: bytes) -> int:
+        if self.room is None:
+            return self._file.write(data)
+        fits, self.room = data[: self.room], max(self.room - len(data), 0)
+        if not fits:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._file.write(fits)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@pytest.mark.parametrize("room", [0, 1, 700, 701, 1000])
+def test_records_wait_for_a_full_disk_and_none_is_torn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, room: int
+) -> None:
+    records = [replace(RECORD, sequence=number) for number in range(1, 9)]
+    with RecordFile(tmp_path / "r.jsonl") as file:
+        file._file.close()
+        file._file = disk = Disk(file.path)  # type: ignore[assignment]
+        file.write(records[0])
+        disk.room = room
+        for record in records[1:5]:
+            file.write(record)
+        assert len(list(read_records(file.path))) < 5
+        assert [one.levelno for one in caplog.records] == [logging.ERROR], "said once"
+        disk.room = None
+        for record in records[5:]:
+            file.write(record)
+        assert list(read_records(file.path)) == records
+    assert "written to" in caplog.records[-1].getMessage()
+    assert file.dropped == 0
+
+
+def test_what_waits_at_the_end_is_written_if_the_disk_takes_it(tmp_path: Path) -> None:
+    with RecordFile(tmp_path / "r.jsonl") as file:
+        file._file.close()
+        file._file = disk = Disk(file.path)  # type: ignore[assignment]
+        disk.room = 10
+        file.write(RECORD)
+        disk.room = None
+    assert list(read_records(file.path)) == [RECORD]
+
+
+def test_records_that_wait_for_too_long_are_dropped_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_module, "MOST_WAITING", 3)
+    with RecordFile(tmp_path / "r.jsonl") as file:
+        file._file.close()
+        file._file = disk = Disk(file.path)  # type: ignore[assignment]
+        disk.room = 10  # of the first line
+        for number in range(1, 9):
+            file.write(replace(RECORD, sequence=number))
+        assert file.dropped == 4
+    assert "8 records were not written" in caplog.records[-1].getMessage()
+    assert list(read_records(file.path)) == []

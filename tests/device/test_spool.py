@@ -252,6 +252,23 @@ def test_a_full_disk_costs_frames_but_not_the_agent(path: Path, caplog: pytest.L
         assert spool.stats.frames == 2
 
 
+def test_what_was_delivered_to_a_disk_that_takes_nothing_is_deleted_later(path: Path) -> None:
+    with open_spool(path) as spool:
+        for number in range(1, 4):
+            spool.keep(frame(number))
+        first, second, _ = (one.id for one in spool.oldest(3))
+        spool._db.execute("PRAGMA query_only = 1")
+        spool.delivered([first])
+        assert spool.undeleted
+        assert spool.oldest(9) == [], "what was delivered is not delivered again"
+        spool._db.execute("PRAGMA query_only = 0")
+        spool.delivered([second])
+        assert not spool.undeleted
+        assert spool.stats == SpoolStats(1, spool.stats.bytes, kept=3, delivered=2)
+        spool.release()
+        assert numbers(spool.oldest(9)) == [3]
+
+
 def test_a_row_that_cannot_be_read_is_counted_and_skipped(path: Path) -> None:
     with open_spool(path) as spool:
         spool.keep(frame(1))
