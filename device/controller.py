@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from headwater.compression.bundle import Bundle
 
 OVERHEAD_BYTES = 80
-"""What a frame costs on the wire beside its own bytes: IP, TCP, HTTP/2, gRPC and protobuf headers, both ways."""
+"""What a frame has on its way up beside its own bytes: 56 of HTTP/2, gRPC and protobuf, and what IP and TCP add, 40 to
+52 by their options. An answer, of 86 and the same, comes down another way, where frames do not wait for it."""
 Action = Literal["send", "local", "whole", "skip"]
 """What is done with a picture: code it for the server, answer it by the local exit, run the whole model on the device,
 or leave it unanswered."""
