@@ -1,8 +1,11 @@
-"""Runs every benchmark after the other, each in a process of its own, and sums up their claims.
+"""Runs every benchmark, each in a process of its own, and sums up their claims.
 
     python -m benchmarks                              # all of them, full size
     python -m benchmarks coder serving --quick        # some, smallest size
     python -m benchmarks --json out/bench.json        # also write the claims there, in place of what the file holds
+
+Those whose figures are no times (they say ``TIMED = False``) run first, side by side, each on a core of its own; then
+the others, one after the other and alone.
 
 The exit status is that of the runs, not of the claims: a figure that misses its target is a result and stands in the
 summary; a benchmark that crashes, or finds a wrong answer, fails the run. The others still run.
@@ -12,19 +15,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from queue import SimpleQueue
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
-from benchmarks.claims import Claim, table
+from benchmarks.claims import Claim, merge, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 HERE = Path(__file__).parent
 SHARED = {"__init__", "__main__", "claims"}
@@ -32,10 +38,27 @@ LIMIT_S = 600
 """The most that one benchmark may take; the run of all of them is meant to end within 15 minutes."""
 
 
+class Ended(NamedTuple):
+    """One benchmark's run."""
+
+    name: str
+    well: bool
+    """It ended by itself and found no wrong answer."""
+    claims: list[Claim]
+
+
 def names() -> list[str]:
     """Name every benchmark: a module of this folder with a ``main`` of its own."""
-    found = sorted({path.stem for path in HERE.glob("*.py")} - SHARED)
-    return [name for name in found if "\ndef main(" in (HERE / f"{name}.py").read_text(encoding="utf-8")]
+    return [name for name in sorted({path.stem for path in HERE.glob("*.py")} - SHARED) if _says(name, "def main(")]
+
+
+def timed(name: str) -> bool:
+    """Whether a benchmark's figures are times, so that it has to be alone on the machine."""
+    return not _says(name, "TIMED = False")
+
+
+def _says(name: str, line: str) -> bool:
+    return f"\n{line}" in (HERE / f"{name}.py").read_text(encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,33 +70,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(names()):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(names())}")
-    with tempfile.TemporaryDirectory() as folder:
-        collected = Path(folder) / "bench.json"
-        chosen = options.names or names()
-        failed = [name for name in chosen if not run(name, collected, quick=options.quick)]
-        text = collected.read_text(encoding="utf-8") if collected.exists() else "[]\n"
+    chosen = options.names or names()
+    alone = [name for name in chosen if timed(name)]
+    every = [*side_by_side([name for name in chosen if not timed(name)], quick=options.quick)]
+    every += [run(name, quick=options.quick) for name in alone]
+    every.sort(key=lambda ended: chosen.index(ended.name))
+    found = [claim for ended in every for claim in ended.claims]
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(text, encoding="utf-8")
+        options.json.unlink(missing_ok=True)
+        merge(found, options.json)
     if len(chosen) > 1:
-        Console().print(table("All claims", [Claim(**entry) for entry in json.loads(text)]))
+        Console().print(table("All claims", found))
+    failed = [ended.name for ended in every if not ended.well]
     for name in failed:
         print(f"FAILED: python -m benchmarks.{name}")
     return len(failed)
 
 
-def run(name: str, collected: Path, *, quick: bool) -> bool:
-    """Run one benchmark, its claims merged into ``collected``; returns whether it ended well and in time."""
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(collected), *(["--quick"] if quick else [])]
+def side_by_side(chosen: Sequence[str], *, quick: bool) -> Iterator[Ended]:
+    """Run benchmarks at the same time, as many as there are cores; what each prints comes in one piece."""
+    cores: SimpleQueue[int] = SimpleQueue()
+    for core in sorted(os.sched_getaffinity(0)):
+        cores.put(core)
+
+    def one(name: str) -> Ended:
+        core = cores.get()
+        os.sched_setaffinity(0, {core})  # of this thread, and so of the process that it starts
+        with tempfile.TemporaryFile() as output:
+            ended = run(name, quick=quick, output=output)
+            output.seek(0)
+            print(output.read().decode(errors="replace"), flush=True)
+        cores.put(core)
+        return ended
+
+    with ThreadPoolExecutor(max_workers=cores.qsize()) as pool:
+        yield from pool.map(one, chosen)
+
+
+def run(name: str, *, quick: bool, output: IO[bytes] | None = None) -> Ended:
+    """Run one benchmark; `output` takes what it prints, if not the terminal."""
     print(f"== {name}", flush=True)
     start_s = time.monotonic()
-    try:
-        well = subprocess.run(command, cwd=HERE.parent, timeout=LIMIT_S, check=False).returncode == 0
-    except subprocess.TimeoutExpired:
-        print(f"{name} was stopped after {LIMIT_S} s")
-        well = False
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "claims.json"
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(path), *(["--quick"] if quick else [])]
+        try:
+            code = subprocess.run(
+                command, cwd=HERE.parent, timeout=LIMIT_S, check=False, stdout=output, stderr=output
+            ).returncode
+        except subprocess.TimeoutExpired:
+            print(f"{name} was stopped after {LIMIT_S} s")
+            code = 1
+        found = [Claim(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
     print(f"== {name}: {time.monotonic() - start_s:.0f} s", flush=True)
-    return well
+    return Ended(name, code == 0, found)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from benchmarks.claims import Claim
     from benchmarks.fleet.contests import Study
 
+TIMED = False
 RESULTS = Path(__file__).parent / "results" / "federated.json"
 OUT = Path("out/federated")
 SEEDS = (0, 1, 2)

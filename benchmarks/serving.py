@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
     own, rest = parser.parse_known_args(arguments)
     options = claims.options(__doc__, rest)
-    bench = Bench(own.bundle, seconds=1.0 if options.quick else 4.0, rounds=1 if options.quick else 5)
+    bench = Bench(own.bundle, seconds=1.0 if options.quick else 4.0, rounds=1 if options.quick else 3)
     with bench.server():
         bench.load(devices=2, window=4, seconds=0.5)  # asserts that the answers are right
     saturated = bench.saturation()
@@ -114,7 +114,7 @@ class Bench:
     def idle_claim(self) -> Claim:
         # The slowest of a hundred frames is the machine's doing as often as the server's: a bad second falls on both.
         with one_core(), self.server(pin=False):
-            served, alone = self.turns_ms(round(PACE * self.seconds * self.rounds))
+            served, alone = self.turns_ms(round(PACE * self.seconds * 5))
         for name, times in (("through the server", served), ("alone", alone)):
             p50, p99 = np.percentile(times, (50, 99))
             print(f"idle, {name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms of {len(times)} frames")
@@ -128,7 +128,7 @@ class Bench:
         full: list[Result] = []
         over: list[Result] = []
         # By turns, as the machine's speed changes from minute to minute: a slow one falls on both.
-        for _ in range(min(3, self.rounds)):
+        for _ in range(self.rounds):
             with self.server():
                 full.append(self.load(devices=DEVICES, window=WINDOW, seconds=self.seconds))
                 over.append(self.load(devices=DEVICES, rate=OVERLOAD * capacity, seconds=self.seconds))

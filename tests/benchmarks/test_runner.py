@@ -1,6 +1,7 @@
 """The run of all benchmarks: every one runs, their claims come together, and a crash is neither hidden nor catching."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -77,6 +78,32 @@ def test_an_unknown_name_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         runner.main(["goood"])
     assert "there is no benchmark goood; there are bad, good" in capsys.readouterr().err
+
+
+def test_those_without_times_run_side_by_side_each_on_a_core_of_its_own(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Each waits for the other's file, so that one after the other they would never end.
+    meeting = """
+import os, sys, threading
+from pathlib import Path
+me, other = Path(__file__).stem, {"left": "right", "right": "left"}[Path(__file__).stem]
+(Path(__file__).parent / me).touch()
+while len(os.sched_getaffinity(0)) == 1 and CORES > 1 and not (Path(__file__).parent / other).exists():
+    threading.Event().wait(0.01)
+print(f"{me} runs on {len(os.sched_getaffinity(0))} core")
+"""
+    cores = len(os.sched_getaffinity(0))
+    for name in ("left", "right"):
+        text = f"TIMED = False\nCORES = {cores}\n" + meeting + GOOD.replace('"good"', f'"{name}"')
+        (folder / f"{name}.py").write_text('"""Untimed."""\n' + text)
+    assert [runner.timed(name) for name in ("good", "left", "right")] == [True, False, False]
+    path = tmp_path / "bench.json"
+    assert runner.main(["good", "right", "left", "--json", str(path)]) == 0
+    assert [claim["benchmark"] for claim in json.loads(path.read_text())] == ["good", "right", "left"]
+    printed = capfd.readouterr().out
+    assert printed.count("runs on 1 core") == 2
+    assert printed.index("== left:") < printed.index("== good\n")
 
 
 def test_every_benchmark_of_the_project_is_found() -> None:
