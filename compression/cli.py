@@ -5,7 +5,8 @@ this module names neither end, and a package beside headwater can add one of its
 or listed, so its module must import quickly: what a command runs is imported inside its function.
 
 :func:`main` is where an error becomes a message: a :class:`HeadwaterError` prints as one paragraph on stderr and ends
-with status 2 if a setting or flag is wrong and 1 otherwise; a missing optional package names the extra that has it.
+with status 2 if a setting or flag is wrong and 1 otherwise; so does a file that cannot be read or written, by its name;
+a missing optional package names the extra that has it.
 ``HEADWATER_DEBUG=1`` shows the traceback instead.
 """
 
@@ -141,12 +142,24 @@ def main() -> None:
     """Run the command line; the entry point of the script ``headwater``."""
     try:
         app(prog_name="headwater")
-    except (HeadwaterError, ModuleNotFoundError) as error:
-        message = str(error) if isinstance(error, HeadwaterError) else _missing_module(error)
+    except (HeadwaterError, ModuleNotFoundError, OSError) as error:
+        message = _message(error)
         if message is None or os.environ.get("HEADWATER_DEBUG") == "1":
             raise
         Console(stderr=True).print(Text("error: ", "bold red") + Text(" ".join(message.split())), soft_wrap=True)
         sys.exit(2 if isinstance(error, SettingsError) else 1)
+
+
+def _message(error: HeadwaterError | ModuleNotFoundError | OSError) -> str | None:
+    """What to tell whoever typed the command; None where it is a fault, whose traceback helps."""
+    match error:
+        case ModuleNotFoundError():
+            return _missing_module(error)
+        case OSError(filename=str() | bytes() | os.PathLike() as path, strerror=str() as reason):
+            return f"{os.fsdecode(path)}: {reason}"
+        case OSError():
+            return None
+    return str(error)
 
 
 def _missing_module(error: ModuleNotFoundError) -> str | None:

@@ -103,7 +103,7 @@ def _rows(outcome: Outcome) -> list[ClassOutcome]:
 
 def _answers(outcome: Outcome) -> Table:
     scenario = outcome.scenario
-    title = f"{scenario.name}: {scenario.device_count:,} devices, {scenario.hours:g} h, seed {scenario.seed}"
+    title = f"{scenario.name}: {scenario.device_count:,} devices, {scenario.hours:g} h, seed {scenario.seed}; shares in %"
     columns = ("pictures", "server", "exit", "whole", "none", "missed", "p50 ms", "p95 ms", "p99 ms")
     table = _table(title, "devices", columns)
     for row in _rows(outcome):
@@ -112,7 +112,7 @@ def _answers(outcome: Outcome) -> Table:
         table.add_row(
             row.name,
             f"{row.frames:,}",
-            *(f"{share:.1%}" for share in (*sources, none, row.miss_share)),
+            *(f"{100 * share:.1f}" if row.frames else "-" for share in (*sources, none, row.miss_share)),
             *(_ms(row.latency.quantile(share)) for share in (0.5, 0.95, 0.99)),
         )
     return table
@@ -126,7 +126,7 @@ def _costs(outcome: Outcome) -> Table:
         table.add_row(
             row.name,
             f"{row.devices:,}",
-            f"{row.accuracy:.2%}",
+            f"{row.accuracy:.2%}" if row.frames else "-",
             f"{row.frame_bytes / row.sent:.0f}" if row.sent else "-",
             f"{row.month_gigabytes:.3f}",
             f"{joules / row.frames:.2f}" if joules and row.frames else "-",

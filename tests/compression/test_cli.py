@@ -210,6 +210,26 @@ def test_main_turns_every_error_into_a_status(
     assert capsys.readouterr().err == "error: a b\n"
 
 
+def test_a_file_that_cannot_be_written_is_told_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "app", lambda **_: tmp_path.write_text("a folder is no file"))
+    monkeypatch.delenv("HEADWATER_DEBUG", raising=False)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1
+    assert capsys.readouterr().err == f"error: {tmp_path}: Is a directory\n"
+
+
+def test_an_operating_system_s_error_about_no_file_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        cli.main()
+
+
 def missing(name: str) -> None:
     raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
