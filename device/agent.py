@@ -23,11 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-import numpy as np
-from PIL import Image
-
 from headwater.compression.bundle import Bundle
-from headwater.compression.datasets import read_image
 from headwater.compression.errors import (
     DeadlineError,
     FrameError,
@@ -42,7 +38,7 @@ from headwater.device.channel import open_channel
 from headwater.device.courier import Courier
 from headwater.device.federated import learner as learning
 from headwater.device.federated.learner import Learner
-from headwater.device.feed import Picture
+from headwater.device.feed import Picture, decode
 from headwater.device.images import ImageFolder
 from headwater.device.keeping import Keeping
 from headwater.device.link import Link
@@ -59,7 +55,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 
     import grpc.aio
+    import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
     from headwater.compression.manifest import Manifest
     from headwater.device.controller import Controller
@@ -182,6 +180,10 @@ class Agent:
     def pending(self) -> int:
         """Pictures that have been taken and have no record yet."""
         return self._answering.pending
+
+    async def turn(self) -> None:
+        """Return when the head's thread has done what was handed to it before."""
+        await self._in_worker(lambda: None)
 
     async def infer(
         self,
@@ -375,17 +377,6 @@ class Agent:
 
     async def _in_worker(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
-
-
-def decode(image: Image.Image | NDArray[np.uint8] | bytes | Path | str) -> tuple[Image.Image, str]:
-    """Make a Pillow image of whatever a picture is given as, with its file's name if it has one."""
-    if isinstance(image, Image.Image):
-        return image, ""
-    if isinstance(image, np.ndarray):
-        return Image.fromarray(image), ""
-    if isinstance(image, bytes):
-        return read_image(image), ""
-    return read_image(Path(image)), Path(image).name
 
 
 def _first(errors: BaseExceptionGroup[HeadwaterError]) -> HeadwaterError:

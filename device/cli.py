@@ -1,7 +1,6 @@
 """``headwater device``: the agent's command, a group whose default is to run it."""
 
 import json
-import logging
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -10,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from headwater.compression.cli import ConfigOption
+from headwater.device.install import cli as install_cli
 from headwater.device.radio import RadioKind
 
 if TYPE_CHECKING:
     from headwater.device.settings import DeviceSettings
 
 app = typer.Typer()
+install_cli.add_to(app)
 
 BundleOption = Annotated[
     Path | None, typer.Option(metavar="PATH", help="The model bundle: a directory or a zip. The server has the same.")
@@ -42,6 +43,9 @@ def device(
     ] = None,
     once: Annotated[
         Path | None, typer.Option(metavar="IMAGE", help="Answer this one picture and exit, instead of a source.")
+    ] = None,
+    wait_for_source: Annotated[
+        bool | None, typer.Option("--wait-for-source", help="Wait for a camera or stream that is not there yet.")
     ] = None,
     fps: Annotated[float | None, typer.Option(help="Pictures a second; as many as are answered if not given.")] = None,
     count: Annotated[int | None, typer.Option(help="Stop after so many pictures.")] = None,
@@ -233,11 +237,12 @@ def _listed(words: str | None) -> tuple[str, ...] | None:
 
 def _settings(given: dict[str, Any], config: Path | None) -> "DeviceSettings":
     from headwater.compression.settings import resolve
+    from headwater.device import journal
     from headwater.device.settings import DeviceSettings
 
     flags = {field.name: given[field.name] for field in fields(DeviceSettings) if field.name in given}
     settings = resolve(DeviceSettings, flags, file=config).value
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", force=True)
+    journal.configure(settings.log_level)
     return settings
 
 

@@ -2,8 +2,8 @@
 
 A thread reads and decodes, the loop takes. What happens when the loop takes more slowly than the source gives depends
 on the source: a *live* one keeps only its newest picture, and counts those that it overwrites; a *file* waits, so that
-every picture comes. A live source that breaks is opened again, with growing pauses; if its very first opening fails,
-that is the user's mistake and ends the feed.
+every picture comes. A live source that breaks is opened again, with growing pauses. If its very first opening fails,
+that is the user's mistake and ends the feed, unless it is told to wait for a camera that comes later.
 
     source ──shots──> thread: rate, decode ──slot of one──> ``async for picture in feed``
 """
@@ -15,18 +15,25 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+from PIL import Image
+
+from headwater.compression.datasets import read_image
 from headwater.compression.errors import DataError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from PIL import Image
+    from numpy.typing import NDArray
 
     from headwater.device.sources import Shot, Source
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+TELL_S = 600.0
+"""Between two lines of the log about a live source that stays away for the same reason."""
 JOIN_TIMEOUT_S = 2.0
 
 _log = logging.getLogger(__name__)
@@ -46,8 +53,17 @@ class Picture:
 class Feed:
     """``async with Feed(source, fps) as feed: async for picture in feed: ...``."""
 
-    def __init__(self, source: Source, fps: float | None = None, *, repeat: bool = False) -> None:
-        """``fps`` None takes pictures as they come; ``repeat`` begins a file source again at its end."""
+    def __init__(
+        self, source: Source, fps: float | None = None, *, repeat: bool = False, wait_for_source: bool = False
+    ) -> None:
+        """Prepare to read.
+
+        Args:
+            source: where pictures come from.
+            fps: pictures a second; None takes them as they come.
+            repeat: begin a file source again at its end.
+            wait_for_source: try again also if a live source cannot be opened the first time.
+        """
         self.source = source
         self.dropped = 0
         """Pictures of a live source that were overwritten by a newer one before they were taken."""
@@ -55,6 +71,9 @@ class Feed:
         """Pictures that could not be decoded."""
         self._period_s = 1 / fps if fps else 0.0
         self._repeat = repeat and not source.live
+        self._opened = wait_for_source
+        self._moved_s = time.monotonic()
+        self._told: tuple[str, float] = ("", 0.0)
         self._due_s: float | None = None
         self._taken = 0
         self._stop = threading.Event()
@@ -84,6 +103,13 @@ class Feed:
             self._slot, self._ended = None, True
             self._lock.notify_all()
         self._arrived.set()
+
+    def silent_s(self, now_s: float) -> float:
+        """For how long a live source has neither given a picture nor failed; 0 for files, which may wait for us.
+
+        Every wait of a source that works ends: its timeouts and the pauses between openings are far below a minute.
+        """
+        return now_s - self._moved_s if self.source.live and not self._ended else 0.0
 
     def __aiter__(self) -> Self:
         return self
@@ -166,24 +192,44 @@ class Feed:
 
     def _shots(self) -> Iterator[Shot]:
         pause_s = FIRST_PAUSE_S
-        opened = False
         while True:
             try:
                 for shot in self.source.shots():
-                    opened, pause_s = True, FIRST_PAUSE_S
+                    self._opened, pause_s = True, FIRST_PAUSE_S
+                    self._moved_s = time.monotonic()
                     yield shot
             except SourceError as error:
-                if not (self.source.live and opened):
+                if not (self.source.live and self._opened):
                     raise
-                _log.warning("%s; opening it again in %g s", error, pause_s)
+                self._tell(str(error))
             else:
                 self._end_of_pass()
                 if not (self.source.live or self._repeat):
                     return
             if self._stop.is_set() or (self.source.live and self._stop.wait(pause_s)):
                 return
+            self._moved_s = time.monotonic()
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    def _tell(self, why: str) -> None:
+        """Say why a live source is away: at once, and then once in a while, for it may be away for months."""
+        told, told_s = self._told
+        now_s = time.monotonic()
+        if why != told or now_s - told_s >= TELL_S:
+            _log.warning("%s; it is opened again and again until it is there", why)
+            self._told = (why, now_s)
 
     def _end_of_pass(self) -> None:
         if not (self.source.live or self._taken or self._stop.is_set()):
             raise SourceError(f"the source gave no readable picture; {self.skipped} files were skipped")
+
+
+def decode(image: Image.Image | NDArray[np.uint8] | bytes | Path | str) -> tuple[Image.Image, str]:
+    """Make a Pillow image of whatever a picture is given as, with its file's name if it has one."""
+    if isinstance(image, Image.Image):
+        return image, ""
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(image), ""
+    if isinstance(image, bytes):
+        return read_image(image), ""
+    return read_image(Path(image)), Path(image).name

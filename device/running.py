@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,11 @@ from rich.console import Console
 
 from headwater.device.agent import Agent
 from headwater.device.feed import Feed
+from headwater.device.progress import Progress
 from headwater.device.screen import Screen, State
 from headwater.device.sources import open_source
 from headwater.device.watch import Watch
+from headwater.device.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from headwater.device.record import FrameRecord
@@ -29,7 +32,8 @@ async def run(settings: DeviceSettings, *, as_json: bool = False, watch: bool = 
     0: every frame was answered. 1: some were given up. ``watch`` draws the last frames, at a terminal.
     """
     agent = Agent(settings.bundle_path, settings=settings, connect_timeout_s=None)
-    feed = Feed(open_source(settings.source), settings.fps, repeat=settings.repeat)
+    source = open_source(settings.source)
+    feed = Feed(source, settings.fps, repeat=settings.repeat, wait_for_source=settings.wait_for_source)
     screen = Screen(Console(), as_json=as_json, watch=Watch() if watch else None)
     work = asyncio.create_task(_work(agent, feed, screen))
     _stop_on_signals(feed, work)
@@ -53,11 +57,13 @@ async def _work(agent: Agent, feed: Feed, screen: Screen) -> None:
         def show(record: FrameRecord) -> None:
             screen.show(record, state())
 
+        progress = Progress(agent, feed, screen.totals, state)
         answers = asyncio.create_task(agent.run(feed, show, agent.settings.count))
         try:
-            with screen:
-                while not (await asyncio.wait([answers], timeout=REFRESH_S))[0]:
-                    screen.wait(state())
+            async with Watchdog.of(os.environ, progress):
+                with screen:
+                    while not (await asyncio.wait([answers], timeout=REFRESH_S))[0]:
+                        screen.wait(state())
         finally:
             screen.summary(state())
             answers.cancel()

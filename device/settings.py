@@ -32,6 +32,8 @@ class DeviceSettings:
     source: str = "camera"
     """Where pictures come from: a folder or file, solar, digits, camera:N, /dev/videoN, http://..., rtsp://..., or -
     for standard input."""
+    wait_for_source: bool = False
+    """Wait for a camera or stream that is not there yet, as a service should; else that ends the agent."""
     fps: float | None = None
     """Pictures a second; empty for as many as come and are answered."""
     repeat: bool = False

@@ -158,3 +158,17 @@ async def test_leaving_early_ends_the_thread() -> None:
     async with Feed(Scripted(50, live=False)) as feed:
         await anext(feed)
     assert not feed._thread.is_alive()
+
+
+async def test_a_service_waits_for_a_camera_that_comes_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_S", 0.01)
+    captures = iter([*(FakeCapture(there=False) for _ in range(5)), FakeCapture(1)])
+    async with Feed(CameraSource(0, lambda _: next(captures)), wait_for_source=True) as feed:
+        assert (await anext(feed)).name == "picture000001"
+    said = [record.message for record in caplog.records]
+    assert said[0].startswith("camera:0 cannot be opened")
+    assert said[0].endswith("it is opened again and again until it is there")
+    assert len([line for line in said if line == said[0]]) == 1, "once, not for each attempt"
