@@ -24,8 +24,10 @@ from grpc_reflection.v1alpha import reflection
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError, SettingsError
+from headwater.protos import access_pb2, access_pb2_grpc, edge_pb2_grpc
 from headwater.protos import edge_pb2 as pb
-from headwater.protos import edge_pb2_grpc
+from headwater.server.access.access import Access
+from headwater.server.access.enrolment import IdentityService
 from headwater.server.archive import Archive
 from headwater.server.batch_queue import BatchQueue, Limits
 from headwater.server.batcher import Batcher
@@ -40,6 +42,7 @@ from headwater.server.service import EdgeService
 from headwater.server.settings import ServerSettings, split_address
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Edge"].full_name
+IDENTITY = access_pb2.DESCRIPTOR.services_by_name["Identity"].full_name
 MAX_MESSAGE_BYTES = (1 << 21) + (1 << 16)
 """The largest message: a frame or a chunk, and what is around it."""
 
@@ -67,6 +70,8 @@ class Addresses:
 
     grpc: str
     http: str | None
+    enrol: str | None
+    """None without TLS."""
 
 
 class EdgeServer:
@@ -84,6 +89,8 @@ class EdgeServer:
         )
         archive = None if settings.archive is None else Archive(settings.archive)
         post = None if settings.state is None else Post(settings.state, settings.state_mb << 20, self.metrics)
+        self.access = _access(settings)
+        """Lets devices in; None without TLS."""
         self.service = EdgeService(registry, self.batcher, self.metrics, settings, archive, post)
         self.ready = False
         self._health = health.aio.HealthServicer()
@@ -93,13 +100,15 @@ class EdgeServer:
         self._server = grpc.aio.server(options=_OPTIONS)
         edge_pb2_grpc.add_EdgeServicer_to_server(self.service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        access_pb2_grpc.add_IdentityServicer_to_server(IdentityService(self.access), self._server)
+        services = (SERVICE, IDENTITY, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(services, self._server)
 
     async def start(self) -> Addresses:
         """Listen and serve; raises :class:`SettingsError` if an address cannot be bound."""
         host, port = split_address("listen", self.settings.listen)
         try:
-            bound = self._server.add_insecure_port(_address(host, port))
+            bound = self._bind(_address(host, port))
         except RuntimeError as error:
             raise SettingsError(f"listen is {self.settings.listen}, which cannot be bound: {error}") from error
         http = await self._start_http()
@@ -109,10 +118,24 @@ class EdgeServer:
             self.service.post.start()
             await self._start_rollout(self.service.post)
         await self._server.start()
+        enrol = None if self.access is None else await self._start_access(self.access)
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._watch = asyncio.create_task(self.service.watch_for_silence())
         self.ready = True
-        return Addresses(_address(host, bound), http)
+        return Addresses(_address(host, bound), http, enrol)
+
+    def _bind(self, address: str) -> int:
+        if self.access is not None:
+            return self._server.add_secure_port(address, self.access.credentials.mutual())
+        _log.info("without TLS: only this machine can connect; for others, listen beyond loopback, with a state")
+        return self._server.add_insecure_port(address)
+
+    async def _start_access(self, access: Access) -> str:
+        host, port = split_address("enrol", self.settings.enrol_address)
+        return _address(host, await access.start(_address(host, port), self._review))
+
+    def _review(self) -> None:
+        """End what devices hold open whose certificates ended."""
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Drain, then stop; what is still open after `grace_s` (the setting, if not given) is cut."""
@@ -131,6 +154,8 @@ class EdgeServer:
         self.service.hang_up("the server has stopped")
         await self._server.stop(_CLOSING_S)
         await self._http.stop()
+        if self.access is not None:
+            await self.access.stop()
         if self.service.keeper is not None:
             await self.service.keeper.stop()
         if self.service.rollout is not None:
@@ -194,6 +219,13 @@ class EdgeServer:
         _log.error("a batch failed", exc_info=error)
 
 
+def _access(settings: ServerSettings) -> Access | None:
+    if not settings.encrypted:
+        return None
+    assert settings.state is not None, "settings are checked when they are made"
+    return Access(settings.state, settings.certificate_days)
+
+
 def load(settings: ServerSettings) -> Registry:
     """Load and warm the bundles of the settings; raises :class:`BundleError` or :class:`SettingsError`."""
     if not settings.bundle:
@@ -233,7 +265,7 @@ async def run(settings: ServerSettings, announce: Callable[[Addresses, Registry]
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
     gc.freeze()  # what is loaded stays: the collector need not look through it again and again
-    _log.info("serving", extra={"grpc": addresses.grpc, "http": addresses.http, "bundles": server.registry.listing()})
+    _log.info("serving", extra={**vars(addresses), "bundles": server.registry.listing()})
     announce(addresses, server.registry)
     await stop.wait()
     stop.clear()

@@ -37,8 +37,14 @@ def server(
     http: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Address of /metrics, /healthz, /readyz; '' for none.")
     ] = None,
-    insecure: Annotated[
-        bool | None, typer.Option("--insecure", help="Allow --listen beyond loopback; the connection is not encrypted.")
+    tls: Annotated[
+        bool | None, typer.Option("--tls", help="Ask for certificates on loopback too; beyond it that is always so.")
+    ] = None,
+    enrol: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where devices enrol; else the port after --listen's.")
+    ] = None,
+    certificate_days: Annotated[
+        float | None, typer.Option(help="How long devices' certificates are valid; they renew them by themselves.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Batches that run at a time; 0 for one a core.")] = None,
     pin: Annotated[
@@ -62,7 +68,9 @@ def server(
     ] = None,
     state: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Offer devices the bundles and federated messages in it; else nothing."),
+        typer.Option(
+            metavar="FOLDER", help="What devices are offered, and who they are: needed to listen beyond loopback."
+        ),
     ] = None,
     state_mb: Annotated[
         int | None, typer.Option(help="Megabytes that contents and replies in --state may take.")
@@ -106,4 +114,5 @@ def server(
 def _announce(addresses: "Addresses", registry: "Registry") -> None:
     """Print the line that whoever started the server waits for."""
     http = f"http={addresses.http}" if addresses.http else "http=none"
-    typer.echo(f"headwater server ready: grpc={addresses.grpc} {http} bundles={registry.listing()}")
+    tls = f"tls=on enrol={addresses.enrol}" if addresses.enrol else "tls=off"
+    typer.echo(f"headwater server ready: grpc={addresses.grpc} {http} {tls} bundles={registry.listing()}")

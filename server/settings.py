@@ -19,11 +19,15 @@ class ServerSettings:
     bundle: tuple[Path, ...] = ()
     """Bundles to serve: directories or zips. SIGHUP reads them again."""
     listen: str = "127.0.0.1:50051"
-    """Address of the gRPC service, host:port; port 0 takes a free one."""
+    """Address of the gRPC service, host:port; port 0 takes a free one. Beyond loopback devices need certificates."""
     http: str | None = "127.0.0.1:8051"
     """Address of /metrics, /healthz and /readyz, host:port; empty for none."""
-    insecure: bool = False
-    """Allow `listen` to be more than loopback although the connection is not encrypted."""
+    tls: bool = False
+    """Encrypt, and ask for certificates, on loopback too; beyond loopback that is always so. It needs a `state`."""
+    enrol: str | None = None
+    """Address where devices enrol, host:port; empty for the port after that of `listen`."""
+    certificate_days: float = 365.0
+    """How long a device's certificate is valid; it is renewed when two thirds of that have passed."""
     workers: int = 0
     """Batches that run at a time; 0 for one a core, of which `pin` leaves one out."""
     pin: bool = False
@@ -48,8 +52,8 @@ class ServerSettings:
     archive: Path | None = None
     """File that stores the frames that devices kept; empty for taking none."""
     state: Path | None = None
-    """Folder of what is offered to devices: bundles, and messages of federated rounds with their replies; empty for
-    offering nothing."""
+    """Folder of what is offered to devices: bundles, and messages of federated rounds with their replies; and of who
+    the devices are: the certificate authority and the register. Empty for neither."""
     state_mb: int = 16384
     """Megabytes that contents and replies in `state` may take; the oldest that are settled make room."""
     peers: tuple[str, ...] = ()
@@ -83,17 +87,29 @@ class ServerSettings:
         between("state_mb", self.state_mb, 1, 1 << 30)
         between("heartbeat_ms", self.heartbeat_ms, 10, 3_600_000)
         between("grace_s", self.grace_s, 0, 3600)
-        for key, address in (("listen", self.listen), ("http", self.http)):
+        between("certificate_days", self.certificate_days, 0.01, 3650)
+        for key, address in (("listen", self.listen), ("http", self.http), ("enrol", self.enrol)):
             if address is not None:
                 split_address(key, address)
         for peer in self.peers:
             split_address("peers", peer)
-        host, _ = split_address("listen", self.listen)
-        if not (self.insecure or is_loopback(host)):
+        if self.encrypted and self.state is None:
+            why = "tls is set" if self.tls else f"listen is {self.listen}, which other machines can reach"
             raise SettingsError(
-                f"listen is {self.listen}, which other machines can reach, but the connection is not encrypted; "
-                "listen on 127.0.0.1 (and come through a tunnel), or set insecure (--insecure) in a network you trust."
+                f"{why}, so that devices have to prove who they are, but there is no folder for the authority that "
+                "signs their certificates; give --state DIR, or listen on 127.0.0.1 without --tls."
             )
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether connections are encrypted and both ends prove who they are: wherever other machines can connect."""
+        return self.tls or not is_loopback(split_address("listen", self.listen)[0])
+
+    @property
+    def enrol_address(self) -> str:
+        """Where devices enrol: `enrol`, or beside `listen`."""
+        host, port = split_address("listen", self.listen)
+        return self.enrol or f"{host}:{port + 1 if port else 0}"
 
     @property
     def worker_count(self) -> int:

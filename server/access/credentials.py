@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -27,13 +28,17 @@ class ServerCredentials:
 
     def mutual(self) -> grpc.ServerCredentials:
         """For devices: no handshake succeeds without a certificate that the authority signed."""
-        return grpc.dynamic_ssl_server_credentials(self._current(True), lambda: self._current(True), True)  # noqa: FBT003
+        return self._credentials(mutual=True)
 
     def one_sided(self) -> grpc.ServerCredentials:
         """For those who have no certificate yet."""
-        return grpc.dynamic_ssl_server_credentials(self._current(False), lambda: self._current(False), False)  # noqa: FBT003
+        return self._credentials(mutual=False)
 
-    def _current(self, mutual: bool) -> grpc.ServerCertificateConfiguration:  # noqa: FBT001
+    def _credentials(self, *, mutual: bool) -> grpc.ServerCredentials:
+        current = partial(self._current, mutual=mutual)
+        return grpc.dynamic_ssl_server_credentials(current(), current, require_client_authentication=mutual)
+
+    def _current(self, *, mutual: bool) -> grpc.ServerCertificateConfiguration:
         with self._lock:
             if not self._made <= self._now() < self._made + timedelta(days=SERVER_DAYS / 2):
                 self._make()

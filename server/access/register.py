@@ -72,6 +72,8 @@ class Standing(Enum):
     REPLACED = "the device was enrolled again since, elsewhere; a name is one device's"
 
 
+KEPT_S = 365 * 86400.0
+"""So long an expired certificate is remembered, to say why it is refused."""
 _ENDED = {"revoked": Standing.REVOKED, "renewed": Standing.RENEWED, "replaced": Standing.REPLACED}
 
 
@@ -171,7 +173,14 @@ class Register:
     # ------------------------------------------------------------ devices
 
     def add(self, issued: Issued) -> None:
-        """Take in a certificate of a device that is there; inside :meth:`change`."""
+        """Take in a certificate of a device that is there, in place of one that it has not used; in :meth:`change`."""
+        self._db.execute(
+            "UPDATE certificates SET ended = ?, why = 'renewed' WHERE used IS NULL AND ended IS NULL "
+            "AND device = (SELECT number FROM devices WHERE name = ?)",
+            (issued.issued.timestamp(), issued.device),
+        )
+        long_ago = issued.issued.timestamp() - KEPT_S
+        self._db.execute("DELETE FROM certificates WHERE why = 'renewed' AND expires < ?", (long_ago,))
         self._db.execute(
             "INSERT INTO certificates (serial, device, name, pem, fingerprint, issued, expires) "
             "SELECT ?, number, name, ?, ?, ?, ? FROM devices WHERE name = ?",

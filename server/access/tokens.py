@@ -18,11 +18,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from headwater.compression.enrolment import SECRET_BYTES, check_name
 from headwater.compression.errors import IdentityError
+from headwater.server.access.authority import Issued
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from headwater.server.access.authority import Authority, Issued
+    from headwater.server.access.authority import Authority
     from headwater.server.access.register import Register
 
 LIFE_S = 15 * 60.0
@@ -63,7 +64,7 @@ def spend(
     proposed: str,
     days: float,
     now: float | None = None,
-) -> tuple[str, bytes]:
+) -> Issued:
     """Sign a device's request for a token.
 
     Args:
@@ -74,9 +75,6 @@ def spend(
         proposed: what the device would like to be called; the token's own name goes before it.
         days: how long the certificate is valid.
         now: unix seconds.
-
-    Returns:
-        The device's name and its certificate, PEM.
 
     Raises:
         TokenError: the token is wrong, expired or used.
@@ -99,7 +97,7 @@ def spend(
             )
         issued = authority.sign_device(request, given or proposed, days, datetime.fromtimestamp(now, UTC))
         _enter(register, db, issued, secret, now)
-    return issued.device, issued.pem
+    return issued
 
 
 def _enter(register: Register, db: sqlite3.Connection, issued: Issued, secret: bytes, now: float) -> None:
@@ -108,13 +106,18 @@ def _enter(register: Register, db: sqlite3.Connection, issued: Issued, secret: b
     db.execute("UPDATE tokens SET used = ?, serial = ? WHERE hash = ?", (now, issued.serial, _hash(secret)))
 
 
-def _again(db: sqlite3.Connection, serial: str, request: bytes) -> tuple[str, bytes]:
+def _again(db: sqlite3.Connection, serial: str, request: bytes) -> Issued:
     """The certificate that a token was spent on, for the holder of its key as long as nobody has used it."""
-    row = db.execute("SELECT name, pem, used, ended FROM certificates WHERE serial = ?", (serial,)).fetchone()
-    name, pem, used, ended = row
+    row = db.execute(
+        "SELECT name, pem, fingerprint, issued, expires, used, ended FROM certificates WHERE serial = ?",
+        (serial,),
+    ).fetchone()
+    name, pem, fingerprint, issued, expires, used, ended = row
     if used is not None or ended is not None or not _same_key(pem, request):
         raise TokenError("used_token", f"the token was used already, for {name}; ask for another one")
-    return name, pem
+    return Issued(
+        name, serial, pem, fingerprint, datetime.fromtimestamp(issued, UTC), datetime.fromtimestamp(expires, UTC)
+    )
 
 
 def _same_key(pem: bytes, request: bytes) -> bool:

@@ -198,7 +198,7 @@ async def test_two_hundred_devices_at_a_time_are_all_answered(bundle: Path, tiny
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--listen", "0.0.0.0:0"], "--insecure"),
+        (["--listen", "0.0.0.0:0"], "--state DIR"),
         (["--listen", "nowhere"], "host:port"),
         (["--queue", "0"], "queue"),
         ([], "--bundle"),

@@ -20,6 +20,7 @@ from headwater.server.engine import InferenceTicket
 from headwater.server.registry import Registry
 from headwater.server.settings import ServerSettings
 from tests import tiny
+from tests.server.access import material
 
 TIMEOUT_S = 30
 
@@ -95,18 +96,25 @@ class Edge:
 
 @asynccontextmanager
 async def edge(*bundles: Bundle, **settings: object) -> AsyncIterator[Edge]:
-    """A server with one worker and small limits, unless told otherwise."""
+    """A server with one worker and small limits, unless told otherwise; with `tls`, for the device `cam`."""
     defaults: dict[str, object] = {"listen": "127.0.0.1:0", "http": None, "workers": 1, "grace_s": 0.0}
     chosen = ServerSettings(**{**defaults, **settings})  # type: ignore[arg-type]
     server = EdgeServer(chosen, Registry(bundles or (tiny.bundle(),)))
     addresses = await server.start()
-    async with grpc.aio.insecure_channel(addresses.grpc) as channel:
+    async with _channel(server, addresses) as channel:
         running = Edge(server, addresses, channel)
         try:
             yield running
         finally:
             running.gate.open()
             await server.stop()
+
+
+def _channel(server: EdgeServer, addresses: Addresses) -> grpc.aio.Channel:
+    if server.access is None:
+        return grpc.aio.insecure_channel(addresses.grpc)
+    member = material.enrolled(server.access.register, server.access.authority)
+    return material.channel(addresses.grpc, server.access.authority, member)
 
 
 class Talk:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -15,10 +16,10 @@ def test_loopback_needs_no_leave(listen: str) -> None:
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:50051", "[::]:50051", "192.168.1.4:50051", "edge.local:50051"])
-def test_anything_else_needs_insecure(listen: str) -> None:
-    with pytest.raises(SettingsError, match="--insecure"):
+def test_anything_else_is_encrypted_which_needs_a_state(listen: str) -> None:
+    with pytest.raises(SettingsError, match="--state DIR"):
         ServerSettings(listen=listen)
-    assert ServerSettings(listen=listen, insecure=True).listen == listen
+    assert ServerSettings(listen=listen, state=Path("state")).encrypted
 
 
 @pytest.mark.parametrize("address", ["", "localhost", ":50051", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:70000"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from headwater.compression.enrolment import SERVER_NAME
 from headwater.server.access.authority import Authority, Issued, Pair
+from headwater.server.access.register import Register
 
 TO_SERVER = (("grpc.ssl_target_name_override", SERVER_NAME), ("grpc.use_local_subchannel_pool", 1))
 
@@ -49,6 +51,15 @@ def member(authority: Authority, name: str = "cam", days: float = 30, now: datet
     issued = authority.sign_device(request(), name, days, now)
     key = device_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return Member(issued, Pair(key, issued.pem))
+
+
+def enrolled(register: Register, authority: Authority, name: str = "cam", days: float = 30) -> Member:
+    """A device that the register knows."""
+    made = member(authority, name, days)
+    with register.change():
+        register.enter(name, time.time())
+        register.add(made.issued)
+    return made
 
 
 def channel(address: str, authority: Authority, shown: Pair | Member | None) -> grpc.aio.Channel:

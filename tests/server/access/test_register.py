@@ -78,22 +78,27 @@ def test_an_answer_that_was_lost_locks_nobody_out(register: Register, authority:
     first = enrolled(register, authority)
     register.admit(caller(first), NOW)
     lost, second = enrolled(register, authority, at=10), enrolled(register, authority, at=11)
+    assert standing(register, lost, 11) is Standing.RENEWED, "one that was not used is worth nothing beside a later one"
     register.admit(caller(first), NOW + 11 * 86400)
     register.admit(caller(second), NOW + 11 * 86400)
-    assert standing(register, lost, 11) is Standing.RENEWED
+    assert standing(register, first, 11) is Standing.RENEWED
     assert standing(register, second, 11) is Standing.IN_FORCE
 
 
 def test_a_newer_certificate_that_is_not_used_yet_survives_the_use_of_an_older_one(
     register: Register, authority: Authority
 ) -> None:
-    first, second = enrolled(register, authority), enrolled(register, authority, at=1)
+    first = enrolled(register, authority)
+    register.admit(caller(first), NOW)
+    second = enrolled(register, authority, at=1)
     register.admit(caller(first), NOW + 86400)
     assert standing(register, second) is Standing.IN_FORCE
 
 
 def test_revoking_ends_all_that_a_device_has_and_nothing_else(register: Register, authority: Authority) -> None:
-    old, new = enrolled(register, authority), enrolled(register, authority, at=1)
+    old = enrolled(register, authority)
+    register.admit(caller(old), NOW)
+    new = enrolled(register, authority, at=1)
     other = enrolled(register, authority, "other")
     assert register.revoke("cam", NOW + 86400) == 2
     assert {standing(register, old), standing(register, new)} == {Standing.REVOKED}

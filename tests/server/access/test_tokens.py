@@ -31,7 +31,8 @@ def authority(tmp_path: Path) -> Authority:
 def spend(
     register: Register, authority: Authority, secret: bytes, name: str = "cam", request: bytes = b"", late_s: float = 0
 ) -> tuple[str, bytes]:
-    return tokens.spend(register, authority, secret, request or material.request(), name, 30, NOW + late_s)
+    issued = tokens.spend(register, authority, secret, request or material.request(), name, 30, NOW + late_s)
+    return issued.device, issued.pem
 
 
 def another_request() -> bytes:

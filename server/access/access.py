@@ -1,0 +1,111 @@
+"""What a running server has for letting devices in: authority, register, TLS, and the listener where they enrol."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import grpc.aio
+
+from headwater.compression.errors import SettingsError, StorageError
+from headwater.protos import access_pb2_grpc
+from headwater.server.access.authority import FOLDER, Authority
+from headwater.server.access.credentials import ServerCredentials
+from headwater.server.access.enrolment import EnrolmentService
+from headwater.server.access.register import Register
+from headwater.server.federation.doorbell import Doorbell, ring
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+ENROL_PORT = "enrol_port"
+"""The fact in the register that tells `headwater server devices token` where devices enrol."""
+LOOK_S = 5.0
+"""How often open calls are held against the register although nobody rang: certificates expire by themselves."""
+MOST_ENROLMENTS = 16
+"""That run at a time."""
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 1 << 14),  # a secret, a signing request and a name have half a kilobyte
+    ("grpc.max_connection_age_ms", 30_000),  # nobody stays
+    ("grpc.max_connection_idle_ms", 10_000),
+)
+_log = logging.getLogger("headwater.server.access")
+
+
+class Access:
+    """Lets devices in, on the running event loop, until :meth:`stop`."""
+
+    def __init__(self, state: Path, days: float, refused: Callable[[str], None] = lambda _: None) -> None:
+        """Open what is in the server's state, or begin it.
+
+        Args:
+            state: the server's folder.
+            days: how long devices' certificates are valid.
+            refused: told of every token that is refused, by one word.
+
+        Raises:
+            IdentityError: the authority's files are damaged or open to other users.
+            StorageError: the register cannot be used.
+        """
+        self.authority = Authority.open(state)
+        self.register = Register.open(state)
+        self.credentials = ServerCredentials(self.authority)
+        self.days = days
+        self._bell = Doorbell(state / FOLDER)
+        self._looking: asyncio.Task[None] | None = None
+        self._rang = asyncio.Event()
+        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MOST_ENROLMENTS)
+        enrolment = EnrolmentService(self.authority, self.register, days, refused)
+        access_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, self._server)
+
+    async def start(self, address: str, review: Callable[[], None]) -> int:
+        """Listen for enrolments; the port.
+
+        ``review`` is called when a certificate may have ended: at once when a command changed the register, and now
+        and then. Raises :class:`SettingsError` if the address cannot be bound.
+        """
+        try:
+            port: int = self._server.add_secure_port(address, self.credentials.one_sided())
+        except RuntimeError as error:
+            raise SettingsError(
+                f"devices would enrol at {address}, which cannot be bound: {error}; name another address with --enrol"
+            ) from error
+        await self._server.start()
+        self.register.note(ENROL_PORT, str(port))
+        asyncio.get_running_loop().add_reader(self._bell.fileno(), self._heard)
+        self._looking = asyncio.create_task(self._look(review), name="headwater-access")
+        return port
+
+    async def stop(self) -> None:
+        """Listen no more, and close the register."""
+        if self._looking is not None:
+            asyncio.get_running_loop().remove_reader(self._bell.fileno())
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+            await self._server.stop(None)
+        self._bell.close()
+        self.register.close()
+
+    def _heard(self) -> None:
+        if self._bell.heard():
+            self._rang.set()
+
+    async def _look(self, review: Callable[[], None]) -> None:
+        while True:
+            try:
+                review()
+            except StorageError as error:
+                _log.error("open calls could not be held against the register", extra={"error": str(error)})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._rang.wait()
+            self._rang.clear()
+
+
+def tell(state: Path) -> None:
+    """Have a server of this state, if one runs, look at its register now."""
+    ring(state / FOLDER)
