@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.study import bottleneck, entropic, image_codecs, local_exit, ours, separate, tasks, teacher
+from benchmarks.study import bottleneck, cuts, entropic, image_codecs, local_exit, ours, separate, tasks, teacher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from benchmarks.study.plan import Plan
     from benchmarks.study.runner import Piece
 
-MODULES = (teacher, ours, local_exit, image_codecs, bottleneck, entropic, separate, tasks)
+MODULES = (teacher, ours, local_exit, image_codecs, bottleneck, entropic, separate, tasks, cuts)
 
 
 def all_pieces(plan: Plan) -> list[Piece]:

@@ -53,6 +53,10 @@ class Plan:
     entropic_epochs: tuple[int, int] = (16, 10)
     """Its two stages, in sum as long as ours. The paper has (10, 10), on 650 times as many images."""
     added_task: str = "cell_type"
+    cuts: tuple[int, ...] = (3, 5, 6, 8)
+    """Blocks of the network before the split, each trained so."""
+    cut_epochs: tuple[int, int] = (6, 12)
+    """Of the two stages, for each cut: half of ours, as it is the difference that counts."""
 
     def recipe_of(self, seed: int, **changes: object) -> Recipe:
         """Our recipe on a split."""
@@ -102,4 +106,6 @@ TINY = Plan(
     tuned_epochs=1,
     betas=(0.32,),
     entropic_epochs=(1, 1),
+    cuts=(3,),
+    cut_epochs=(1, 1),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.study.arithmetic import Series
 from benchmarks.study.figures import Figures
@@ -19,8 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+CUT = "cut-"
 WITHIN_POINTS = 1.0
 """How far below the teacher our operating point may be."""
+
+
+class Cut(NamedTuple):
+    """A bundle that is cut elsewhere."""
+
+    seed: int
+    modes: tuple[Series, ...]
+    macs: dict[float, int]
+    """Multiply-adds of the head, by width."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +199,17 @@ class Results:
         """Every gain of the joint bundle at the width of a mode of ours."""
         modes, width = _modes(self._all("task-joint", seeds)), self._first["modes"][mode]["width"]
         return [series for mine, series in zip(self._first["modes"], modes, strict=False) if mine["width"] == width]
+
+    def cuts(self) -> dict[int, Cut]:
+        """The network split elsewhere, by the block after which it is, on the first split that has it."""
+        found: dict[int, Cut] = {}
+        for seed in self.seeds:
+            for name in self.named(CUT, seed):
+                result = self.result(name, seed)
+                assert result is not None
+                macs = {mode["width"]: int(mode["head_macs"]) for mode in result["modes"]}
+                found.setdefault(int(name.removeprefix(CUT)), Cut(seed, tuple(_modes([result])), macs))
+        return dict(sorted(found.items()))
 
     def _all(self, name: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
         """A piece's results on these splits; none unless all are done."""

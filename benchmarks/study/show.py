@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from benchmarks.claims import Claim
-    from benchmarks.study.results import Results
+    from benchmarks.study.results import Cut, Results
     from benchmarks.study.study import Study
+
+BELOW = (1, 2, 3)
+"""Points below the teacher at which cuts are compared."""
 
 
 def plot(results: Results) -> str:
@@ -60,7 +63,7 @@ def markdown(results: Results, claims: Sequence[Claim]) -> str:
     lines += ["", "| what is sent | bytes | accuracy, % | balanced, % | AUROC | M MACs on the device | splits |"]
     lines += ["|---|---:|---:|---:|---:|---:|---:|"]
     lines += [_row(what, series, macs) for what, series, macs in _rows(results)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_cuts(results)]) + "\n"
 
 
 def _rows(results: Results) -> Iterator[tuple[str, Series, int | None]]:
@@ -102,6 +105,24 @@ def _row(what: str, series: Series, macs: int | None) -> str:
 def _means(series: Series) -> tuple[tuple[float, float, int], tuple[float, float, int]]:
     """Mean, factor and digits of balanced accuracy and AUROC."""
     return (fmean(series.balanced), 100, 1), (fmean(series.auroc), 1, 3)
+
+
+def _cuts(results: Results) -> list[str]:
+    """Where to cut, as a table; nothing where no cut is done."""
+    if not (cuts := results.cuts()):
+        return []
+    points = " | ".join(f"bytes within {points}" for points in BELOW)
+    lines = ["", f"| cut after block | M MACs, narrowest to widest | {points} | most accurate, % | teacher, % |"]
+    lines += ["|---:|---:|" + "---:|" * (len(BELOW) + 2)]
+    return lines + [_cut_row(block, cut, results.teacher([cut.seed]).accuracy) for block, cut in cuts.items()]
+
+
+def _cut_row(block: int, cut: Cut, teacher: float) -> str:
+    macs = [count / 1e6 for count in cut.macs.values()]
+    reached = [cheapest(cut.modes, teacher - points / 100) for points in BELOW]
+    told = " | ".join(f"{one.size:.0f}" if one else "-" for one in reached)
+    best = max(mode.accuracy for mode in cut.modes)
+    return f"| {block} | {min(macs):.1f} to {max(macs):.1f} | {told} | {100 * best:.1f} | {100 * teacher:.1f} |"
 
 
 def listing(pieces: Sequence[Piece], study: Study) -> Table:

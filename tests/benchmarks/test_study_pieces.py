@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from benchmarks import rate_accuracy
 from benchmarks.entropic_student import GDN1, encoder_macs, maps, parted
-from benchmarks.study import bottleneck, image_codecs, local_exit, ours, runner
+from benchmarks.study import bottleneck, cuts, image_codecs, local_exit, ours, runner
 from benchmarks.study.figures import Figures
 from benchmarks.study.pieces import all_pieces, chosen
 from benchmarks.study.plan import TINY
@@ -170,6 +170,15 @@ def test_normalisation_divides_and_its_inverse_multiplies() -> None:
     norm = 1 + 0.1 * x.abs()
     assert torch.allclose(GDN1(3)(x), x / norm, atol=1e-5)
     assert torch.allclose(GDN1(3, inverse=True)(x), x * norm, atol=1e-5)
+
+
+def test_a_network_that_is_cut_elsewhere_answers_the_same() -> None:
+    torch.manual_seed(0)
+    early, late = Lite0(1, [2], 3).eval(), Lite0(1, [2], 9).eval()
+    late.load_state_dict(cuts.recut(early.state_dict(), late))
+    x = torch.randn(2, 1, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(late(x)[0], early(x)[0])
 
 
 def test_the_teacher_in_two_parts_answers_as_a_whole() -> None:
