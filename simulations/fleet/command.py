@@ -103,7 +103,8 @@ def _rows(outcome: Outcome) -> list[ClassOutcome]:
 
 def _answers(outcome: Outcome) -> Table:
     scenario = outcome.scenario
-    title = f"{scenario.name}: {scenario.device_count:,} devices, {scenario.hours:g} h, seed {scenario.seed}; shares in %"
+    size = f"{scenario.device_count:,} devices, {scenario.hours:g} h"
+    title = f"{scenario.name}: {size}, seed {scenario.seed}; shares in %"
     columns = ("pictures", "server", "exit", "whole", "none", "missed", "p50 ms", "p95 ms", "p99 ms")
     table = _table(title, "devices", columns)
     for row in _rows(outcome):

@@ -46,6 +46,7 @@ h3 { font-size: 1rem; margin: 1.4rem 0 .3rem } table { font-size: .88rem } figur
 th, td { padding: .3rem .55rem } .cards { margin-top: 1.4rem; display: grid;
  grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)) } .card { min-width: 0 } .card b { font-size: 1.45rem }
 ul.notes { max-width: 46rem; color: var(--soft); padding-left: 1.2rem } ul.notes li { margin: .35rem 0 }
+.ranges td:not(:first-child), .ranges th { white-space: normal }
 .plain > figure > svg { width: 40rem } details { margin-top: .8rem } summary { cursor: pointer }
 details table { font-size: .8rem } details td:last-child { white-space: normal; text-align: left; min-width: 22rem }
 """
@@ -230,7 +231,7 @@ def _energy(outcome: Outcome, shown: Sequence[ClassOutcome]) -> str:
         "their sources are at the end of this page, the radio's in headwater/device/radio.py. Boards are on all day."
     )
     head = ["a device and day", *(_PARTS[part] for part in names), "all", "mean power"]
-    return section("Energy", chart, table(head, figures), note=note)
+    return section("Energy", chart, f'<div class="ranges">{table(head, figures)}</div>', note=note)
 
 
 def _energy_row(name: str, parts: Mapping[str, Figure], names: Sequence[str]) -> list[str]:
@@ -389,7 +390,8 @@ def _unit(joules: float) -> tuple[str, float]:
 def _joules_ranged(figure: Figure) -> str:
     unit, scale = _unit(figure.mid)
     low, mid, high = (f"{each / scale:.3g}" for each in (figure.low, figure.mid, figure.high))
-    return f"{mid} {unit} ({low} to {high})" if figure.high else "0"
+    # A cell may break before the bracket only: see .ranges.
+    return f"{mid}\N{NO-BREAK SPACE}{unit} ({low}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high})" if figure.high else "0"
 
 
 def _bytes_told(size: float) -> str:
