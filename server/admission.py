@@ -62,7 +62,7 @@ class Admission:
         self.registry = registry
         self.batcher = batcher
         self.draining = False
-        self._max_frame_bytes = max_frame_bytes
+        self.max_frame_bytes = max_frame_bytes
         self._clock = clock
 
     def bundle(self, bundle_id: bytes) -> Served:
@@ -100,7 +100,7 @@ class Admission:
         self._check_size(first.data)
         self._mask(served, first.tasks)
         try:
-            joiner = Joiner(served.frames, first.groups, self._max_frame_bytes)
+            joiner = Joiner(served.frames, first.groups, self.max_frame_bytes)
             joiner.add(first.data)
         except FrameError as error:
             raise Refusal(pb.STATUS_INVALID_FRAME, str(error)) from error
@@ -109,9 +109,9 @@ class Admission:
     def _check_size(self, data: bytes) -> None:
         if self.draining:
             raise Refusal(pb.STATUS_DRAINING, "the server is stopping; send the frame to another or later")
-        if len(data) > self._max_frame_bytes:
+        if len(data) > self.max_frame_bytes:
             raise Refusal(
-                pb.STATUS_INVALID_FRAME, f"the frame has {len(data)} bytes; at most {self._max_frame_bytes} are read"
+                pb.STATUS_INVALID_FRAME, f"the frame has {len(data)} bytes; at most {self.max_frame_bytes} are read"
             )
 
     @staticmethod

@@ -27,7 +27,10 @@ from headwater.compression.errors import BundleError, SettingsError
 from headwater.protos import access_pb2, access_pb2_grpc, edge_pb2_grpc
 from headwater.protos import edge_pb2 as pb
 from headwater.server.access.access import Access
+from headwater.server.access.denials import Denials
 from headwater.server.access.enrolment import IdentityService
+from headwater.server.access.guard import Guard
+from headwater.server.access.options import most_bytes, server_options
 from headwater.server.archive import Archive
 from headwater.server.batch_queue import BatchQueue, Limits
 from headwater.server.batcher import Batcher
@@ -43,20 +46,9 @@ from headwater.server.settings import ServerSettings, split_address
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Edge"].full_name
 IDENTITY = access_pb2.DESCRIPTOR.services_by_name["Identity"].full_name
-MAX_MESSAGE_BYTES = (1 << 21) + (1 << 16)
-"""The largest message: a frame or a chunk, and what is around it."""
 
 _log = logging.getLogger("headwater.server")
 
-_OPTIONS = (
-    ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a partner
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # A device behind a NAT may ping an idle connection this often to keep it open.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.bdp_probe", 0),  # its pings cost a LoRa-like link more than the windows that it tunes are worth
-)
 SWITCH_INTERVAL_S = 0.0005
 """How long the event loop may keep the interpreter from a worker that comes back from onnxruntime, and the other way
 round. Python's own 5 ms, met several times a batch, cost a tenth of the goodput under overload."""
@@ -77,7 +69,14 @@ class Addresses:
 class EdgeServer:
     """The whole server on the running event loop, for a process (:func:`run`) or a test."""
 
-    def __init__(self, settings: ServerSettings, registry: Registry, placing: Placing | None = None) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        registry: Registry,
+        placing: Placing | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        """Prepare it; `clock` gives the monotonic seconds that devices' rates are measured by, if not the loop's."""
         self.settings = settings
         self.registry = registry
         self.metrics = Metrics()
@@ -91,13 +90,15 @@ class EdgeServer:
         post = None if settings.state is None else Post(settings.state, settings.state_mb << 20, self.metrics)
         self.access = _access(settings)
         """Lets devices in; None without TLS."""
-        self.service = EdgeService(registry, self.batcher, self.metrics, settings, archive, post)
+        self.service = EdgeService(registry, self.batcher, self.metrics, settings, archive, post, clock)
+        register = None if self.access is None else self.access.register
+        self.guard = Guard(self.service.door.allowances, Denials(self.metrics), most_bytes(settings), register)
         self.ready = False
         self._health = health.aio.HealthServicer()
         self._http = HttpServer(self.metrics, lambda: self.ready)
         self._watch: asyncio.Task[None] | None = None
         self._changes: set[asyncio.Task[None]] = set()
-        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server = grpc.aio.server(interceptors=(self.guard,), options=server_options(settings))
         edge_pb2_grpc.add_EdgeServicer_to_server(self.service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         access_pb2_grpc.add_IdentityServicer_to_server(IdentityService(self.access), self._server)
@@ -132,10 +133,7 @@ class EdgeServer:
 
     async def _start_access(self, access: Access) -> str:
         host, port = split_address("enrol", self.settings.enrol_address)
-        return _address(host, await access.start(_address(host, port), self._review))
-
-    def _review(self) -> None:
-        """End what devices hold open whose certificates ended."""
+        return _address(host, await access.start(_address(host, port), self.guard.review))
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Drain, then stop; what is still open after `grace_s` (the setting, if not given) is cut."""

@@ -58,6 +58,25 @@ def server(
     queue: Annotated[int | None, typer.Option(help="Frames that may wait; one more is refused at once.")] = None,
     max_in_flight: Annotated[int | None, typer.Option(help="Frames of one device that may be unanswered.")] = None,
     max_streams: Annotated[int | None, typer.Option(help="Devices that may be connected.")] = None,
+    max_greetings_per_s: Annotated[
+        int | None, typer.Option(help="Devices that may connect in a second; the others are told when. 0 for any.")
+    ] = None,
+    max_device_streams: Annotated[int | None, typer.Option(help="Streams that one device may have open.")] = None,
+    max_device_calls: Annotated[
+        int | None, typer.Option(help="Calls of every kind that one device may have open.")
+    ] = None,
+    max_device_requests_per_s: Annotated[
+        int | None, typer.Option(help="Frames and calls of one device in a second; 0 for any.")
+    ] = None,
+    max_device_bytes_per_s: Annotated[
+        int | None, typer.Option(help="Bytes of one device that are read in a second; 0 for any.")
+    ] = None,
+    max_device_urgent_per_s: Annotated[
+        int | None, typer.Option(help="Frames of one device in a second that go before others'; 0 for any.")
+    ] = None,
+    max_stream_bytes: Annotated[
+        int | None, typer.Option(help="What one stream may hold of waiting frames, and of answers.")
+    ] = None,
     max_frame_bytes: Annotated[int | None, typer.Option(help="The largest frame that is looked at.")] = None,
     answer_partial_after_ms: Annotated[
         int | None,

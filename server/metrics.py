@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from headwater.protos import edge_pb2 as pb
+from headwater.server.access.denials import REASONS, Reason
 from headwater.server.engine import BatchReport
 
 _CALLS = ("infer", "stream")
@@ -115,6 +116,14 @@ class Metrics:
         self._federated = Gauge(
             "headwater_federated_devices", "Connected devices that take part in rounds.", registry=self.registry
         )
+        self._denied = Counter(
+            "headwater_denied",
+            "Calls and frames that were refused before they cost anything.",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in REASONS:
+            self._denied.labels(reason)
         for outcome in ("made", "refused", "replied"):
             self._offers.labels(outcome)
         for outcome in ("stored", "repeated", "refused"):
@@ -124,6 +133,10 @@ class Metrics:
     def count(self, call: str, status: pb.Status) -> None:
         """Count a frame's answer; `call` is infer or stream."""
         self._requests[call, status] += 1
+
+    def count_denied(self, reason: Reason) -> None:
+        """Count a call or a frame that was refused for what its sender is, or has taken already."""
+        self._denied.labels(reason).inc()
 
     def count_resent(self) -> None:
         """Count an answer that was given from memory."""

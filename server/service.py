@@ -16,6 +16,8 @@ import grpc
 
 from headwater.protos import edge_pb2 as pb
 from headwater.protos import edge_pb2_grpc
+from headwater.server.access.denials import PUSHBACK
+from headwater.server.access.door import Door
 from headwater.server.admission import Admission, Refusal, Wish
 from headwater.server.archive import Archive
 from headwater.server.batcher import Batcher
@@ -29,14 +31,19 @@ from headwater.server.session import Outbox, Session, Sessions, settled_answer
 from headwater.server.settings import ServerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from headwater.compression.manifest import TaskKind
+    from headwater.server.access.limits import Allowance
     from headwater.server.federation.offers import Line
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
-HELLO_TIMEOUT_S = 10.0
+STUCK_S = 300.0
+"""So long one message may take to a device; 2 MB take 160 s at 100 kbit/s."""
+MOST_HELLO_BYTES = 1 << 12
+MOST_REPORT_BYTES = 1 << 16
+"""A bundle in use takes 70 of them."""
 SILENT_BEATS = 3
 """A device that was silent for so many heartbeats is taken for gone."""
 
@@ -95,6 +102,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         settings: ServerSettings,
         archive: Archive | None = None,
         post: Post | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.registry = registry
         self.batcher = batcher
@@ -106,6 +114,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self.keeper = None if archive is None else Keeper(archive, self.admission, metrics)
         self._metrics = metrics
         self._settings = settings
+        self.door = Door.of(settings, clock or self._loop.time)
         self._sessions = Sessions(self._new_session, 2 * settings.max_streams)
         self._conversations: set[Conversation] = set()
         self._calls = 0
@@ -147,8 +156,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self._metrics.count("infer", answer.status)
         if answer.status != pb.STATUS_OK:
             if answer.timing.retry_after_ms:
-                # The name that gRPC's own retry policies look for.
-                context.set_trailing_metadata((("grpc-retry-pushback-ms", str(answer.timing.retry_after_ms)),))
+                context.set_trailing_metadata(((PUSHBACK, str(answer.timing.retry_after_ms)),))
             await context.abort(_CODES[answer.status], answer.detail)
         return answer
 
@@ -156,19 +164,13 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         """A device's long-lived connection."""
         del request_iterator  # read() on the context costs less a message than the iterator around it
         try:
-            conversation = await self._greet(context)
+            hello = await self._hello(context)
+            with self.door.entered(hello.device) as allowance:
+                await self._serve(await self._greet(hello, allowance), context)
         except Refusal as why:
             await context.abort(_CODES[why.status], why.detail)
-        try:
-            await self._converse(conversation, context)
         except Hangup as why:
             await context.abort(why.code, why.detail)
-        finally:
-            if self.post is not None and conversation.line is not None:
-                self.post.offers.disconnect(conversation.line)
-            conversation.session.detach(conversation.outbox)
-            self._conversations.discard(conversation)
-            self._left.set()
 
     async def Exchange(self, request_iterator: AsyncIterator[pb.TransferMessage], context: Context) -> None:  # type: ignore[override]
         """One large transfer, down or up."""
@@ -202,12 +204,16 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             conversation.end(grpc.StatusCode.UNAVAILABLE, detail)
 
     async def watch_for_silence(self) -> None:
-        """End the streams of devices that have not been heard for three heartbeats; runs until it is cancelled."""
+        """End the streams of devices that are not heard of, or take nothing; runs until it is cancelled."""
         beat_s = self._settings.heartbeat_ms / 1e3
         while True:
             await asyncio.sleep(beat_s)
             silent_since = self._loop.time() - SILENT_BEATS * beat_s
+            stuck_since = self._loop.time() - STUCK_S
             for conversation in self._conversations:
+                if conversation.outbox.writing_since < stuck_since:
+                    detail = f"an answer was not taken for {STUCK_S:g} s"
+                    conversation.end(grpc.StatusCode.UNAVAILABLE, detail)
                 if conversation.heard < silent_since:
                     detail = f"nothing was heard for {SILENT_BEATS * beat_s:g} s; send a heartbeat each {beat_s:g} s"
                     conversation.end(grpc.StatusCode.UNAVAILABLE, detail)
@@ -237,18 +243,24 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
 
     # ------------------------------------------------------------ Stream
 
-    async def _greet(self, context: Context) -> Conversation:
-        """Read the hello, answer with the welcome; raises Refusal."""
-        if self.admission.draining:
-            raise Refusal(pb.STATUS_DRAINING, "the server is stopping; connect to another or later")
-        if len(self._conversations) >= self._settings.max_streams:
-            raise Refusal(pb.STATUS_BUSY, f"{self._settings.max_streams} devices are connected already; try later")
-        hello = await self._hello(context)
+    async def _serve(self, conversation: Conversation, context: Context) -> None:
+        """Talk to the end; raises Hangup."""
+        try:
+            await self._converse(conversation, context)
+        finally:
+            if self.post is not None and conversation.line is not None:
+                self.post.offers.disconnect(conversation.line)
+            conversation.session.detach(conversation.outbox)
+            self._conversations.discard(conversation)
+            self._left.set()
+
+    async def _greet(self, hello: pb.Hello, allowance: Allowance) -> Conversation:
+        """Answer the hello with the welcome; raises Refusal."""
         if self.rollout is not None and self.registry.find(hello.bundle_id) is None:
             await self.rollout.revive(hello.bundle_id)
         served = self.admission.bundle(hello.bundle_id)
-        outbox = Outbox(2 * self._settings.max_in_flight)
-        session = self._sessions.open(hello.device, hello.session)
+        outbox = Outbox(2 * self._settings.max_in_flight, self._settings.max_stream_bytes)
+        session = self._sessions.open(hello.device, hello.session, allowance)
         for other in self._conversations:
             if other.session is session:
                 other.end(grpc.StatusCode.ABORTED, "the same session opened another stream, which goes on from here")
@@ -265,16 +277,15 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         return conversation
 
     async def _hello(self, context: Context) -> pb.Hello:
-        try:
-            async with asyncio.timeout(HELLO_TIMEOUT_S):
-                message: object = await context.read()
-        except TimeoutError:
-            raise Refusal(pb.STATUS_INVALID_FRAME, f"no hello came within {HELLO_TIMEOUT_S:g} s") from None
+        """What the stream begins with; raises Refusal."""
+        if self.admission.draining:
+            raise Refusal(pb.STATUS_DRAINING, "the server is stopping; connect to another or later")
+        message: object = await context.read()
         kind = message.WhichOneof("kind") if isinstance(message, pb.DeviceMessage) else "nothing"
         if not isinstance(message, pb.DeviceMessage) or kind != "hello":
             raise Refusal(pb.STATUS_INVALID_FRAME, f"a stream begins with hello; it began with {kind}")
-        if not message.hello.device:
-            raise Refusal(pb.STATUS_INVALID_FRAME, "the hello names no device")
+        if not message.hello.device or message.hello.ByteSize() > MOST_HELLO_BYTES:
+            raise Refusal(pb.STATUS_INVALID_FRAME, "the hello names no device, or has more to say than any agent")
         return message.hello
 
     def _welcome(self, served: Served) -> pb.ServerMessage:
@@ -350,7 +361,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             case "offer_reply" | "bundle_notice" if self.post is not None and conversation.line is not None:
                 with _hanging_up():
                     self.post.take(conversation.line, message)
-            case "report":
+            case "report" if message.report.ByteSize() <= MOST_REPORT_BYTES:
                 session.report = message.report
                 if self.rollout is not None:
                     self.rollout.report(session.device, conversation.number, message.report)
@@ -359,10 +370,10 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             case _:  # of a newer agent, or about an offer that this server never made
                 pass
 
-    def _new_session(self, device: str) -> Session:
+    def _new_session(self, device: str, allowance: Allowance) -> Session:
         after_ms = self._settings.answer_partial_after_ms
         partial_after_s = math.inf if after_ms is None else after_ms / 1e3
-        return Session(device, self.admission, self._metrics, self._settings.max_in_flight, partial_after_s)
+        return Session(device, self.admission, self._metrics, allowance, partial_after_s)
 
 
 @contextlib.contextmanager

@@ -4,8 +4,8 @@ A *session* is one run of an agent (its random number in `Hello`). It outlives a
 agent connects again and sends what has no answer yet under the same numbers, and the session sees to it that no frame
 is run twice: one that is still being run is answered on the new stream, one that was run is answered from memory.
 
-Nothing here grows with what a device does: at most `max_in_flight` frames of a session are pending or unread by the
-device, as many answers are remembered, and :class:`Sessions` keeps a bounded number of sessions.
+Nothing here grows with what a device does: at most `max_in_flight` frames of a device are pending or unread by it, as
+many answers are remembered, each within `max_stream_bytes`, and :class:`Sessions` keeps a bounded number of sessions.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from typing import TypeVar
 
 from headwater.protos import edge_pb2 as pb
+from headwater.server.access.limits import Allowance
 from headwater.server.admission import Admission, Refusal, Wish
 from headwater.server.batch_queue import State
 from headwater.server.engine import InferenceTicket, refusal
@@ -23,6 +25,8 @@ from headwater.server.metrics import Metrics
 from headwater.server.parts import Collector, Open
 from headwater.server.registry import Served
 
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 _STATUS = {
     State.FAILED: (pb.STATUS_INTERNAL, "the server failed on the batch of this frame; it may be sent again"),
     State.EXPIRED: (pb.STATUS_EXPIRED, "the deadline passed before the frame was run"),
@@ -38,10 +42,20 @@ def settled_answer(ticket: InferenceTicket) -> pb.ServerMessage:
 
 
 class Outbox:
-    """Messages on their way to a device, written one after the other; its reader waits while it is full."""
+    """Messages on their way to a device, written one after the other; its reader waits while it is full.
 
-    def __init__(self, limit: int) -> None:
+    Args:
+        limit: messages from which on it is full.
+        most_bytes: bytes from which on it is full.
+    """
+
+    def __init__(self, limit: int, most_bytes: int) -> None:
+        self.bytes = 0
+        """Of all messages that are not written yet."""
+        self.writing_since = math.inf
+        """When the message that is being written was begun, by the event loop's clock."""
         self._limit = limit
+        self._most_bytes = most_bytes
         self._messages: deque[pb.ServerMessage] = deque()
         self._some = asyncio.Event()
         self._room = asyncio.Event()
@@ -53,11 +67,12 @@ class Outbox:
     @property
     def full(self) -> bool:
         """Whether the device has to be held back until there is :meth:`room`."""
-        return len(self._messages) >= self._limit
+        return len(self._messages) >= self._limit or self.bytes >= self._most_bytes
 
     def put(self, message: pb.ServerMessage) -> None:
         """Append a message; never waits."""
         self._messages.append(message)
+        self.bytes += message.ByteSize()
         self._some.set()
 
     def close(self) -> None:
@@ -73,11 +88,14 @@ class Outbox:
 
     async def run(self, write: Callable[[pb.ServerMessage], Awaitable[None]]) -> None:
         """Write messages until :meth:`close`."""
+        loop = asyncio.get_running_loop()
         while True:
             while self._messages:
+                self.writing_since = loop.time()
                 await write(self._messages[0])
-                self._messages.popleft()  # after the write: a message that is being written still counts
+                self.bytes -= self._messages.popleft().ByteSize()  # after the write: what is being written still counts
                 self._room.set()
+            self.writing_since = math.inf
             if self._closed:
                 return
             self._some.clear()
@@ -92,10 +110,11 @@ class Session:
         device: str,
         admission: Admission,
         metrics: Metrics,
-        max_in_flight: int,
+        allowance: Allowance,
         partial_after_s: float = math.inf,
     ) -> None:
         self.device = device
+        self.allowance = allowance
         self.report: pb.Report | None = None
         """The last report of the device."""
         self.outbox: Outbox | None = None
@@ -106,17 +125,25 @@ class Session:
         """Frames of which not all parts have come."""
         self._admission = admission
         self._metrics = metrics
-        self._max_in_flight = max_in_flight
+        self._most_bytes = allowance.limits.stream_bytes
+        self._waiting_bytes = 0
+        """Of the frames that are pending."""
         self._answered: OrderedDict[int, pb.ServerMessage] = OrderedDict()
+        self._answered_bytes = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no stream is open and no frame runs."""
+        return self.outbox is None and not self.pending
 
     def attach(self, outbox: Outbox, resume_from: int) -> None:
         """Answer on this stream from now on; what the device has answers for is forgotten."""
         self.outbox = outbox
         self.parts.withdraw_all()  # they come again from their first parts
         for sequence in [number for number in self._answered if number < resume_from]:
-            del self._answered[sequence]
+            self._answered_bytes -= self._answered.pop(sequence).ByteSize()
 
     def detach(self, outbox: Outbox) -> None:
         """The stream has ended: what waits is withdrawn, because nobody would read the answer."""
@@ -167,9 +194,8 @@ class Session:
     def _admit(self, served: Served | None, message: pb.FeatureFrame) -> None:
         if message.sequence == 0:
             raise Refusal(pb.STATUS_INVALID_FRAME, "the frame has no sequence number; they count up from 1")
-        unread = len(self.outbox) if self.outbox is not None else 0
-        if len(self.pending) + len(self.parts) + unread >= self._max_in_flight:
-            raise Refusal(pb.STATUS_BUSY, f"{self._max_in_flight} frames of this device are unanswered already")
+        data = message.data  # each look at the field makes a copy
+        self._check_limits(len(data))
         if message.bundle_id or served is None:
             served = self._admission.bundle(message.bundle_id)
         if message.groups:
@@ -178,11 +204,37 @@ class Session:
         wish = Wish(
             self._settle,
             message.tasks,
-            message.priority,
+            self._priority(message),
             message.deadline_ms / 1e3 if message.deadline_ms else math.inf,
             message.sequence,
         )
-        self.pending[message.sequence] = self._admission.admit(served, message.data, wish)
+        self._wait_for(self._admission.admit(served, data, wish))
+
+    def _check_limits(self, size: int) -> None:
+        """See that the device may send another frame; raises Refusal."""
+        allowance = self.allowance
+        most = allowance.limits.unanswered
+        unread = len(self.outbox) if self.outbox is not None else 0
+        if allowance.unanswered >= most or len(self.pending) + len(self.parts) + unread >= most:
+            raise Refusal(pb.STATUS_BUSY, f"{most} frames of this device are unanswered already")
+        held = self._waiting_bytes + len(self.parts) * self._admission.max_frame_bytes + size
+        if held > self._most_bytes:
+            self._metrics.count_denied("memory")
+            raise Refusal(pb.STATUS_BUSY, f"frames of {held} bytes would wait; at most {self._most_bytes} may")
+        if not allowance.request():
+            self._metrics.count_denied("requests")
+            wait_ms = math.ceil(1e3 * allowance.request_wait_s())
+            most_per_s = allowance.limits.requests_per_s
+            raise Refusal(pb.STATUS_BUSY, f"more than {most_per_s:g} frames and calls a second", wait_ms)
+
+    def _priority(self, message: pb.FeatureFrame) -> int:
+        """What the frame asks for, unless its device has gone before others too often."""
+        return message.priority if message.priority and self.allowance.rush() else 0
+
+    def _wait_for(self, ticket: InferenceTicket) -> None:
+        self.pending[ticket.work.sequence] = ticket
+        self.allowance.unanswered += 1
+        self._waiting_bytes += len(ticket.work.frame.payload)
         self._quiet.clear()
 
     def _queue_parts(self, collected: Open, why_cut: str) -> None:
@@ -191,7 +243,7 @@ class Session:
         wish = Wish(
             self._settle,
             first.tasks,
-            first.priority,
+            self._priority(first),
             collected.deadline - now,
             first.sequence,
             why_cut,
@@ -203,22 +255,34 @@ class Session:
             self._refuse(first.sequence, why)
             return
         self._metrics.count_collected(cut=bool(why_cut))
-        self.pending[first.sequence] = ticket
-        self._quiet.clear()
+        self._wait_for(ticket)
 
     def _settle(self, ticket: InferenceTicket) -> None:
         sequence = ticket.work.sequence
         del self.pending[sequence]
+        self.allowance.unanswered -= 1
+        self._waiting_bytes -= len(ticket.work.frame.payload)
         message = settled_answer(ticket)
+        size = message.ByteSize()
+        if self.outbox is not None and self.outbox.bytes + size > self._most_bytes:
+            self._metrics.count_denied("memory")
+            detail = f"answers of {self.outbox.bytes} bytes are unread; read them, then send the frame again"
+            message = refusal(pb.STATUS_BUSY, detail, sequence)
         status = message.answer.status
         if status == pb.STATUS_OK:  # what failed may succeed when it is sent again
-            self._answered[sequence] = message
-            if len(self._answered) > self._max_in_flight:
-                self._answered.popitem(last=False)
+            self._remember(sequence, message, size)
         self._metrics.count("stream", status)
         self._put(message)
         if not self.pending:
             self._quiet.set()
+
+    def _remember(self, sequence: int, message: pb.ServerMessage, size: int) -> None:
+        """Keep an answer for a device that sends its frame again, in place of the oldest if there are many."""
+        self._answered[sequence] = message
+        self._answered_bytes += size
+        while len(self._answered) > self.allowance.limits.unanswered or self._answered_bytes > self._most_bytes:
+            _, oldest = self._answered.popitem(last=False)
+            self._answered_bytes -= oldest.ByteSize()
 
     def _refuse(self, sequence: int, why: Refusal) -> None:
         self._metrics.count("stream", why.status)
@@ -230,29 +294,41 @@ class Session:
 
 
 class Sessions:
-    """The sessions that are remembered, the least recently connected forgotten first."""
+    """The sessions that are remembered, the least recently connected forgotten first.
 
-    def __init__(self, make: Callable[[str], Session], limit: int) -> None:
+    Args:
+        make: a session of a device with this allowance.
+        limit: devices whose sessions are remembered; of each as many as it may have streams.
+    """
+
+    def __init__(self, make: Callable[[str, Allowance], Session], limit: int) -> None:
         self._make = make
         self._limit = limit
-        self._sessions: OrderedDict[tuple[str, int], Session] = OrderedDict()
+        self._devices: OrderedDict[str, OrderedDict[int, Session]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return sum(map(len, self._devices.values()))
 
-    def open(self, device: str, number: int) -> Session:
+    def __iter__(self) -> Iterator[Session]:
+        return (session for sessions in self._devices.values() for session in sessions.values())
+
+    def open(self, device: str, number: int, allowance: Allowance) -> Session:
         """The session of this number of a device, new if it is not remembered. Number 0 is always new."""
         if number == 0:
-            return self._make(device)
-        key = (device, number)
-        session = self._sessions.pop(key, None) or self._make(device)
-        self._sessions[key] = session
-        self._forget()
+            return self._make(device, allowance)
+        sessions = self._devices.pop(device, None) or OrderedDict()
+        session = sessions.pop(number, None) or self._make(device, allowance)
+        session.allowance = allowance
+        self._devices[device], sessions[number] = sessions, session
+        _forget(sessions, allowance.limits.streams, lambda one: one.idle)
+        _forget(self._devices, self._limit, lambda all_of_it: all(one.idle for one in all_of_it.values()))
         return session
 
-    def _forget(self) -> None:
-        while len(self._sessions) > self._limit:
-            idle = next((key for key, one in self._sessions.items() if one.outbox is None and not one.pending), None)
-            if idle is None:
-                return
-            del self._sessions[idle]
+
+def _forget(remembered: OrderedDict[K, V], limit: int, may_go: Callable[[V], bool]) -> None:
+    """Drop the oldest that may go, as long as there are too many."""
+    while len(remembered) > limit:
+        key = next((key for key, value in remembered.items() if may_go(value)), None)
+        if key is None:
+            return
+        del remembered[key]

@@ -44,6 +44,20 @@ class ServerSettings:
     """Frames of one device that may be unanswered."""
     max_streams: int = 2048
     """Devices that may be connected."""
+    max_greetings_per_s: int = 50
+    """Devices that may connect in a second; the others are given moments to come back. 0 for any."""
+    max_device_streams: int = 4
+    """Streams that one device may have open; one whose connection broke has two for a moment."""
+    max_device_calls: int = 64
+    """Calls of every kind that one device may have open."""
+    max_device_requests_per_s: int = 1000
+    """Frames and calls that one device may send in a second; 0 for any."""
+    max_device_bytes_per_s: int = 8 << 20
+    """Bytes of one device that are read in a second; what it sends beyond that is held back. 0 for any."""
+    max_device_urgent_per_s: int = 20
+    """Frames with a priority of one device that go before those of others in a second; 0 for any."""
+    max_stream_bytes: int = 8 << 20
+    """What one stream may hold of frames that wait, of answers that are unread and of answers that are remembered."""
     max_frame_bytes: int = 65536
     """The largest frame that is looked at; of a frame in parts, all parts together."""
     answer_partial_after_ms: int | None = None
@@ -82,6 +96,14 @@ class ServerSettings:
         between("max_in_flight", self.max_in_flight, 1, 65536)
         between("max_streams", self.max_streams, 1, 1_000_000)
         between("max_frame_bytes", self.max_frame_bytes, 64, 1 << 21)
+        between("max_greetings_per_s", self.max_greetings_per_s, 0, 1_000_000)
+        between("max_device_streams", self.max_device_streams, 2, 1024)
+        between("max_device_calls", self.max_device_calls, 1, 65536)
+        between("max_device_requests_per_s", self.max_device_requests_per_s, 0, 1_000_000)
+        if self.max_device_bytes_per_s:
+            between("max_device_bytes_per_s", self.max_device_bytes_per_s, 1 << 16, 1 << 40)
+        between("max_device_urgent_per_s", self.max_device_urgent_per_s, 0, 1_000_000)
+        between("max_stream_bytes", self.max_stream_bytes, self.max_frame_bytes, 1 << 40)
         if self.answer_partial_after_ms is not None:
             between("answer_partial_after_ms", self.answer_partial_after_ms, 1, 3_600_000)
         between("state_mb", self.state_mb, 1, 1 << 30)

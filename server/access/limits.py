@@ -45,7 +45,7 @@ class Meter:
 
     def take(self, now_s: float, count: float = 1) -> bool:
         """Take `count` if there is room for them now."""
-        due_s = self._due_s if self._due_s > now_s else now_s
+        due_s = max(now_s, self._due_s)
         due_s += count * self._period_s
         if due_s - now_s > self._burst_s:
             return False
@@ -54,7 +54,7 @@ class Meter:
 
     def charge(self, now_s: float, count: float = 1) -> float:
         """Take `count` whether there is room or not; the seconds until what was taken is within the burst again."""
-        due_s = self._due_s if self._due_s > now_s else now_s  # max() would cost as much as all the rest
+        due_s = max(now_s, self._due_s)
         self._due_s = due_s = due_s + count * self._period_s
         late_s = due_s - now_s - self._burst_s
         return late_s if late_s > 0 else 0.0
@@ -125,7 +125,7 @@ class Allowance:
         """Count a message of `size` bytes; the seconds for which nothing more is to be read."""
         now_s = self._clock()
         messages_s, bytes_s = self._messages.charge(now_s), self._bytes.charge(now_s, size)
-        return messages_s if messages_s > bytes_s else bytes_s
+        return max(bytes_s, messages_s)
 
 
 class Allowances:

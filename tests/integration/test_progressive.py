@@ -48,8 +48,8 @@ def late_parts(server: Edge) -> float | None:
 
 async def first_part(server: Edge) -> None:
     """Wait until the server has parts of a frame that is not whole."""
-    sessions = server.server.service._sessions._sessions
-    await until(lambda: any(len(session.parts) for session in sessions.values()))
+    sessions = server.server.service._sessions
+    await until(lambda: any(len(session.parts) for session in sessions))
 
 
 async def test_a_deadline_too_short_for_the_frame_is_met_with_fewer_groups(tiny_bundle: Bundle) -> None:

@@ -45,7 +45,7 @@ async def send(
 
 
 def session_of(server: Edge) -> Session:
-    (session,) = server.server.service._sessions._sessions.values()
+    (session,) = server.server.service._sessions
     return session
 
 
@@ -330,7 +330,7 @@ async def test_a_stream_that_takes_over_begins_open_frames_again_and_the_old_one
 
 async def test_what_an_old_stream_still_brings_is_no_part_of_the_session() -> None:
     async with edge() as server, Talk(server) as old:
-        newer = Outbox(4)
+        newer = Outbox(4, 1 << 20)
         session_of(server).attach(newer, 0)  # as if a newer stream had just been greeted
         await send(old, 1, [0, 1, 2])
         await old.frame(2)

@@ -209,7 +209,7 @@ async def test_answers_below_resume_from_are_forgotten() -> None:
                 await talk.frame(number)
                 await talk.answer()
         async with Talk(server, resume_from=2) as talk:
-            (session,) = server.server.service._sessions._sessions.values()
+            (session,) = server.server.service._sessions
             assert list(session._answered) == [2]
 
 
@@ -286,7 +286,7 @@ async def test_a_report_is_kept_and_a_message_of_a_newer_agent_is_left_alone() -
         await talk.send(pb.DeviceMessage())
         await talk.frame(1)
         await talk.answer()
-        (session,) = server.server.service._sessions._sessions.values()
+        (session,) = server.server.service._sessions
         assert session.report is not None
         assert session.report.frames_answered == 5
 
@@ -307,7 +307,7 @@ class Stuck:
 
 
 async def test_a_slow_reader_holds_its_own_messages_back() -> None:
-    outbox, device = Outbox(limit=3), Stuck()
+    outbox, device = Outbox(limit=3, most_bytes=1 << 20), Stuck()
     running = asyncio.create_task(outbox.run(device.write))
     for _ in range(3):
         outbox.put(pb.ServerMessage())
@@ -340,10 +340,12 @@ async def test_a_device_that_floods_and_never_reads_costs_a_bounded_memory() -> 
 async def test_sessions_are_forgotten_oldest_first_but_not_while_connected(limit: int) -> None:
     async with edge() as server:
         service = server.server.service
-        sessions = Sessions(lambda name: Session(name, service.admission, server.server.metrics, 4), limit)
-        connected = sessions.open("connected", 1)
-        connected.attach(Outbox(1), 0)
-        opened = [sessions.open(f"device-{number}", 1) for number in range(10)]
+        allowance = service.door.allowances.of("anybody")
+        make = lambda name, its: Session(name, service.admission, server.server.metrics, its)  # noqa: E731
+        sessions = Sessions(make, limit)
+        connected = sessions.open("connected", 1, allowance)
+        connected.attach(Outbox(1, 1 << 20), 0)
+        opened = [sessions.open(f"device-{number}", 1, allowance) for number in range(10)]
         assert len(sessions) == limit or limit == 1
-        assert sessions.open("connected", 1) is connected
-        assert sessions.open("device-0", 1) is not opened[0]
+        assert sessions.open("connected", 1, allowance) is connected
+        assert sessions.open("device-0", 1, allowance) is not opened[0]
