@@ -207,16 +207,20 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         """End the streams of devices that are not heard of, or take nothing; runs until it is cancelled."""
         beat_s = self._settings.heartbeat_ms / 1e3
         while True:
+            began_s = self._loop.time()
             await asyncio.sleep(beat_s)
-            silent_since = self._loop.time() - SILENT_BEATS * beat_s
-            stuck_since = self._loop.time() - STUCK_S
-            for conversation in self._conversations:
-                if conversation.outbox.writing_since < stuck_since:
-                    detail = f"an answer was not taken for {STUCK_S:g} s"
-                    conversation.end(grpc.StatusCode.UNAVAILABLE, detail)
-                if conversation.heard < silent_since:
-                    detail = f"nothing was heard for {SILENT_BEATS * beat_s:g} s; send a heartbeat each {beat_s:g} s"
-                    conversation.end(grpc.StatusCode.UNAVAILABLE, detail)
+            # Else it was this process that stood still, and what came meanwhile has yet to be read.
+            if (now_s := self._loop.time()) - began_s < 2 * beat_s:
+                self._hang_up_silent(now_s, beat_s)
+
+    def _hang_up_silent(self, now_s: float, beat_s: float) -> None:
+        for conversation in self._conversations:
+            if conversation.outbox.writing_since < now_s - STUCK_S:
+                detail = f"an answer was not taken for {STUCK_S:g} s"
+                conversation.end(grpc.StatusCode.UNAVAILABLE, detail)
+            if conversation.heard < now_s - SILENT_BEATS * beat_s:
+                detail = f"nothing was heard for {SILENT_BEATS * beat_s:g} s; send a heartbeat each {beat_s:g} s"
+                conversation.end(grpc.StatusCode.UNAVAILABLE, detail)
 
     # ------------------------------------------------------------ Infer
 

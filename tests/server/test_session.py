@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -271,6 +272,25 @@ async def test_a_silent_device_is_taken_for_gone_and_one_with_a_heartbeat_is_not
             await asyncio.sleep(0.005)
         assert ended.result()[0] == grpc.StatusCode.UNAVAILABLE
         assert len(server.server.service._conversations) == 1
+
+
+async def test_a_server_that_stood_still_takes_nobody_for_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after SIGSTOP, or on a machine that was asleep: the heartbeats are there, and have yet to be read."""
+    looked: list[float] = []
+    async with edge(heartbeat_ms=60_000) as server:
+        service = server.server.service
+        with monkeypatch.context() as patch:
+            patch.setattr(service, "_hang_up_silent", lambda now_s, _: looked.append(now_s))
+            times = iter([0.0, 60.0, 60.0, 1000.0, 1000.0, 1060.0])
+            patch.setattr(service, "_loop", SimpleNamespace(time=lambda: next(times)))
+            patch.setattr("headwater.server.service.asyncio", SimpleNamespace(sleep=lambda _: nothing()))
+            with pytest.raises(RuntimeError):  # of a coroutine that meets the end of the times
+                await service.watch_for_silence()
+    assert looked == [60.0, 1060.0]
+
+
+async def nothing() -> None:
+    pass
 
 
 async def test_more_devices_than_allowed_are_refused() -> None:
