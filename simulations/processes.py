@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 from headwater.compression.errors import HeadwaterError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 TERMINATE_S, KILL_S = 8.0, 5.0
 TAIL_LINES = 12
@@ -41,11 +41,12 @@ class ChildError(HeadwaterError):
 class Child:
     """``async with Child("server", ["server", "--bundle", ...], log) as child: ...`` ends it on the way out."""
 
-    def __init__(self, name: str, arguments: Sequence[str], log: Path) -> None:
-        """``headwater ARGUMENTS...``, its output appended to `log`."""
+    def __init__(self, name: str, arguments: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+        """``headwater ARGUMENTS...``, its output appended to `log`; ``env`` is added to its environment."""
         self.name = name
         self.arguments = list(arguments)
         self.log = log
+        self._env = dict(env or {})
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
@@ -60,7 +61,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment(),
+                env=_environment() | self._env,
                 start_new_session=True,
             )
         return self

@@ -1,0 +1,108 @@
+"""What is heard while a soak runs: pictures taken, frames kept, connections made and lost, faults begun and mended."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from benchmarks.soaking.plan import Member
+
+
+@dataclass
+class Spell:
+    """A device without a connection."""
+
+    began_s: float
+    ended_s: float | None = None
+
+
+@dataclass
+class Trouble:
+    """One fault, and whom it concerns."""
+
+    kind: str
+    target: str
+    devices: frozenset[str]
+    """That may lose their connection by it."""
+    began_s: float
+    mended_s: float | None = None
+
+
+@dataclass
+class Diary:
+    """Of the whole soak; times are those of the monotonic clock, seconds."""
+
+    taken: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """The last number of each device."""
+    kept: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Ids, in hex, by the picture's name."""
+    spells: defaultdict[str, list[Spell]] = field(default_factory=lambda: defaultdict(list))
+    """By device."""
+    troubles: list[Trouble] = field(default_factory=list)
+    fallen: list[str] = field(default_factory=list)
+    """What agents ended with that were not to end."""
+    done: set[str] = field(default_factory=set)
+    _up: set[str] = field(default_factory=set)
+
+    def hear(self, words: Sequence[str]) -> None:
+        """Take a line of a swarm."""
+        match words:
+            case ["take", name]:
+                device, _, number = name.rpartition("/")
+                self.taken[device] = max(self.taken[device], int(number))
+            case ["keep", name, identity]:
+                self.kept[name].append(identity)
+            case ["up", device, seconds]:
+                self._up.add(device)
+                if self.spells[device] and self.spells[device][-1].ended_s is None:
+                    self.spells[device][-1].ended_s = float(seconds)
+            case ["down", device, seconds]:
+                self._down(device, float(seconds))
+            case ["done", device]:
+                self.done.add(device)
+            case ["fell", *rest]:
+                self.fallen.append(" ".join(rest))
+            case _:
+                self.fallen.append(f"a swarm said {' '.join(words)!r}")
+
+    def restless(self, devices: Iterable[str]) -> None:
+        """Their process has ended."""
+        for device in self._up.intersection(devices):
+            self._down(device, time.monotonic())
+
+    def _down(self, device: str, now_s: float) -> None:
+        self._up.discard(device)
+        self.spells[device].append(Spell(now_s))
+
+    @property
+    def up(self) -> int:
+        """Devices of swarms that are connected."""
+        return len(self._up)
+
+    def resumed(self, member: Member) -> Member:
+        """What a device is told that begins again."""
+        names = (f"{member.name}/{number}" for number in range(1, self.taken[member.name] + 1))
+        kept = tuple(name for name in names if name in self.kept)
+        return replace(member, taken=self.taken[member.name], kept=kept)
+
+    def reconnections_s(self) -> list[float]:
+        """From the end of what kept a device away, or from its losing the connection, to the next one."""
+        mended = sorted(
+            ((one.mended_s, one.devices) for one in self.troubles if one.mended_s is not None), key=itemgetter(0)
+        )
+        times = [mended_s for mended_s, _ in mended]
+        found = []
+        for device, spells in self.spells.items():
+            for spell in spells:
+                if spell.ended_s is not None:
+                    during = mended[bisect_left(times, spell.began_s) : bisect_right(times, spell.ended_s)]
+                    last_s = max((mended_s for mended_s, devices in during if device in devices), default=spell.began_s)
+                    found.append(spell.ended_s - last_s)
+        return found
