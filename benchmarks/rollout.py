@@ -33,6 +33,7 @@ from headwater.compression import patch, signature
 from headwater.compression.bundle import Bundle, to_safetensors
 from headwater.compression.inference import session
 from headwater.compression.manifest import head_file
+from headwater.compression.release import Signer
 from headwater.device import FrameRecord, read_records
 from headwater.server.rollout.canary import Rules
 from headwater.server.rollout.gate import Bounds
@@ -95,9 +96,9 @@ def photos(folder: Path) -> Path:
     return folder
 
 
-def swap(state: Path, made: Bundle, key: Ed25519PrivateKey) -> None:
+def swap(state: Path, made: Bundle, signer: Signer) -> None:
     """Release a bundle to all, and wait until the device uses it."""
-    release = publish(state, made, key, Rules(share=1.0), Bounds(100.0, 10_000.0)).release
+    release = publish(state, made, signer, Rules(share=1.0), Bounds(100.0, 10_000.0)).release
     end_s = time.monotonic() + LIMIT_S
     with Versions(state) as versions:
         while not any(standing == "in use" for standing, _ in versions.members(release.serial).values()):
@@ -110,7 +111,7 @@ def run(
 ) -> tuple[list[FrameRecord], datetime]:
     """All records of the device, and when the first bundle was released."""
     state, records = folder / "state", folder / "records.jsonl"
-    private = signature.load_private(key)
+    signer = Signer(signature.load_private(key))
     words = ("--bundle", BUNDLE, "--state", state, "--listen", "127.0.0.1:0", "--http", "", "--log-level", "error")
     server = subprocess.Popen([*HEADWATER, "server", *map(str, words)], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
@@ -128,7 +129,7 @@ def run(
         time.sleep(calm_s)
         began = datetime.now(UTC)
         for one in made:
-            swap(state, one, private)
+            swap(state, one, signer)
             time.sleep(gap_s)
         device.send_signal(signal.SIGTERM)
         assert device.wait(LIMIT_S) == 0, "the device lost a frame"

@@ -84,6 +84,59 @@ def sign(
     )
 
 
+@app.command()
+def rotate(
+    keys: Annotated[Path, typer.Argument(metavar="KEYS", help="The lists of keys so far; made by the first rotation.")],
+    key: Annotated[
+        Path, typer.Option(metavar="FILE", help="A private root key of the list before; at first, the devices' anchor.")
+    ],
+    release: Annotated[
+        list[Path], typer.Option(metavar="FILE.pub", help="Who signs releases from now on; more than one may be given.")
+    ],
+    root: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Private keys that sign the lists to come; default: --key's own."),
+    ] = None,
+    valid_days: Annotated[float, typer.Option(metavar="DAYS", help="How long releases are believed by it.")] = 730.0,
+) -> None:
+    """Say by whose releases devices are to go from now on; `headwater server refresh --key-lists KEYS` tells them."""
+    from headwater.compression import keyfiles, signature, trust
+
+    before = signature.load_private(key)
+    roots = [signature.load_private(path) for path in root or [key]]
+    chain = keyfiles.read_public(keys) if keys.exists() else b""
+    public = tuple(signature.load_public(path) for path in release)
+    new = trust.next_list(chain, tuple(each.public_key() for each in roots), public, valid_days)
+    signers = {signature.key_id(each.public_key()): each for each in (before, *roots)}
+    chain += new.signed(*signers.values())
+    trust.describe(chain)
+    keyfiles.write(keys, chain, keyfiles.PUBLIC_MODE)
+    _show_keys(chain)
+
+
+@app.command("keys")
+def show_keys(
+    keys: Annotated[Path, typer.Argument(metavar="KEYS", help="As `headwater bundle rotate` wrote it.")],
+) -> None:
+    """Print whose releases devices go by after these lists of keys."""
+    from headwater.compression import keyfiles
+
+    _show_keys(keyfiles.read_public(keys))
+
+
+def _show_keys(chain: bytes) -> None:
+    from datetime import UTC, datetime
+
+    from headwater.compression import signature, trust
+
+    for one in trust.describe(chain):
+        root, release = (", ".join(signature.key_id(key).hex() for key in keys) for keys in (one.root, one.release))
+        until = datetime.fromtimestamp(one.expires, UTC)
+        typer.echo(
+            f"list {one.number}, until {until:%Y-%m-%d}: releases by {', '.join(release)}; root {', '.join(root)}"
+        )
+
+
 def _title(bundle: "Bundle") -> str:
     return f"{bundle.manifest.name} {bundle.short_id}"
 

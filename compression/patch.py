@@ -92,6 +92,11 @@ def make(new: Bundle, old: Bundle | None = None, *, device: bool = False) -> byt
     return b"".join(parts)
 
 
+def most_bytes(size: int) -> int:
+    """The most that a bundle of so many bytes is ever packed in: zstd adds a little to what does not shrink."""
+    return size + size // 128 + (1 << 16)
+
+
 def read_ids(data: bytes) -> Ids:
     """Which bundles a patch is about; raises :class:`BundleError` for bytes that are none."""
     if len(data) < _HEADER.size or not data.startswith(MAGIC):

@@ -1,6 +1,7 @@
 """The bundles on a device: which one is in use, which one it goes back to, and what it takes for a new one to be used.
 
     DIR/state.json     which is current, which was before, the highest serial that was followed, what failed
+    DIR/trusted        whose releases are believed (trusting.py)
     DIR/<hex id>/      a bundle
     DIR/new-<hex id>/  one that is being written; a power cut leaves it, the next start deletes it
 
@@ -17,7 +18,6 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import os
 import shutil
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -29,19 +29,18 @@ from headwater.compression import patch
 from headwater.compression.bundle import MANIFEST, Bundle
 from headwater.compression.errors import BundleError, HeadwaterError, RolloutError, StorageError
 from headwater.compression.manifest import Manifest
-from headwater.compression.release import Release
-from headwater.compression.signature import verify
-from headwater.compression.transfer import sync_folder
+from headwater.device.trusting import NEW, Trusting, day, write_whole
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+    from headwater.compression.release import Release
+
 STATE = "state.json"
 MAX_STARTS = 3
 """How often an agent may be started on a bundle that has not proved itself."""
-_NEW = "new-"
 _log = logging.getLogger(__name__)
 
 
@@ -63,25 +62,29 @@ class State:
     """Of the agent, on trial."""
     refused: str = ""
     """Why the release of that serial is not followed; empty where it is."""
+    issued: int = 0
+    """When the newest release that was heard of was signed, Unix seconds."""
+    expires: int = 0
+    """Until when the release that was followed holds, Unix seconds; 0 for none."""
 
 
 class BundleStore:
     """One agent's bundles; used from one thread at a time. Make it with :meth:`open`."""
 
-    def __init__(self, folder: Path, key: Ed25519PublicKey, factory: Bundle, lock: BinaryIO) -> None:
+    def __init__(self, folder: Path, anchor: Ed25519PublicKey, factory: Bundle, lock: BinaryIO) -> None:
         self.folder = folder
-        self.key = key
         self.factory = factory
+        self.trusting = Trusting(folder, anchor)
         self._lock = lock
         self.state = self._read_state()
 
     @classmethod
-    def open(cls, folder: Path, key: Ed25519PublicKey, factory: Bundle) -> Self:
+    def open(cls, folder: Path, anchor: Ed25519PublicKey, factory: Bundle) -> Self:
         """Open the folder, alone, and clear away what was left half-done; raises :class:`StorageError`.
 
         Args:
             folder: for bundles; it is made.
-            key: whose releases and bundles are believed.
+            anchor: the key that is believed until its holder names others (trust.py).
             factory: the bundle that the agent was given. Another one than last time is the user's word: it is used.
         """
         with ExitStack() as opened:
@@ -89,7 +92,7 @@ class BundleStore:
                 folder.mkdir(parents=True, exist_ok=True)
                 lock = opened.enter_context((folder / "lock").open("wb"))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                store = cls(folder, key, factory, lock)
+                store = cls(folder, anchor, factory, lock)
                 store._clear_away()
             except BlockingIOError as error:
                 raise StorageError(
@@ -123,18 +126,34 @@ class BundleStore:
     def judge(self, statement: bytes) -> Release:
         """Read a release that was offered, and see whether it is to be followed, before anything is fetched for it.
 
+        What it says of keys is believed, and kept, even where the release itself is not to be followed.
+
         Raises:
             SignatureError: nobody who is trusted has signed it.
             RolloutError: it is not to be followed; the text says why.
+            StorageError: whom to trust from now on cannot be written.
         """
-        release = Release.read(statement, self.key)
+        release = self.trusting.hear(statement)
         name = self.factory.manifest.name
         if release.name != name:
             raise RolloutError(f"the release is of {release.name}; this device runs {name}")
         if release.serial < self.state.serial or (release.serial == self.state.serial and self.state.refused):
             why = f": {self.state.refused}" if self.state.refused else ""
             raise RolloutError(f"release {release.serial} was left behind; {self.state.serial} came since{why}")
+        if release.serial > self.state.serial:
+            self.trusting.check_time(release, self.state.issued)
         return release
+
+    @property
+    def overdue(self) -> str:
+        """What is to be said when no release has come for too long: whoever holds them back may hide a newer one."""
+        end = self.state.expires
+        if not end or self.trusting.now(self.state.issued) < end:
+            return ""
+        return (
+            f"release {self.state.serial} ended at {day(end)} and none came since; the bundle stays in use. Has "
+            "`headwater server refresh` been forgotten, or does somebody keep releases from this device?"
+        )
 
     def follows(self, release: Release) -> bool:
         """Whether the bundle of a release is the one in use."""
@@ -164,12 +183,12 @@ class BundleStore:
         if ids.makes != release.bundle_id:
             raise BundleError(f"{ids.makes[:5].hex()} was sent; released is {release.bundle_id[:5].hex()}")
         old = None if ids.changes is None or not self.has(ids.changes) else self.get(ids.changes)
-        return self.trusted(release, patch.apply(packed, old))
+        bundle = patch.apply(packed, old)
+        self.trusting.check_bundle(bundle)
+        return self.trusted(release, bundle)
 
     def trusted(self, release: Release, bundle: Bundle) -> Bundle:
-        """The bundle, if it is signed and is no step back that nobody ordered; raises a :class:`HeadwaterError`."""
-        if bundle.id != self.factory.id:  # that one the user has put here
-            verify(bundle.manifest_bytes, bundle.signature, self.key)
+        """The bundle, if it is no step back that nobody ordered; raises a :class:`HeadwaterError`."""
         if bundle.manifest.name != release.name:
             raise RolloutError(f"the release is of {release.name}, its bundle of {bundle.manifest.name}")
         now = self._manifest(self.state.current).created
@@ -192,6 +211,8 @@ class BundleStore:
                     trial=not release.back,
                     starts=0,
                     refused="",
+                    issued=release.issued,
+                    expires=release.expires,
                 )
             )
             self._clear_away()
@@ -206,12 +227,13 @@ class BundleStore:
     def stay(self, release: Release) -> None:
         """Note that a release asks for what is in use already."""
         if release.serial > self.state.serial:
-            self._note(replace(self.state, serial=release.serial, refused=""))
+            newer = replace(self.state, serial=release.serial, issued=release.issued, expires=release.expires)
+            self._note(replace(newer, refused=""))
 
     def refuse(self, release: Release, why: str) -> None:
         """Never follow this release."""
         if release.serial > self.state.serial:
-            self._note(replace(self.state, serial=release.serial, refused=why))
+            self._note(replace(self.state, serial=release.serial, refused=why, issued=release.issued))
 
     @property
     def alone(self) -> bool:
@@ -222,12 +244,13 @@ class BundleStore:
         """Go back to the bundle before, or to the factory's.
 
         One that was on trial is to blame: its release is not followed again. One that had proved itself is not: the
-        server may have lost it, and offers it again when it is there.
+        server may have lost it, and offers it again when it is there. What only a key vouched for that is believed no
+        more is not gone back to.
         """
         left = self.state.current
         for wanted in (self.state.previous, self.state.factory):
             try:
-                bundle = self.get(bytes.fromhex(wanted or ""))
+                bundle = self._vouched(self.get(bytes.fromhex(wanted or "")))
             except HeadwaterError:
                 continue
             if bundle.id.hex() != left:
@@ -237,6 +260,12 @@ class BundleStore:
         blame = why if self.state.trial else self.state.refused
         self._note(replace(self.state, current=bundle.id.hex(), previous=None, trial=False, starts=0, refused=blame))
         _log.warning("went back from bundle %s to %s: %s", left[:10], bundle.short_id, why)
+        return bundle
+
+    def _vouched(self, bundle: Bundle) -> Bundle:
+        """The bundle, if somebody who is believed has signed it, or the user has put it here."""
+        if bundle.id != self.factory.id:
+            self.trusting.check_bundle(bundle)
         return bundle
 
     # ------------------------------------------------------------ the disk
@@ -264,7 +293,7 @@ class BundleStore:
             # No power cut does that; somebody has edited it.
             _log.warning("%s is damaged (%s): starting with the bundle that was given", path, error)
             return fresh
-        return state if state.factory == factory else replace(fresh, serial=state.serial)
+        return state if state.factory == factory else replace(fresh, serial=state.serial, issued=state.issued)
 
     def _note(self, state: State) -> None:
         """Write a state that holds although the disk may not take it: a full one must not keep a bundle in use."""
@@ -275,11 +304,7 @@ class BundleStore:
             self.state = state
 
     def _write(self, state: State) -> None:
-        new = self.folder / f"{_NEW}{STATE}"
-        new.write_text(json.dumps(asdict(state), indent=1) + "\n", "utf-8")
-        _sync(new)
-        new.rename(self.folder / STATE)
-        sync_folder(self.folder)
+        write_whole(self.folder / STATE, (json.dumps(asdict(state), indent=1) + "\n").encode())
         self.state = state
 
     def _clear_away(self) -> None:
@@ -288,16 +313,8 @@ class BundleStore:
         for path in self.folder.iterdir():
             if path.is_dir() and path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
-            elif path.name.startswith(_NEW):
+            elif path.name.startswith(NEW):
                 path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _moment(created: str) -> datetime:

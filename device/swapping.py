@@ -15,6 +15,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from headwater.compression import patch
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError, HeadwaterError, RolloutError, SignatureError
 from headwater.compression.signature import load_public
@@ -79,6 +80,7 @@ class Swapping:
         self._current: Loaded | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._answered = self._faults = 0
+        self._reminded = -1
 
     def begin(self, loaded: Loaded) -> None:
         """Say what is in use at the start."""
@@ -108,7 +110,9 @@ class Swapping:
         if before is not None:
             await asyncio.gather(before, return_exceptions=True)
         try:
-            release = self.store.judge(offer.envelope)
+            async with self._busy:
+                release = await asyncio.to_thread(self.store.judge, offer.envelope)
+            _check_size(offer, release)
         except HeadwaterError as error:
             self._reply(offer, reason=str(error))
             self._notice(offer.bundle_id, pb.BUNDLE_STATE_REFUSED, str(error))
@@ -122,7 +126,8 @@ class Swapping:
 
     async def _swap(self, offer: pb.Offer, release: Release) -> None:
         if self.store.follows(release):
-            await asyncio.to_thread(self.store.stay, release)
+            async with self._busy:
+                await asyncio.to_thread(self.store.stay, release)
         else:
             bundle = await self._bundle(offer, release)
             self._notice(release.bundle_id, pb.BUNDLE_STATE_FETCHED)
@@ -136,7 +141,12 @@ class Swapping:
             return await asyncio.to_thread(self._from_disk, release)
         folder = self.store.folder.with_name("fetching")
         await asyncio.to_thread(_clear, folder, offer.content_sha256.hex())
-        path = await self._fetch(offer, folder)
+        left_s = release.expires - self.store.trusting.now(release.issued)
+        try:
+            async with asyncio.timeout(left_s):
+                path = await self._fetch(offer, folder)
+        except TimeoutError:
+            raise RolloutError(f"release {release.serial} ended before its bundle had come") from None
         return await asyncio.to_thread(self._from_download, release, path)
 
     def _from_disk(self, release: Release) -> Bundle:
@@ -179,6 +189,12 @@ class Swapping:
         self.begin(loaded)
         self._use(loaded)
         _log.info("bundle %s is in use", loaded.bundle_id[:5].hex())
+
+    def remind(self) -> None:
+        """Say, once a release, that no newer one came in its time: somebody may keep them from this device."""
+        if self.store.state.serial != self._reminded and (why := self.store.overdue):
+            self._reminded = self.store.state.serial
+            _log.warning("%s", why)
 
     # ------------------------------------------------------------ on trial, and back
 
@@ -234,6 +250,15 @@ class Swapping:
 
     def _notice(self, bundle_id: bytes, state: pb.BundleState, detail: str = "") -> None:
         self._tell(pb.DeviceMessage(bundle_notice=pb.BundleNotice(bundle_id=bundle_id, state=state, detail=detail)))
+
+
+def _check_size(offer: pb.Offer, release: Release) -> None:
+    """Refuse to fetch more than the bundle has, whatever the server says; raises :class:`RolloutError`."""
+    most = patch.most_bytes(release.size)
+    if offer.content_bytes > most:
+        raise RolloutError(
+            f"{offer.content_bytes} bytes are offered for a bundle of {release.size}; at most {most} are fetched"
+        )
 
 
 def _clear(folder: Path, wanted: str) -> None:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from headwater.compression.bundle import Bundle, to_safetensors
 from headwater.compression.inference import session
 from headwater.compression.manifest import head_file
-from headwater.compression.release import Release
+from headwater.compression.release import Signer
 from headwater.compression.signature import sign
 from tests import tiny
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC = KEY.public_key()
+SIGNER = Signer(KEY)
 
 
 @cache
@@ -55,7 +56,7 @@ def signed(bundle: Bundle, key: Ed25519PrivateKey = KEY) -> Bundle:
 
 
 def release(bundle: Bundle, serial: int, *, back: bool = False, key: Ed25519PrivateKey = KEY) -> bytes:
-    return Release(serial, bundle.id, bundle.manifest.name, back).signed(key)
+    return Signer(key).release(serial, bundle, back=back)
 
 
 def write_keys(folder: Path) -> tuple[Path, Path]:

@@ -1,4 +1,4 @@
-"""``headwater server publish``, ``rollback`` and ``versions``: what people tell a roll-out, and what it tells them."""
+"""``headwater server publish``, ``rollback``, ``refresh``, ``versions``: what a roll-out is told, and what it tells."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 StateOption = Annotated[Path | None, typer.Option(metavar="DIR", help="The server's --state.")]
 KeyOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Private key to sign with.")]
+KeysOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Lists of keys that name it, after `headwater bundle rotate`.")
+]
+DaysOption = Annotated[float | None, typer.Option(metavar="DAYS", help="How long devices may take the release up.")]
 NameOption = Annotated[str | None, typer.Option(help="Of which bundle's name, where there are several.")]
 
 
@@ -35,6 +39,8 @@ def publish(
     out: Annotated[Path | None, typer.Option(metavar="PATH", help="Keep what was built there, too.")] = None,
     state: StateOption = None,
     key: KeyOption = None,
+    key_lists: KeysOption = None,
+    valid_days: DaysOption = None,
     max_regression: Annotated[
         float | None, typer.Option(metavar="POINTS", help="Of accuracy that a task may lose in any mode.")
     ] = None,
@@ -57,15 +63,14 @@ def publish(
     does the rest; so does one that is started later.
     """
     given = dict(locals())
-    from headwater.compression.signature import load_private
     from headwater.server.rollout import publish as publishing
 
     settings, folder = _settings(given, config), _state(state, config)
-    private = load_private(settings.key_path)
+    signer = settings.signer
     new, again = _new(bundle, folder, data, parent)
     if out is not None:
         new.save(out)
-    done = publishing.publish(folder, new, private, settings.rules, settings.bounds, again=again)
+    done = publishing.publish(folder, new, signer, settings.rules, settings.bounds, again=again)
     release, passed = done.release, done.passed
     typer.echo(f"release {release.serial}: {release.name} {new.short_id} for {_reach(release.stage, release.share)}")
     if passed is None:
@@ -84,19 +89,40 @@ def rollback(
     to: Annotated[str | None, typer.Option(metavar="ID", help="An earlier bundle; needs the key.")] = None,
     reason: Annotated[str, typer.Option(help="For the record.")] = "by hand",
     key: KeyOption = None,
+    key_lists: KeysOption = None,
+    valid_days: DaysOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Have all devices use the bundle before the one that was released last, or any earlier one."""
-    from headwater.compression.signature import load_private
     from headwater.server.rollout import publish as publishing
 
     folder = _state(state, config)
     if to is None:
         back = publishing.roll_back(folder, reason, name)
     else:
-        private = load_private(_settings({"key": key}, config).key_path)
-        back = publishing.roll_back_to(folder, to, private, reason)
+        signer = _settings({"key": key, "key_lists": key_lists, "valid_days": valid_days}, config).signer
+        back = publishing.roll_back_to(folder, to, signer, reason)
     typer.echo(f"release {back.serial}: back to {back.name} {back.bundle[:5].hex()}")
+
+
+def refresh(
+    *,
+    state: StateOption = None,
+    name: NameOption = None,
+    key: KeyOption = None,
+    key_lists: KeysOption = None,
+    valid_days: DaysOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Sign the release in force anew, before its time is over or after a change of keys; no bundle changes."""
+    from datetime import UTC, datetime
+
+    from headwater.server.rollout import publish as publishing
+
+    signer = _settings({"key": key, "key_lists": key_lists, "valid_days": valid_days}, config).signer
+    found = publishing.refresh(_state(state, config), signer, name)
+    until = datetime.fromtimestamp(found.expires, UTC)
+    typer.echo(f"release {found.serial}: {found.name} {found.bundle[:5].hex()}, until {until:%Y-%m-%d %H:%M} UTC")
 
 
 def versions(
@@ -124,7 +150,7 @@ def versions(
 
 def add_to(app: typer.Typer) -> None:
     """Make these commands of ``headwater server``."""
-    for command in (publish, rollback, versions):
+    for command in (publish, rollback, refresh, versions):
         app.command()(command)
 
 

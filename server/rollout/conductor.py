@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -46,8 +47,8 @@ CAPABILITY = "bundles"
 LOOK_S = 2.0
 """How often a turn is taken though nothing is known to have happened."""
 VALID_S = 30 * 24 * 3600.0
-WHOLE = "whole"
-"""Stands beside a device that a difference was of no use to."""
+WHOLE, WORD = "whole", "word"
+"""Stand beside a device that a difference was of no use to, and one that only has to hear of a release."""
 
 _log = logging.getLogger("headwater.server")
 
@@ -96,6 +97,7 @@ class Conductor:
         self._now: dict[str, bytes] = {}
         self._task: asyncio.Task[None] | None = None
         self._complaint = ""
+        self._complained: set[int] = set()
 
     async def start(self) -> None:
         """Serve what is in force, so that no device that has it is turned away, then begin."""
@@ -180,7 +182,7 @@ class Conductor:
         self._take_notices({device.node: device.name for device in devices})
         told = False
         for name in self._versions.names():
-            if (release := self._advance(name)) is not None:
+            if (release := self._advance(name)) is not None and not self._ended(release):
                 told |= self._offer_all(release, [device for device in devices if self._runs(device, name)])
         return told
 
@@ -193,6 +195,17 @@ class Conductor:
             self._counts.in_force(release)
             self._serve(release)
         return release
+
+    def _ended(self, release: Released) -> bool:
+        """Whether no device follows it any more that has not yet."""
+        ended = release.expires <= time.time()
+        if ended and release.serial not in self._complained:
+            self._complained.add(release.serial)
+            _log.error(
+                "a release has ended; `headwater server refresh` signs it anew",
+                extra={"release": release.serial, "bundle": release.bundle[:5].hex()},
+            )
+        return ended
 
     def _judge(self, release: Released) -> canary.Verdict:
         if release.back:
@@ -274,6 +287,10 @@ class Conductor:
             return
         standing, detail = self._versions.members(release.serial).get(device, ("chosen", ""))
         match notice.state:
+            case pb.BUNDLE_STATE_IN_USE if detail == WORD:
+                self._versions.stand(release.serial, device, "in use")
+            case pb.BUNDLE_STATE_REFUSED if detail == WORD:  # it has the bundle, and keeps it
+                self._versions.stand(release.serial, device, "in use", notice.detail)
             case pb.BUNDLE_STATE_IN_USE:
                 self._stand(release, device, standing, "in use")
             case pb.BUNDLE_STATE_ROLLED_BACK:
@@ -303,7 +320,8 @@ class Conductor:
         """Offer a bundle to a device; True if that is new."""
         standing, detail = members.get(device.name, ("", ""))
         has = self._bundle_of(device)
-        if has == release.bundle:
+        to_hear = has == release.bundle and (not standing or detail == WORD)
+        if has == release.bundle and not to_hear:
             if standing != "in use":
                 self._stand(release, device.name, standing, "in use")
             self._withdraw(device, "")
@@ -312,7 +330,8 @@ class Conductor:
             self._withdraw(device, "")
             return False
         if not standing:
-            self._versions.stand(release.serial, device.name, "chosen")
+            # Who has the bundle is to hear of its release, too: else nobody could tell that releases are held back.
+            self._versions.stand(release.serial, device.name, "chosen", WORD if to_hear else "")
         pack = self._packs.for_device(release.bundle, has, device.capabilities, whole=detail == WHOLE)
         key, found = self._key(f"bundle-{release.serial}-{device.node:x}-{pack.key}")
         self._withdraw(device, key)
@@ -324,10 +343,10 @@ class Conductor:
                 self._packs.put(pack),
                 release.bundle,
                 envelope=release.statement,
-                valid_for_s=VALID_S,
+                valid_for_s=min(VALID_S, release.expires - time.time()),
             )
             self._mailbox.offer([wanted])
-        elif found.state == "refused":
+        elif found.state == "refused" and not to_hear:  # else its notice says why
             self._stand(release, device.name, standing, "refused", found.detail)
         return found is None
 

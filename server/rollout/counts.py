@@ -29,6 +29,12 @@ class Counts:
             ["name"],
             registry=registry,
         )
+        self._ends = Gauge(
+            "headwater_release_expiry_timestamp_seconds",
+            "When the newest release of a name ends, Unix time: devices that have not followed it by then do not.",
+            ["name"],
+            registry=registry,
+        )
         self._swaps = Counter(
             "headwater_bundle_swaps", "Devices that changed to a released bundle.", ["name"], registry=registry
         )
@@ -55,6 +61,7 @@ class Counts:
     def in_force(self, release: Released) -> None:
         """Look at the newest release of a name; one back that was not there before counts, whoever made it."""
         self._share.labels(release.name).set(min(release.share, 1.0))
+        self._ends.labels(release.name).set(release.expires)
         before = self._newest.get(release.name)
         self._newest[release.name] = release.serial
         if release.back and before is not None and before != release.serial:

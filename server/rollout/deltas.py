@@ -43,19 +43,20 @@ class Packs:
     def __init__(self, versions: Versions, mailbox: Mailbox) -> None:
         self._versions = versions
         self._mailbox = mailbox
-        self._made: dict[Pack, bytes] = {}
+        self._made: dict[tuple[Pack, bytes], bytes] = {}
 
     def for_device(self, bundle: bytes, has: bytes, capabilities: Iterable[str], *, whole: bool = False) -> Pack:
-        """What a device gets that has a bundle; ``whole``: a difference was of no use to it."""
-        base = has if not whole and has != bundle and self._versions.has(has) else None
+        """What a device gets that has a bundle, perhaps this one; ``whole``: a difference was of no use to it."""
+        base = has if not whole and self._versions.has(has) else None
         return Pack(bundle, base, FEDERATED in capabilities)
 
     def put(self, pack: Pack) -> bytes:
         """See to it that the mailbox has it; its SHA-256. Takes seconds for a large bundle."""
-        sha256 = self._made.get(pack)
+        made = pack, self._versions.signature(pack.bundle)  # it may have been signed anew
+        sha256 = self._made.get(made)
         if sha256 is None or not self._mailbox.blobs.has(sha256):
             old = None if pack.base is None else self._versions.load(pack.base)
             new = self._versions.load(pack.bundle)
             sha256 = self._mailbox.put(patch.make(new, old, device=not pack.all))
-            self._made[pack] = sha256
+            self._made[made] = sha256
         return sha256

@@ -6,12 +6,10 @@ signed along with each release (versions.py).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from headwater.compression.errors import RolloutError, SignatureError
-from headwater.compression.release import Release
-from headwater.compression.signature import sign, verify
+from headwater.compression.errors import RolloutError
 from headwater.server.federation.doorbell import ring
 from headwater.server.rollout import gate
 from headwater.server.rollout.versions import Versions, Wish
@@ -20,10 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
     from headwater.compression.bundle import Bundle
     from headwater.compression.manifest import Manifest
+    from headwater.compression.release import Signer
     from headwater.server.rollout.canary import Rules
     from headwater.server.rollout.gate import Bounds, Passed
     from headwater.server.rollout.versions import Released
@@ -41,7 +38,7 @@ class Published:
 def publish(
     state: Path,
     bundle: Bundle,
-    key: Ed25519PrivateKey,
+    signer: Signer,
     rules: Rules,
     bounds: Bounds,
     *,
@@ -53,7 +50,7 @@ def publish(
     Args:
         state: the server's folder.
         bundle: the new one; signed here, unless it is.
-        key: that the devices trust.
+        signer: whom the devices trust.
         rules: how the release goes.
         bounds: how much worse than the one in use it may be.
         served: what is in use where nothing was released before; None for what a server with this folder served.
@@ -66,27 +63,57 @@ def publish(
         name = bundle.manifest.name
         current = versions.in_force(name)
         if current is not None and current.stage == "canary":
-            raise RolloutError(
-                f"release {current.serial} of {name} is still tried by {current.share:.0%} of the devices; wait, or "
-                "`headwater server rollback` first"
-            )
+            raise _still_tried(current)
         previous = served if current is None and served is not None else versions.in_use(name)
         if previous is not None and previous.id == bundle.id:
-            raise RolloutError(f"the bundle {bundle.short_id} is the one in use")
+            raise RolloutError(
+                f"the bundle {bundle.short_id} is the one in use; `headwater server refresh` signs its release anew"
+            )
         passed = None if previous is None else gate.check(bundle.manifest, _figures(previous, bundle, again), bounds)
-        signed = _signed(bundle, key)
-        if previous is not None:
-            versions.add(previous)
-        versions.add(signed)
-        serial = versions.next_serial()
-        before = None if previous is None else previous.id
-        undo = None if before is None else Release(serial + 1, before, name, back=True).signed(key)
-        statement = Release(serial, signed.id, name).signed(key)
-        versions.release(Wish(serial, signed, before, statement, undo, rules))
+        _begin(versions, bundle, previous, signer, rules)
         release = versions.in_force(name)
         assert release is not None
     ring(state)
     return Published(release, passed)
+
+
+def refresh(state: Path, signer: Signer, name: str | None = None) -> Released:
+    """Sign the release in force anew, before its time is over or when keys have changed; devices keep their bundle.
+
+    Raises :class:`RolloutError` where nothing was released, or it is still tried.
+    """
+    with Versions.existing(state) as versions:
+        release = _only(versions, name)
+        if release.stage == "canary":
+            raise _still_tried(release)
+        before = None if release.undo is None or release.previous is None else versions.load(release.previous)
+        rules = replace(release.rules, share=1.0)
+        serial = _begin(versions, versions.load(release.bundle), before, signer, rules, back=release.back)
+        versions.explain(serial, f"{release.serial}, signed anew")
+        found = _only(versions, release.name)
+    ring(state)
+    return found
+
+
+def _begin(
+    versions: Versions, bundle: Bundle, before: Bundle | None, signer: Signer, rules: Rules, *, back: bool = False
+) -> int:
+    """Sign a release and the way back from it, with the bundles of both, and put it in force; its serial."""
+    serial = versions.next_serial()
+    for each in (before, bundle):
+        if each is not None:
+            versions.add(signer.signed(each), anew=True)
+    undo = None if before is None else signer.release(serial + 1, before, back=True)
+    statement = signer.release(serial, bundle, back=back)
+    versions.release(Wish(serial, bundle, None if before is None else before.id, statement, undo, rules, back=back))
+    return serial
+
+
+def _still_tried(release: Released) -> RolloutError:
+    return RolloutError(
+        f"release {release.serial} of {release.name} is still tried by {release.share:.0%} of the devices; wait, or "
+        "`headwater server rollback` first"
+    )
 
 
 def _figures(old: Bundle, new: Bundle, again: Callable[[Bundle], Manifest] | None) -> Manifest:
@@ -108,15 +135,16 @@ def roll_back(state: Path, reason: str, name: str | None = None) -> Released:
     return back
 
 
-def roll_back_to(state: Path, start: str, key: Ed25519PrivateKey, reason: str) -> Released:
+def roll_back_to(state: Path, start: str, signer: Signer, reason: str) -> Released:
     """Go to any earlier bundle, named by the start of its id; raises :class:`RolloutError`."""
     with Versions.existing(state) as versions:
         wanted = versions.find(start)
         release = _only(versions, wanted.name)
         if release.bundle == wanted.id:
             raise RolloutError(f"the bundle {wanted.id[:5].hex()} is the one in use")
-        serial, bundle = versions.next_serial(), versions.load(wanted.id)
-        statement = Release(serial, wanted.id, wanted.name, back=True).signed(key)
+        serial, bundle = versions.next_serial(), signer.signed(versions.load(wanted.id))
+        versions.add(bundle, anew=True)
+        statement = signer.release(serial, bundle, back=True)
         versions.release(Wish(serial, bundle, release.bundle, statement, None, release.rules, back=True))
         versions.explain(serial, reason)
         back = _only(versions, wanted.name)
@@ -132,12 +160,3 @@ def _only(versions: Versions, name: str | None) -> Released:
     if release is None:
         raise RolloutError(f"nothing of {name or 'any name'} was released; there are {', '.join(names) or 'none'}")
     return release
-
-
-def _signed(bundle: Bundle, key: Ed25519PrivateKey) -> Bundle:
-    """The bundle, signed by the key that its release is signed with."""
-    try:
-        verify(bundle.manifest_bytes, bundle.signature, key.public_key())
-    except SignatureError:
-        return bundle.signed(sign(bundle.manifest_bytes, key))
-    return bundle

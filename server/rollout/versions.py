@@ -22,9 +22,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from headwater.compression.bundle import Bundle
+from headwater.compression import keyfiles
+from headwater.compression.bundle import SIGNATURE, Bundle
 from headwater.compression.database import Kind, connect, explained, transaction
 from headwater.compression.errors import RolloutError, StorageError
+from headwater.compression.release import Release
 from headwater.server.rollout.canary import Figures, Rules
 
 if TYPE_CHECKING:
@@ -115,6 +117,11 @@ class Released:
     """Why it widened last, or was left."""
     began_unix_ms: int
 
+    @property
+    def expires(self) -> int:
+        """Unix seconds after which devices that have not followed it do not any more."""
+        return Release.unverified(self.statement).expires
+
 
 class Versions:
     """The folder, opened. Any thread may call, any number of processes may have it open."""
@@ -151,11 +158,13 @@ class Versions:
 
     # ------------------------------------------------------------ bundles
 
-    def add(self, bundle: Bundle) -> None:
-        """Store a bundle."""
+    def add(self, bundle: Bundle, *, anew: bool = False) -> None:
+        """Store a bundle; ``anew``: its signature takes the place of one that is there."""
         path = self.path(bundle.id)
         if not path.is_dir():
             bundle.save_whole(path)
+        elif anew and bundle.signature is not None and bundle.signature != self.signature(bundle.id):
+            keyfiles.write(path / SIGNATURE, bundle.signature, keyfiles.PUBLIC_MODE)
         made = bundle.manifest
         with self._changing() as db:
             db.execute(
@@ -170,6 +179,11 @@ class Versions:
     def load(self, bundle_id: bytes) -> Bundle:
         """A bundle, checked; raises :class:`BundleError`."""
         return Bundle.load(self.path(bundle_id))
+
+    def signature(self, bundle_id: bytes) -> bytes:
+        """Of a bundle; empty if it has none."""
+        path = self.path(bundle_id) / SIGNATURE
+        return path.read_bytes() if path.is_file() else b""
 
     def has(self, bundle_id: bytes) -> bool:
         """Whether a bundle was stored."""
@@ -259,6 +273,8 @@ class Versions:
             raise RolloutError(f"there is no release {serial} to go back from")
         if release.undo is None or release.previous is None:
             raise RolloutError(f"release {serial} knows of no bundle before; release another one")
+        if Release.unverified(release.undo).expires <= time.time():
+            raise RolloutError(f"the way back from release {serial} ended; `headwater server refresh` signs it anew")
         with self._changing() as db:
             (last,) = db.execute("SELECT max(serial) FROM releases WHERE name = ?", (release.name,)).fetchone()
             if last != serial:

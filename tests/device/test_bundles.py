@@ -279,9 +279,9 @@ def test_a_full_disk_changes_nothing(store: BundleStore, monkeypatch: pytest.Mon
 def test_a_disk_that_is_full_keeps_no_bad_bundle_in_use(store: BundleStore, monkeypatch: pytest.MonkeyPatch) -> None:
     follow(store, version(1), 1)
 
-    def full(_: Path, __: str, ___: str) -> None:
+    def full(_: Path, __: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     assert store.roll_back("it does not run") is store.factory
     assert store.state.current == version(0).id.hex()

@@ -18,7 +18,7 @@ from headwater.server.rollout.publish import publish, roll_back
 from headwater.server.rollout.versions import Released, Versions
 from tests import tiny
 from tests.server.edges import Edge, edge, until
-from tests.versions import KEY, broken, version, write_keys
+from tests.versions import SIGNER, broken, version, write_keys
 
 BOUNDS = Bounds(100.0, 10_000.0)
 ALL = Rules(share=1.0)
@@ -43,7 +43,7 @@ class Fleet:
         return self.agents[name]
 
     def release(self, number: int, rules: Rules = ALL) -> Released:
-        return publish(self.state, version(number), KEY, rules, BOUNDS, served=version(0)).release
+        return publish(self.state, version(number), SIGNER, rules, BOUNDS, served=version(0)).release
 
     def using(self, number: int) -> list[str]:
         return [
@@ -132,7 +132,7 @@ async def test_a_canary_whose_frames_fail_is_gone_back_from(tmp_path: Path) -> N
 
 async def test_a_bundle_that_the_canary_cannot_compute_goes_no_further(tmp_path: Path) -> None:
     async with fleet(tmp_path, "a", "b", "c") as there:
-        release = publish(there.state, broken(1), KEY, Rules(share=0.3), BOUNDS, served=version(0)).release
+        release = publish(there.state, broken(1), SIGNER, Rules(share=0.3), BOUNDS, served=version(0)).release
         await settle(lambda: there.versions().in_force("tiny").back)  # type: ignore[union-attr]
         assert len(there.using(0)) == 3
         left = next(one for one in there.versions().releases() if one.serial == release.serial)

@@ -8,20 +8,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import RolloutError
-from headwater.compression.release import Release
+from headwater.compression.release import Release, Signer
 from headwater.compression.signature import verify
 from headwater.server.rollout.canary import Rules
 from headwater.server.rollout.gate import Bounds
 from headwater.server.rollout.publish import Published, publish, roll_back, roll_back_to
 from headwater.server.rollout.versions import Versions
-from tests.versions import KEY, PUBLIC, version
+from tests.versions import PUBLIC, SIGNER, version
 
 BOUNDS = Bounds(100.0, 10_000.0)
 ALL_AT_ONCE = Rules(share=1.0)
 
 
 def released(state: Path, number: int, rules: Rules = ALL_AT_ONCE, served: int | None = 0) -> Published:
-    return publish(state, version(number), KEY, rules, BOUNDS, served=None if served is None else version(served))
+    return publish(state, version(number), SIGNER, rules, BOUNDS, served=None if served is None else version(served))
 
 
 def test_the_first_release_knows_what_was_served_before(tmp_path: Path) -> None:
@@ -30,9 +30,11 @@ def test_the_first_release_knows_what_was_served_before(tmp_path: Path) -> None:
     release = done.release
     assert (release.bundle, release.previous, release.stage) == (version(1).id, version(0).id, "everyone")
     statement = Release.read(release.statement, PUBLIC)
-    assert statement == Release(release.serial, version(1).id, "tiny")
+    assert (statement.serial, statement.bundle_id, statement.name) == (release.serial, version(1).id, "tiny")
+    assert not statement.back
     assert release.undo is not None
-    assert Release.read(release.undo, PUBLIC) == Release(release.serial + 1, version(0).id, "tiny", back=True)
+    undo = Release.read(release.undo, PUBLIC)
+    assert (undo.serial, undo.bundle_id, undo.back) == (release.serial + 1, version(0).id, True)
     with Versions(tmp_path) as versions:
         assert versions.load(version(1).id).signature == version(1).signature
         assert {one.id for one in versions.all()} == {version(0).id, version(1).id}
@@ -40,7 +42,7 @@ def test_the_first_release_knows_what_was_served_before(tmp_path: Path) -> None:
 
 def test_an_unsigned_bundle_is_signed_by_the_key_of_its_release(tmp_path: Path) -> None:
     key = Ed25519PrivateKey.generate()
-    publish(tmp_path, version(1), key, ALL_AT_ONCE, BOUNDS)
+    publish(tmp_path, version(1), Signer(key), ALL_AT_ONCE, BOUNDS)
     with Versions(tmp_path) as versions:
         stored = versions.load(version(1).id)
     verify(stored.manifest_bytes, stored.signature, key.public_key())
@@ -48,7 +50,7 @@ def test_an_unsigned_bundle_is_signed_by_the_key_of_its_release(tmp_path: Path) 
 
 def test_what_is_worse_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RolloutError, match="a frame grows by"):
-        publish(tmp_path, version(1), KEY, ALL_AT_ONCE, Bounds(0.0, 0.0), served=half_as_long())
+        publish(tmp_path, version(1), SIGNER, ALL_AT_ONCE, Bounds(0.0, 0.0), served=half_as_long())
     with Versions(tmp_path) as versions:
         assert (versions.all(), versions.releases()) == ([], [])
 
@@ -71,7 +73,7 @@ def test_back_and_on_again(tmp_path: Path) -> None:
     )
     with pytest.raises(RolloutError, match="went back already"):
         roll_back(tmp_path, "again")
-    further = roll_back_to(tmp_path, version(0).id.hex()[:8], KEY, "to the beginning")
+    further = roll_back_to(tmp_path, version(0).id.hex()[:8], SIGNER, "to the beginning")
     assert further.bundle == version(0).id
     assert Release.read(further.statement, PUBLIC).back
     third = released(tmp_path, 3).release
@@ -102,7 +104,7 @@ def test_nothing_to_go_back_to(tmp_path: Path) -> None:
     with pytest.raises(RolloutError, match="knows of no bundle before"):
         roll_back(tmp_path, "")
     with pytest.raises(RolloutError, match="0 bundles have an id that starts with 'ffff'"):
-        roll_back_to(tmp_path, "ffff", KEY, "")
+        roll_back_to(tmp_path, "ffff", SIGNER, "")
 
 
 def test_a_server_that_lost_its_state_is_believed_again(tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_a_server_that_lost_its_state_is_believed_again(tmp_path: Path) -> None:
 
 def test_names_do_not_mix(tmp_path: Path) -> None:
     released(tmp_path, 1)
-    publish(tmp_path, version(1, "other"), KEY, ALL_AT_ONCE, BOUNDS, served=version(0, "other"))
+    publish(tmp_path, version(1, "other"), SIGNER, ALL_AT_ONCE, BOUNDS, served=version(0, "other"))
     with pytest.raises(RolloutError, match="say of which with --name"):
         roll_back(tmp_path, "")
     assert roll_back(tmp_path, "", "other").name == "other"
