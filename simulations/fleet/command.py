@@ -90,7 +90,7 @@ def tables(outcome: Outcome) -> list[Table]:
 
 
 def _table(title: str, first: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(title=f"\n{title}", title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column(first, no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right")
@@ -105,7 +105,7 @@ def _answers(outcome: Outcome) -> Table:
     scenario = outcome.scenario
     size = f"{scenario.device_count:,} devices, {scenario.hours:g} h"
     title = f"{scenario.name}: {size}, seed {scenario.seed}; shares in %"
-    columns = ("pictures", "server", "exit", "whole", "none", "missed", "p50 ms", "p95 ms", "p99 ms")
+    columns = ("frames", "server", "exit", "whole", "none", "missed", "p50 ms", "p95 ms", "p99 ms")
     table = _table(title, "devices", columns)
     for row in _rows(outcome):
         none = row.share("unanswered") + row.share("skipped") + row.share("dropped")

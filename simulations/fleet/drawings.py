@@ -83,9 +83,11 @@ def _deadline(row: Spread, base: float, x: Callable[[float], float]) -> str:
     if row.deadline_ms is None:
         return ""
     at = x(row.deadline_ms)
+    beside, anchor = (at + 5, "start") if at < WIDTH - 3 * _RIGHT else (at - 5, "end")
+    label = text(beside, base - _ROW + 25, _milliseconds(row.deadline_ms), anchor=anchor, kind="soft small")
     return (
         f'<line class="axis" x1="{at:.1f}" x2="{at:.1f}" y1="{base - _ROW + 16}" y2="{base + 3}" stroke-width="1.6" '
-        'stroke-dasharray="5 4"/>' + text(at + 5, base - _ROW + 25, _milliseconds(row.deadline_ms), kind="soft small")
+        'stroke-dasharray="5 4"/>' + label
     )
 
 

@@ -13,7 +13,7 @@ from headwater.device.figure import ZERO, Figure
 from headwater.server.charts import Chart, cards, page, section, table
 from headwater.simulations import charts
 from headwater.simulations.charts import duration, share_bars
-from headwater.simulations.fleet import energy, profiles
+from headwater.simulations.fleet import amounts, energy, profiles
 from headwater.simulations.fleet.drawings import Spread, latencies
 from headwater.simulations.fleet.outcome import SOURCES
 
@@ -89,11 +89,12 @@ def headlines(outcome: Outcome) -> list[tuple[str, str]]:
         (f"{total.accuracy:.1%}", "expected right, of all pictures; a miss counts as wrong"),
         (f"{total.miss_share:.2%}", "missed: no answer by the deadline"),
         ("-" if p95 is None else duration(p95 / 1e3), "from picture to answer, 95th percentile"),
-        (_bytes_told(1e9 * total.month_gigabytes), "a device and month, up and down"),
+        (amounts.size(1e9 * total.month_gigabytes), "a device and month, up and down"),
     ]
     if spent.mid:
-        figures.append((_joules(spent.mid), f"a device and day; {_joules(spent.low)} to {_joules(spent.high)}"))
-    figures.append((f"{busiest:.3g} %", "of the busiest server's workers, in its busiest hour"))
+        low, mid, high = map(amounts.joules, (spent.low, spent.mid, spent.high))
+        figures.append((mid, f"a device and day; {low} to {high}"))
+    figures.append((amounts.percent(busiest), "of the busiest server's workers, in its busiest hour"))
     return figures
 
 
@@ -141,7 +142,7 @@ def _classes(outcome: Outcome, shown: Sequence[ClassOutcome]) -> str:
     rows = [_class_row(outcome, of) for of in shown]
     if len(shown) > 1:
         total = outcome.total
-        times = [_time(total.latency.quantile(share)) for share in (0.5, 0.95, 0.99)]
+        times = [amounts.time(total.latency.quantile(share)) for share in (0.5, 0.95, 0.99)]
         right = f"{total.accuracy:.1%}"
         rows.append(
             ["all", f"{total.devices:,}", "", "", f"{total.frames:,}", right, f"{total.miss_share:.2%}", *times, ""]
@@ -155,7 +156,7 @@ def _class_row(outcome: Outcome, of: ClassOutcome) -> list[str]:
     return [
         *(of.name, f"{of.devices:,}", devices.profile or "own times", devices.link, f"{of.frames:,}"),
         *(f"{of.accuracy:.1%}", f"{of.miss_share:.2%}"),
-        *(_time(of.latency.quantile(share)) for share in (0.5, 0.95, 0.99)),
+        *(amounts.time(of.latency.quantile(share)) for share in (0.5, 0.95, 0.99)),
         "none" if deadline is None else duration(deadline / 1e3),
     ]
 
@@ -166,7 +167,7 @@ def _latencies(outcome: Outcome, shown: Sequence[ClassOutcome]) -> str:
             of.name,
             of.latency,
             device_class(outcome, of.name).settings.deadline_ms,
-            f"p95 {_time(of.latency.quantile(0.95))}, {of.miss_share:.1%} missed",
+            f"p95 {amounts.time(of.latency.quantile(0.95))}, {of.miss_share:.1%} missed",
         )
         for of in shown
     ]
@@ -179,7 +180,7 @@ def _latencies(outcome: Outcome, shown: Sequence[ClassOutcome]) -> str:
 def _sources(shown: Sequence[ClassOutcome]) -> str:
     names = [source for source in SOURCES if any(of.share(source) for of in shown)]
     rows = [(of.name, {_SOURCES[name]: float(getattr(of, name)) for name in names}) for of in shown]
-    chart = share_bars(rows, [_SOURCES[name] for name in names], "who answered, by class", _count)
+    chart = share_bars(rows, [_SOURCES[name] for name in names], "who answered, by class", amounts.count)
     of_exit, sure, stepped = (sum(getattr(of, key) for of in shown) for key in ("exit", "sure", "stepped_in"))
     note = (
         f"Of the exit's {of_exit:,} answers it was sure of {sure:,}, so that nothing was sent; {stepped:,} stepped in "
@@ -215,7 +216,7 @@ def _byte_row(of: ClassOutcome) -> list[str]:
     a_month = 30 * DAY_S / of.device_s
     up_headers = of.up_bytes - of.frame_bytes - of.bulk_up_bytes
     parts = [of.frame_bytes, up_headers, of.bulk_up_bytes, of.down_bytes - of.bulk_down_bytes, of.bulk_down_bytes]
-    return [of.name, *(_bytes_told(part * a_month) for part in (*parts, of.up_bytes + of.down_bytes))]
+    return [of.name, *(amounts.size(part * a_month) for part in (*parts, of.up_bytes + of.down_bytes))]
 
 
 def _energy(outcome: Outcome, shown: Sequence[ClassOutcome]) -> str:
@@ -224,7 +225,7 @@ def _energy(outcome: Outcome, shown: Sequence[ClassOutcome]) -> str:
         return ""
     names = [part for part in _PARTS if any(parts.get(part, ZERO).mid for parts in spent.values())]
     rows = [(name, {_PARTS[part]: parts.get(part, ZERO).mid for part in names}) for name, parts in spent.items()]
-    chart = share_bars(rows, [_PARTS[part] for part in names], "joules of a device and day by part", _joules)
+    chart = share_bars(rows, [_PARTS[part] for part in names], "joules of a device and day by part", amounts.joules)
     figures = [_energy_row(name, parts, names) for name, parts in spent.items()]
     note = (
         "Of a device and day. In brackets the range that the figures behind it leave, all erring to the same side: "
@@ -236,8 +237,8 @@ def _energy(outcome: Outcome, shown: Sequence[ClassOutcome]) -> str:
 
 def _energy_row(name: str, parts: Mapping[str, Figure], names: Sequence[str]) -> list[str]:
     whole = sum(parts.values(), ZERO)
-    told = [_joules_ranged(parts.get(part, ZERO)) for part in names]
-    return [name, *told, _joules_ranged(whole), f"{whole.mid / DAY_S:.2f} W"]
+    told = [amounts.joules_ranged(parts.get(part, ZERO)) for part in names]
+    return [name, *told, amounts.joules_ranged(whole), f"{whole.mid / DAY_S:.2f} W"]
 
 
 # ---------------------------------------------------------------- servers, rounds
@@ -262,9 +263,10 @@ def _servers(outcome: Outcome) -> str:
 def _server_row(outcome: Outcome, server: ServerOutcome) -> list[str]:
     total = server.total
     batch = f"{total.frames / total.batches:.1f}" if total.batches else "-"
+    share = server.busy_share(outcome.scenario.hours)
     return [
         *(server.name, f"{server.devices:,}", f"{total.frames:,}", f"{total.batches:,}", batch),
-        *(f"{100 * each:.3g} %" for each in (server.busy_share(outcome.scenario.hours), _busiest(outcome, server))),
+        *(amounts.percent(100 * each) for each in (share, _busiest(outcome, server))),
         *(f"{total.most_waiting:,}", f"{total.refused + total.expired:,}"),
     ]
 
@@ -325,11 +327,11 @@ def _advice(tried: Sequence[Tried] | None) -> list[str]:
     rows = [
         [
             each.what,
-            f"{_signed(100 * each.right, 2)} ± {100 * each.right_error:.2f}",
-            _signed(100 * each.missed, 2),
-            _time(each.p95_ms),
-            f"{_signed(100 * each.bytes, 1)} %",
-            "-" if each.joules is None else f"{_signed(100 * each.joules, 1)} %",
+            f"{amounts.signed(100 * each.right, 2)} ± {100 * each.right_error:.2f}",
+            amounts.signed(100 * each.missed, 2),
+            amounts.time(each.p95_ms),
+            f"{amounts.signed(100 * each.bytes, 1)} %",
+            "-" if each.joules is None else f"{amounts.signed(100 * each.joules, 1)} %",
             "yes" if each.clear else "no",
         ]
         for each in tried
@@ -360,42 +362,3 @@ def _board(profile: str) -> str:
     rows = [[key, *(f"{v:.4g}" for v in (each.low, each.mid, each.high)), each.source] for key, each in figures]
     title = html.escape(f"{board.name}: {board.title}")
     return f"<details><summary>{title}</summary>{table(['figure', 'low', 'mid', 'high', 'source'], rows)}</details>"
-
-
-# ---------------------------------------------------------------- amounts
-
-
-def _time(ms: float | None) -> str:
-    return "-" if ms is None else duration(ms / 1e3)
-
-
-def _signed(number: float, digits: int) -> str:
-    rounded = round(number, digits) + 0.0  # no -0.00
-    return f"{rounded:+.{digits}f}" if rounded else f"{0:.{digits}f}"
-
-
-def _count(number: float) -> str:
-    return f"{number:,.0f}" if number < 1e5 else f"{number / 1e6:.2f} M"
-
-
-def _joules(joules: float) -> str:
-    unit, scale = _unit(joules)
-    return f"{joules / scale:.3g} {unit}"
-
-
-def _unit(joules: float) -> tuple[str, float]:
-    return ("MJ", 1e6) if joules >= 1e6 else ("kJ", 1e3) if joules >= 1e3 else ("J", 1.0)
-
-
-def _joules_ranged(figure: Figure) -> str:
-    unit, scale = _unit(figure.mid)
-    low, mid, high = (f"{each / scale:.3g}" for each in (figure.low, figure.mid, figure.high))
-    # A cell may break before the bracket only: see .ranges.
-    return f"{mid}\N{NO-BREAK SPACE}{unit} ({low}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high})" if figure.high else "0"
-
-
-def _bytes_told(size: float) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.3g} {unit}"
-    return f"{size:.0f} B"
