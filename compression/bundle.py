@@ -22,7 +22,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import struct
 import zipfile
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -75,15 +77,22 @@ class _Directory:
 
 
 class _Zip:
+    _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+    """The others' decoders take gigabytes where a header says so."""
+    _DAMAGE = (OSError, EOFError, KeyError, ValueError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self, name: str, limit: int) -> bytes:
         try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(name) as file:
-                # Reading one byte past the limit, never the size that the archive claims, bounds a zip bomb.
-                data = file.read(limit + 1)
-        except (OSError, KeyError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+            with zipfile.ZipFile(self.path) as archive:
+                if (method := archive.getinfo(name).compress_type) not in self._METHODS:
+                    raise BundleError(f"{name} of the bundle {self.path} is packed by method {method}; want deflate")
+                with archive.open(name) as file:
+                    # Reading one byte past the limit, never the size that the archive claims, bounds a zip bomb.
+                    data = file.read(limit + 1)
+        except self._DAMAGE as error:
             raise BundleError(f"cannot read {name} of the bundle {self.path}: {error}") from error
         return _within(data, name, limit)
 
@@ -212,10 +221,7 @@ class Bundle:
 
     def arrays(self, name: str) -> dict[str, NDArray[np.generic]]:
         """The tensors of a safetensors file; raises :class:`BundleError`."""
-        try:
-            return dict(load_safetensors(self.read(name)))
-        except (safetensors.SafetensorError, ValueError, KeyError) as error:
-            raise BundleError(f"{name} of the bundle {self.manifest.name} is no safetensors file: {error}") from error
+        return from_safetensors(self.read(name), f"{name} of the bundle {self.manifest.name}")
 
     @cached_property
     def tables(self) -> PriorTables:
@@ -298,3 +304,11 @@ def _sync(path: Path, flags: int) -> None:
 def to_safetensors(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
     """Serialise arrays; the same arrays always give the same bytes."""
     return save_safetensors({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
+
+
+def from_safetensors(data: bytes, what: str) -> dict[str, NDArray[np.generic]]:
+    """The other way round; raises :class:`BundleError` that says `what` is none."""
+    try:
+        return dict(load_safetensors(data))
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise BundleError(f"{what} is no safetensors file: {error}") from error

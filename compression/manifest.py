@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -32,6 +34,7 @@ SCHEMA = 1
 MAX_MODES = 64
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_TEXT = 10_000
+MAX_DEPTH = 32
 TaskKind = Literal["classify", "image"]
 TASK_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -220,8 +223,9 @@ class Manifest:
         if len(data) > MAX_MANIFEST_BYTES:
             raise BundleError(f"manifest.json has {len(data)} bytes; the most that is read is {MAX_MANIFEST_BYTES}")
         try:
-            plain = json.loads(data, parse_constant=_no_constant)
+            plain = json.loads(data, parse_constant=_no_constant, parse_float=_finite)
             _check_schema(plain)
+            _check_depth(plain)
             return cls(
                 name=_text(plain["name"]),
                 created=_text(plain["created"]),
@@ -249,8 +253,23 @@ def _check_schema(plain: Mapping[str, Any]) -> None:
         )
 
 
+def _check_depth(value: object, left: int = MAX_DEPTH) -> None:
+    """What is written again has to be as shallow as what is read: Python's own stack bounds both."""
+    if not left:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for each in inner:
+        _check_depth(each, left - 1)
+
+
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no number")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text:.80} is beyond what a float holds")
+    return value
 
 
 def _text(value: object) -> str:
@@ -266,7 +285,7 @@ def _integer(value: object) -> int:
 
 
 def _number(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= sys.float_info.max:
         raise TypeError(f"{value!r:.80} is not a number of at least 0")
     return float(value)
 

@@ -58,6 +58,7 @@ import ast
 import difflib
 import inspect
 import os
+import sys
 import tomllib
 import types
 import typing
@@ -77,6 +78,8 @@ RESERVED = {
 }
 """Variables that belong to the command itself and to no section."""
 
+LARGEST = sys.float_info.max
+"""What a number may be at most: neither infinity nor nan is one."""
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -258,7 +261,7 @@ def read_file(path: Path) -> dict[str, Any]:
     """Parse one TOML file; :class:`SettingsError` says what is wrong with it."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path} cannot be read as TOML: {error}") from error
 
 
@@ -304,11 +307,11 @@ def checked(kind: Any, value: object, where: str) -> object:  # noqa: ANN401 - s
         return tuple(checked(typing.get_args(kind)[0], item, where) for item in value)
     if typing.get_origin(kind) is Literal and value in typing.get_args(kind):
         return value
-    if kind is float and type(value) is int:
-        return float(value)
+    if kind is float and type(value) in {int, float} and abs(number := typing.cast("float", value)) <= LARGEST:
+        return float(number)
     if kind is Path and isinstance(value, str | Path):
         return _at_home(Path(value), where)
-    if kind in {bool, int, float, str} and type(value) is kind:
+    if kind in {bool, int, str} and type(value) is kind:
         return value
     raise SettingsError(f"{where} is {value!r}; it must be {_wanted(kind)}.")
 

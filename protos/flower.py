@@ -9,7 +9,8 @@ A message travels in two parts:
 
 The content does not say for whom it is: what is sent to a hundred devices is one blob. It is the same bytes each time
 for the same records. Nothing here is pickled, and what comes from others is checked: :func:`unpack` gives a message or
-raises, within the time and memory that its limit allows.
+raises, within the time and memory that its limit allows: what is packed grows to :data:`MOST_GROWTH` times its size or
+:data:`FREE_BYTES`, and an array has the bytes that its header speaks of, so that reading it makes no room for others.
 
 Flower's public API has no way to bytes and back, nor to call an app outside its own processes; so this module uses
 ``flwr.common.serde``, ``flwr.app.message.message.make_message`` and ``flwr.supercore.task_identity`` of the pinned
@@ -18,7 +19,9 @@ version, and its tests fail when one of them changes.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,6 +71,16 @@ __all__ = [
 
 MOST_BYTES = 1 << 30
 """Of a content when it is unpacked, unless told otherwise."""
+MOST_GROWTH, FREE_BYTES = 64, 16 << 20
+"""What a packed content may become: so many times its bytes, and so many bytes whatever it has."""
+_SIDE = rb"(0|[1-9]\d{0,17})"
+_ARRAY = re.compile(
+    rb"\x93NUMPY\x01\x00(?P<bytes>..)"
+    rb"{'descr': '(?P<dtype>[<>|=]?[biufcSUVMm]\d{1,9}(\[\w{1,9}\])?)', 'fortran_order': (True|False), "
+    rb"'shape': \((?P<shape>|" + _SIDE + rb",|" + _SIDE + rb"(, " + _SIDE + rb"){1,63})\), } *\n",
+    re.DOTALL,
+)
+"""How numpy's format 1 begins (numpy.lib.format), for arrays without objects or fields."""
 _PLAIN, _ZSTD = b"\x00", b"\x01"
 _LEVEL = 1  # more gains floats nothing
 _PROBE_BYTES, _WORTH = 1 << 16, 0.9  # plain floats lose 8 %, which is not worth the time at both ends
@@ -108,7 +121,7 @@ def content_of(message: Message) -> bytes:
     """The content alone: for messages that share their records, the same bytes."""
     if not message.has_content():
         return _PLAIN
-    return _squeezed(b"".join(_records(message.content)))
+    return _squeezed(b"".join([_PLAIN, *_records(message.content)]))
 
 
 def unpack(parcel: Parcel, most_bytes: int = MOST_BYTES) -> Message:
@@ -240,18 +253,36 @@ def _varint(value: int) -> bytes:
 
 def _records_from_bytes(data: bytes | memoryview) -> RecordDict:
     # It reads a view without a copy, whatever its stubs say.
-    return serde.recorddict_from_proto(RecordDictProto.FromString(cast("bytes", data)))
+    records = serde.recorddict_from_proto(RecordDictProto.FromString(cast("bytes", data)))
+    for record in records.array_records.values():
+        for name, array in record.items():
+            _check_array(name, array)
+    return records
 
 
-def _squeezed(data: bytes) -> bytes:
+def _check_array(name: str, array: Array) -> None:
+    """Whether Flower would make an array of these bytes, of their own size: it believes the header that is in them."""
+    if array.stype != "numpy.ndarray":
+        raise ValueError(f"the array {name[:40]!r} is stored as {array.stype[:40]!r}")
+    header = _ARRAY.match(array.data)
+    if header is None or int.from_bytes(header["bytes"], "little") != header.end() - header.end("bytes"):
+        raise ValueError(f"the array {name[:40]!r} does not begin as numpy's plain arrays do")
+    dtype, shape = np.dtype(header["dtype"].decode()), [int(side) for side in re.findall(rb"\d+", header["shape"])]
+    if math.prod(shape) * dtype.itemsize != len(array.data) - header.end():
+        raise ValueError(f"the array {name[:40]!r} has other bytes than its shape {shape!s:.80} wants")
+
+
+def _squeezed(plain: bytes) -> bytes:
+    """The content of records that are marked as they are; without a copy where nothing is gained."""
+    data = memoryview(plain)[1:]
     if _promises(data):
         small = zstandard.ZstdCompressor(_LEVEL).compress(data)
-        if len(small) < len(data):
+        if len(small) < len(data) <= _most_from(len(small)):
             return _ZSTD + small
-    return _PLAIN + data
+    return plain
 
 
-def _promises(data: bytes) -> bool:
+def _promises(data: memoryview) -> bool:
     """Whether a piece from the middle gets smaller: what is coded already is not read through for nothing."""
     middle = data[max(0, len(data) - _PROBE_BYTES) // 2 :][:_PROBE_BYTES]
     return len(zstandard.ZstdCompressor(_LEVEL).compress(middle)) < _WORTH * len(middle)
@@ -262,12 +293,16 @@ def _unsqueezed(content: bytes, most_bytes: int) -> bytes | memoryview:
     if kind == _PLAIN:
         size = len(data)
     elif kind == _ZSTD:
-        size = zstandard.frame_content_size(data)
+        size, most_bytes = zstandard.frame_content_size(data), min(most_bytes, _most_from(len(data)))
     else:
         raise ValueError(f"its content begins with {kind!r}")
     if not 0 <= size <= most_bytes:
         raise ValueError(f"its content would have {size} bytes, more than {most_bytes}")
     return data if kind == _PLAIN else zstandard.ZstdDecompressor().decompress(data)
+
+
+def _most_from(packed_bytes: int) -> int:
+    return max(FREE_BYTES, MOST_GROWTH * packed_bytes)
 
 
 @contextmanager

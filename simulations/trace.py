@@ -104,13 +104,14 @@ class Trace:
             factor: of the recorded rate, such as 1 / 20 for the same shape on a link of LTE-M's kind.
         """
         times_ms = _read_times(Path(path))
-        period_ms = max(int(times_ms[-1]), 1)
         # A packet at t crosses within (t - 1, t]; one at 0 has no millisecond before it and gets the first.
-        packets = np.bincount(np.maximum(times_ms, 1) - 1, minlength=period_ms)
-        changes = np.flatnonzero(np.diff(packets)) + 1
-        starts = np.concatenate([[0], changes])
-        lengths_ms = np.diff(np.concatenate([starts, [len(packets)]]))
-        return cls(lengths_ms / 1e3, packets[starts] * (PACKET_BYTES * 1e3 * _positive(factor)))
+        busy_ms, packets = np.unique(np.maximum(times_ms, 1) - 1, return_counts=True)
+        edges = np.unique(np.concatenate([[0], busy_ms, busy_ms + 1]))  # two numbers can say a week of silence
+        rates = np.zeros(len(edges) - 1)
+        rates[edges.searchsorted(busy_ms)] = packets
+        changes = np.concatenate([[True], np.diff(rates) != 0])
+        lengths_ms = np.diff(np.append(edges[:-1][changes], edges[-1]))
+        return cls(lengths_ms / 1e3, rates[changes] * (PACKET_BYTES * 1e3 * _positive(factor)))
 
     def scaled(self, factor: float) -> Trace:
         """The same shape at a multiple of the rate; raises :class:`DataError` unless the factor is above 0."""
@@ -228,7 +229,7 @@ def _read_times(path: Path) -> NDArray[np.int64]:
     except OSError as error:
         raise DataError(f"the trace {path} cannot be read: {error.strerror}") from error
     for number, word in enumerate(words, 1):
-        if not word.isdigit() or int(word) > MAX_TRACE_MS:
+        if not word.isdigit() or len(word) > len(str(MAX_TRACE_MS)) or int(word) > MAX_TRACE_MS:
             raise DataError(f"{path}, entry {number}: {word[:40]!r} is no time in ms from 0 to {MAX_TRACE_MS}")
     times = np.array([int(word) for word in words], np.int64)
     if len(times) == 0:

@@ -23,8 +23,20 @@ MAY_IMPORT = {
     "simulations": set(FOLDERS),
 }
 TRAINS = {f"compression/{name}.py" for name in ("slimmable", "entropy", "encoder", "decoder")}
-ROUNDS = (  # of server/federation: what runs in the process of the rounds; the others are read or run by the server too
-    *("app", "asking", "asynchronous", "closing", "collecting", "grid", "inprocess", "latency", "measuring", "plain", "run_grid"),
+ROUNDS = (  # of server/federation: what runs in the process of the rounds; the server reads or runs the others too
+    *(
+        "app",
+        "asking",
+        "asynchronous",
+        "closing",
+        "collecting",
+        "grid",
+        "inprocess",
+        "latency",
+        "measuring",
+        "plain",
+        "run_grid",
+    ),
     *("fleet_pruning", "privacy", "robust", "soft_masks", "sparse", "strategy", "structured"),
 )
 TRAINS |= {

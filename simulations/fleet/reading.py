@@ -102,7 +102,7 @@ def _mapping(arguments: tuple[Any, ...], value: object, where: str) -> dict[Any,
     found = {}
     for key, each in value.items():
         try:
-            name = key_kind(key)
+            name = checked(key_kind, key_kind(key), f"{where}: a key")
         except ValueError as error:
             raise SettingsError(f"{where}: the key {key!r} is no number") from error
         found[name] = _value(kind, each, f"{where}: {key}")

@@ -360,8 +360,10 @@ class Scenario:
     def of(cls, tables: Mapping[str, Any], where: str = "scenario") -> Self:
         """Read from tables; raises :class:`SettingsError`."""
         tables = dict(tables)
-        tables["links"] = [_with_ready(row) for row in tables.get("links", [])]
-        for row in tables.get("devices", []):
+        if isinstance(links := tables.get("links"), list):
+            tables["links"] = [_with_ready(row) for row in links]
+        devices = tables.get("devices")
+        for row in devices if isinstance(devices, list) else []:
             if isinstance(row, Mapping) and "settings" in row:
                 read(DeviceSettings, row["settings"], f"{where}: devices: settings", SETTINGS)
         return read(cls, tables, where)

@@ -71,6 +71,21 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
         Bundle.load(tmp_path / "b.zip")
 
 
+def test_a_zip_that_is_damaged_inside_or_packed_by_another_method_is_refused(
+    tmp_path: Path, tiny_bundle: Bundle
+) -> None:
+    data = bytearray(tiny_bundle.save(tmp_path / "b.zip").read_bytes())
+    begin = data.index(b"manifest.json") + len(b"manifest.json")
+    data[begin : begin + 40] = b"\xff" * 40
+    (tmp_path / "b.zip").write_bytes(data)
+    with pytest.raises(BundleError, match=r"cannot read manifest\.json"):
+        Bundle.load(tmp_path / "b.zip")
+    with zipfile.ZipFile(tmp_path / "c.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr(MANIFEST, tiny_bundle.manifest_bytes)
+    with pytest.raises(BundleError, match="packed by method 14; want deflate"):
+        Bundle.load(tmp_path / "c.zip")
+
+
 def test_a_zip_bomb_is_read_no_further_than_its_manifest_allows(tmp_path: Path, tiny_bundle: Bundle) -> None:
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -146,6 +161,15 @@ def test_a_field_of_any_other_type_is_refused_or_read(value: object) -> None:
         changed = json.dumps({**plain, key: value}).encode()
         with pytest.raises(BundleError):
             Manifest.from_json(changed)
+
+
+@pytest.mark.parametrize("number", ["1e999", "1" + "0" * 400, "[" * 100 + "]" * 100])
+def test_what_could_not_be_written_again_is_refused(tiny_bundle: Bundle, number: str) -> None:
+    for before in (b'"mean_bytes": ', b'"recipe": {"x": '):
+        plain = tiny_bundle.manifest_bytes.replace(b'"recipe": {', b'"recipe": {"x": 1, ')
+        text = plain.replace(before, before + number.encode() + b', "y": ', 1)
+        with pytest.raises(BundleError):
+            Manifest.from_json(text) if before in text else pytest.fail("the manifest has another layout")
 
 
 def test_numbers_that_json_does_not_have_are_refused(tiny_bundle: Bundle) -> None:

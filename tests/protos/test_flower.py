@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 from flwr.common import serde
 
 from headwater.compression.errors import LearningError
+from headwater.protos import flower
 from headwater.protos.flower import (
     SERVER_NODE,
     Parcel,
@@ -175,6 +176,51 @@ def test_whatever_an_app_raises_is_its_reply() -> None:
     assert "returned int" in (wrong.error.reason or "")
     unknown = call(ClientApp(), message(), context())
     assert "No train function" in (unknown.error.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"(500,)", b"(999,)"),  # a number that would be read past the end of the bytes
+        (b"(500,)", b"(9*9,)"),
+        (b"(500,)", b"500,  "),
+        (b"'<f8'", b"'|O8'"),
+        (b", }", b",  "),
+        (b"NUMPY\x01", b"NUMPY\x03"),
+        (b"NUMPY", b"NUMPX"),
+    ],
+)
+def test_an_array_that_is_not_what_its_header_says_is_refused(old: bytes, new: bytes) -> None:
+    sent = message(RecordDict({"arrays": ArrayRecord({"w": Array(np.zeros(500))})}))
+    parcel = pack(sent)
+    plain = b"\x00" + zstandard.decompress(parcel.content[1:])
+    assert_same(unpack(Parcel(parcel.envelope, plain)).content, sent.content)
+    with pytest.raises(LearningError, match="the array 'w'"):
+        unpack(Parcel(parcel.envelope, plain.replace(old, new, 1)))
+
+
+def test_arrays_of_every_kind_come_back() -> None:
+    kinds = [np.zeros(()), np.ones((2, 0)), np.ones((1,) * 9, np.bool_), np.asfortranarray(np.ones((3, 4), np.float16))]
+    kinds += [
+        np.arange(3, dtype=">i4"),
+        np.array(["ab", "c"]),
+        np.array([b"x"]),
+        np.zeros(2, "M8[ns]"),
+        np.ones(2) * 1j,
+    ]
+    content = RecordDict({"all": ArrayRecord({str(i): Array(kind) for i, kind in enumerate(kinds)})})
+    assert_same(unpack(pack(message(content))).content, content)
+
+
+def test_what_shrinks_beyond_all_measure_travels_as_it_is() -> None:
+    """A receiver makes room for sixty-four times what came, not for a thousand times."""
+    zeros = RecordDict({"up": ConfigRecord({"update": bytes(flower.FREE_BYTES + 1)})})
+    parcel = pack(message(zeros))
+    assert parcel.content[0] == 0
+    assert_same(unpack(parcel).content, zeros)
+    bomb = b"\x01" + zstandard.compress(parcel.content[1:])
+    with pytest.raises(LearningError, match="more than"):
+        unpack(Parcel(parcel.envelope, bomb))
 
 
 def test_node_ids_are_stable_distinct_and_never_the_servers() -> None:

@@ -104,6 +104,12 @@ def test_a_packet_at_time_0_is_not_lost(tmp_path: Path) -> None:
     assert Trace.mahimahi(write(tmp_path / "b", [0])).capacity(0.001) == pytest.approx(1500)
 
 
+def test_a_week_of_silence_is_two_segments(tmp_path: Path) -> None:
+    trace = Trace.mahimahi(write(tmp_path / "t", [7 * 24 * 3_600_000]))
+    assert (len(trace), trace.period_s) == (2, 7 * 24 * 3600)
+    assert trace.finish(0, 1500) == pytest.approx(7 * 24 * 3600)
+
+
 def test_a_factor_keeps_the_shape(tmp_path: Path) -> None:
     path = write(tmp_path / "a", [1, 4, 4, 9, 20])
     whole, part = Trace.mahimahi(path), Trace.mahimahi(path, factor=1 / 20)
@@ -121,6 +127,7 @@ def test_a_factor_keeps_the_shape(tmp_path: Path) -> None:
         ("12\n11\n", "entry 2: 11 comes after 12"),
         ("1.5\n", "no time in ms"),
         (f"{10**30}\n", "no time in ms"),
+        ("1" * 5000, "no time in ms"),
     ],
 )
 def test_what_is_no_recording_is_refused(tmp_path: Path, content: str, message: str) -> None:
