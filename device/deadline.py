@@ -28,31 +28,23 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from headwater.device.controller import OVERHEAD_BYTES, Action, Decision
+from headwater.device.controller import OVERHEAD_BYTES, Decision
 from headwater.device.estimates import DeviceEstimate, RoundTrip, Sent
 from headwater.device.margin import Level
-from headwater.device.options import Offers, Option, Wish
+from headwater.device.offers import Offers
 from headwater.device.pacing import Budget, Climber, Doubt, Explorer
 from headwater.device.policy import Policy
-from headwater.device.ways import (
-    NOISE,
-    QUEUE_SHARE,
-    Plan,
-    Room,
-    Wanted,
-    Way,
-    cheapest,
-    likeliest,
-    sends,
-    steady,
-    worthiest,
-)
+from headwater.device.ways import NOISE, QUEUE_SHARE, Plan, Room, Wanted, Way, Work, steady
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from headwater.compression.manifest import Mode
     from headwater.device.controller import Observation, Situation
+    from headwater.device.offers import Wish
+    from headwater.device.options import Option
+    from headwater.device.policy import Cost
+    from headwater.device.ways import Asked, Exits, Key
 
 LIKELY, LIKELIER = 0.5, 0.8
 """Chance from which on a larger frame may be tried: with a fallback, and without one."""
@@ -85,22 +77,28 @@ class DeadlineController:
             offers: what may be chosen from; None for all modes and tasks. Controllers of the same may share one.
         """
         self.policy = policy or Policy()
-        self.link = RoundTrip(self.policy.level)
-        self.device = DeviceEstimate({mode.width: mode.head_macs for mode in modes}, self.policy.level)
-        self._modes = modes
         self._offers = offers or Offers(modes, self.policy)
+        level, implementation = self.policy.level, self._offers.implementation
+        self.link = RoundTrip(level, implementation)
+        self.device = DeviceEstimate({mode.width: mode.head_macs for mode in modes}, level, implementation)
+        self._modes = modes
         self._exit = exit_accuracy or {}
+        self._exits: Exits = tuple(self._exit.get(width) for width in self._offers.widths)
+        self._no_exits: Exits = (None,) * len(self._exits)
+        self._idle = Work(math.inf, math.inf, 0.0, 0.0, self.device.heads_ms)
+        """When the head has run: it takes no more, and is not asked how long it may."""
         self._whole = whole_accuracy
         self._wish: Wish = (None, None)
         self._level = Level(self.policy.level)
         self._slack = NOISE if self.policy.objective == "accuracy" else self.policy.slack / 100
+        self._near = 2 * (1 - self.policy.level)
         self._offer()
         smallest = min(options[0].slow_bytes for options in self._table.values())
         self._budget = Budget.of(self.policy.max_bytes_per_s, self.policy.burst_s, smallest)
         self._explorer = Explorer()
         self._climber = Climber()
         self._doubt = Doubt()
-        self._kept: tuple[Action, int, int | None] | None = None
+        self._kept: Key | None = None
         self._connected = True
         self._worth = 0.0
         """Of the best way to answer the picture at hand."""
@@ -113,13 +111,9 @@ class DeadlineController:
 
     def _offer(self) -> None:
         """See what may be chosen from."""
-        self._table = self._offers.at(self._wish)
-        self._widest_first = [
-            (width, options, max(options[-1].accuracy, self._exit.get(width, 0.0)))
-            for width, options in reversed(self._table.items())
-        ]
-        """Each width, its options, and the most that one of its ways can be worth."""
-        self._narrowest = self._widest_first[-1][1]
+        self._offered = self._offers.at(self._wish)
+        self._table = self._offered.table
+        self._narrowest = next(iter(self._table.values()))
 
     # ------------------------------------------------------------ before a frame
 
@@ -128,13 +122,12 @@ class DeadlineController:
         self._heed(situation)
         left_ms = situation.left_ms
         now = self._room(situation, left_ms)
-        ways, worth = self._ways(situation, left_ms, now)
-        best, self._worth = self._best(ways, worth, now), worth
+        asked = self._asked(situation, left_ms, now)
+        best, self._worth = self._offered.ways.best(*asked, self._kept, self._cost(now))
         if best is None or best.action != "send":
             reason = "" if situation.connected else "no connection"
             return self._explore(best, situation) or self._done(best or self._last_resort(situation), now, reason)
-        larger = self._larger(best, ways, situation) if self._climber.due else None
-        if larger is not None:
+        if self._climber.due and (larger := self._larger(best, asked, situation)):
             self._climber.tried()
             return self._decision(larger, now, TRYING)
         decision = self._done(best, now)
@@ -157,29 +150,23 @@ class DeadlineController:
         self._connected = situation.connected
         self._budget.picture(situation.time_s)
 
-    def _ways(self, situation: Situation, left_ms: float, now: Room | None) -> tuple[list[Way], float]:
-        """Every way that the device has the time for and that may be worth it; what the best of the sure is worth."""
-        device, slack = self.device, self._slack
-        exits = self._exit if situation.exit_available else _NO_EXIT
-        whole = self._whole_way(situation, left_ms)
-        ways, best = ([], 0.0) if whole is None else ([whole], whole.worth)
-        narrowest = self._narrowest
-        wanted = Wanted(self._level.asked, slack, narrowest[0])
+    def _asked(self, situation: Situation, left_ms: float, now: Room | None) -> Asked:
+        """What the ways are weighed by; see :meth:`headwater.device.ways.Ways.all`."""
+        device = self.device
         wider_ms = min(left_ms / device.margin.upper, situation.interval_ms or math.inf) if device.known else -1.0
-        for width, options, top in self._widest_first:  # the best are mostly there, and spare weighing the others
-            if top < best - slack:
-                continue
-            device_ms = device.expected_ms(width)
-            # Of the narrowest no margin is asked: there is nothing quicker.
-            if device_ms > (left_ms if options is narrowest else wider_ms):
-                continue
-            local = exits.get(width)
-            if local is not None and local >= best - slack:
-                ways.append(Way("local", options[0], local, 1.0, True, device_ms))  # noqa: FBT003 - a tuple's field
-                best = max(best, local)
-            if now is not None:
-                best = sends(ways, options, now, self._budget, wanted, local, best, device_ms)
-        return ways, best
+        exits = self._exits if situation.exit_available else self._no_exits
+        work = Work(left_ms, wider_ms, device.prepare_ms, device.factor, device.heads_ms)
+        return exits, self._whole_way(situation, left_ms), work, now, self._wanted()
+
+    def _wanted(self, doubt: float = 1.0, other: float = 0.0) -> Wanted:
+        budget = self._budget
+        return Wanted(self._level.asked, self._slack, self._near, budget.left, budget.each, doubt, other)
+
+    def _cost(self, now: Room | None) -> Cost | None:
+        """What the policy wants little of; None where it is the most accurate way that it wants."""
+        if self.policy.objective == "accuracy":
+            return None
+        return self.policy.cost(0.0 if now is None else now.byte_ms)
 
     def _local(self, width: float, situation: Situation) -> float | None:
         return self._exit.get(width) if situation.exit_available else None
@@ -194,12 +181,12 @@ class DeadlineController:
         base_ms, byte_ms = link.line
         if not frames:
             most_bytes = steady(most_ms, left_ms - base_ms, byte_ms, 0.0)
-            return Room(left_ms, base_ms, byte_ms, 0.0, 0.0, most_bytes, link.margin.chance)
+            return Room(left_ms, base_ms, byte_ms, 0.0, 0.0, most_bytes, 0.0, link.margin)
         ahead_bytes = situation.bytes_unanswered + frames * OVERHEAD_BYTES
         ahead_ms, oldest_ms = link.queue_ms(ahead_bytes), link.begun_ms(situation.oldest_ms, situation.time_s)
         most_bytes = steady(most_ms, left_ms - base_ms, byte_ms, max(ahead_ms - oldest_ms, 0.0))
-        within = link.margin.chances(link.overdue(ahead_bytes / frames, oldest_ms))
-        return Room(left_ms, base_ms, byte_ms, ahead_ms, oldest_ms, most_bytes, within)
+        beyond = link.overdue(ahead_bytes / frames, oldest_ms)
+        return Room(left_ms, base_ms, byte_ms, ahead_ms, oldest_ms, most_bytes, beyond, link.margin)
 
     def _whole_way(self, situation: Situation, left_ms: float) -> Way | None:
         if situation.whole_ms is None or self._whole is None:
@@ -207,32 +194,22 @@ class DeadlineController:
         time_ms = self.device.whole_ms(situation.whole_ms)
         if time_ms * self.device.margin.upper > left_ms or time_ms > (situation.interval_ms or math.inf):
             return None
-        widest = self._widest_first[0][1]
+        _, widest = self._offered.ways.widest_first[0]
         return Way("whole", widest[0], self._whole, 1.0, sure=True, compute_ms=time_ms)
 
     # ------------------------------------------------------------ which of them
 
-    def _best(self, ways: Sequence[Way], worth: float, now: Room | None) -> Way | None:
-        """What the policy wants most; None where there is nothing but the hopeless.
-
-        ``worth`` is what the best of them is worth, or one that is not among these any more.
-        """
-        best = None
-        if self.policy.objective == "accuracy":
-            best = worthiest(ways, self._kept)
-        elif ways:
-            cost = self.policy.cost(0.0 if now is None else now.byte_ms)
-            best = cheapest(ways, worth - self._slack, cost) or worthiest(ways, None)
-        return best or likeliest(ways, 2 * (1 - self.policy.level))
-
-    def _larger(self, best: Way, ways: Sequence[Way], situation: Situation) -> Way | None:
+    def _larger(self, best: Way, asked: Asked, situation: Situation) -> Way | None:
         """The next larger frame that is likely in time, if that or one above it would be better."""
-        likely = LIKELY if situation.exit_available else LIKELIER
-        larger = [way for way in ways if best.wire_bytes < way.wire_bytes <= self._budget.each]
-        fit = [way for way in larger if way.chance >= likely]
-        if not fit or all(way.option.accuracy <= best.worth + self._slack for way in larger):
-            return self._telling(best)
-        return min(fit, key=lambda way: way.wire_bytes)
+        enough = best.worth + self._slack
+        if self._offered.above[best.option] > enough:
+            ways, _ = self._offered.ways.all(*asked)
+            larger = [way for way in ways if best.wire_bytes < way.wire_bytes <= self._budget.each]
+            likely = LIKELY if situation.exit_available else LIKELIER
+            fit = [way for way in larger if way.chance >= likely]
+            if fit and any(way.option.accuracy > enough for way in larger):
+                return min(fit, key=lambda way: way.wire_bytes)
+        return self._telling(best)
 
     def _telling(self, best: Way) -> Way | None:
         """A larger frame that shows what bytes take, where no more than a guess says that there is no room for it."""
@@ -323,12 +300,10 @@ class DeadlineController:
             gone = local is not None and not situation.connected
             return replace(decision, action="local", reason="no connection") if gone else decision
         doubt = 1.0 if self.policy.objective == "accuracy" else self._doubt.factor(confidence)
-        options = self._table[width]
-        wanted = Wanted(self._level.asked, self._slack, options[0], doubt)
-        ways: list[Way] = [] if local is None else [Way("local", options[0], local, 1.0, sure=True)]
-        worth = sends(ways, options, now, self._budget, wanted, local, local or 0.0)
         could_be = self._worth if local is None else local + doubt * (self._worth - local)
-        best = self._best(ways, max(worth, could_be), now)
+        exits = self._exits if situation.exit_available else self._no_exits
+        asked = exits, None, self._idle, now, self._wanted(doubt, could_be)
+        best, _ = self._offered.of_width[width].best(*asked, self._kept, self._cost(now))
         if best is None:
             return decision
         return self._decision(best, now, most_bytes=self._most_bytes(best, now, local))
@@ -346,11 +321,7 @@ class DeadlineController:
 
     def _most_bytes(self, way: Way, room: Room, local: float | None) -> int | None:
         """The longest frame; None where a shorter one is of no use, as the exit does better, or length is no matter."""
-        size, below = way.option.mean_bytes, None
-        for other in self._table[way.option.width]:
-            if other.mean_bytes >= size:
-                break
-            below = other
+        below = self._offered.below[way.option]
         if below is None or below.accuracy <= (local or 0.0):
             return None
         most = room.most_bytes(way, self.link.margin.upper) - OVERHEAD_BYTES
@@ -386,7 +357,6 @@ class DeadlineController:
             self._explorer.late(observation.time_s, round_trip_ms)
 
 
-_NO_EXIT: Mapping[float, float] = {}
 _IN_TIME = tuple(f"in time: {percent}%" for percent in range(101))
 _REASONS = {
     "local": "the local exit does best",

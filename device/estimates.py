@@ -13,12 +13,13 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from headwater.device.margin import Margin
+from headwater.device.kernel import margin_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from headwater.device.controller import Observation
+    from headwater.device.kernel import Implementation
 
 LEAST_MS = 1e-3
 NEAR, FAR = 1.25, 4.0
@@ -104,8 +105,8 @@ class RoundTrip:
     hold what its size differed from the mode's mean, and the server's whims, too.
     """
 
-    def __init__(self, level: float) -> None:
-        self.margin = Margin(level)
+    def __init__(self, level: float, implementation: Implementation | None = None) -> None:
+        self.margin = margin_type(implementation)(level)
         self.scale = 1.0
         self.server_ms = 0.0
         """From queue to answer, which the server's load and batches shape: a mean of the last answers."""
@@ -241,21 +242,11 @@ RISE, FALL = 1.005, 0.5
 """How far one frame moves a pace: it is that of an idle processor, so down quickly, up slowly, and by no busy one."""
 
 
-class Pace:
-    """What a piece of work takes while nothing else runs."""
-
-    __slots__ = ("ms",)
-
-    def __init__(self, first_ms: float) -> None:
-        self.ms = max(first_ms, LEAST_MS)
-
-    def add(self, time_ms: float) -> None:
-        """Learn what it took."""
-        now_ms = self.ms
-        if time_ms < now_ms:
-            self.ms = max(time_ms, now_ms * FALL, LEAST_MS)
-        elif time_ms <= NEAR * now_ms:
-            self.ms = min(now_ms * RISE, time_ms)
+def paced(pace_ms: float, time_ms: float) -> float:
+    """What a piece of work takes while nothing else runs, as it is seen after one more time."""
+    if time_ms < pace_ms:
+        return max(time_ms, pace_ms * FALL, LEAST_MS)
+    return min(pace_ms * RISE, time_ms) if time_ms <= NEAR * pace_ms else pace_ms
 
 
 class DeviceEstimate:
@@ -266,17 +257,21 @@ class DeviceEstimate:
     multiply-adds from the nearest one that has.
     """
 
-    def __init__(self, macs: Mapping[float, int], level: float) -> None:
-        self.margin = Margin(level)
+    def __init__(self, macs: Mapping[float, int], level: float, implementation: Implementation | None = None) -> None:
+        self.margin = margin_type(implementation)(level)
         self.factor = self.least_factor = 1.0
         self.code_ms = 0.0
         """Slow end of coding."""
+        self.prepare_ms = 0.0
+        self.heads_ms = [0.0] * len(macs)
+        """Of head and exit by width, narrowest first: like `prepare_ms` while nothing else runs, 0 before any ran."""
         self._macs = macs
-        self._prepare: Pace | None = None
-        self._heads: dict[float, Pace] = {}
-        self._like: dict[float, tuple[Pace, float]] = {}
-        """Whose pace stands for a width's, and times how much."""
-        self._whole: Pace | None = None
+        self._widths = sorted(macs)
+        self._ran: dict[float, float] = {}
+        """Of the widths that have run."""
+        self._like: list[tuple[float, float]] = []
+        """Which of these stands for each width, and times how much."""
+        self._whole_ms: float | None = None
         self._recent: deque[float] = deque(maxlen=RECENT)
         """Time over pace, and when."""
         self._recent_s: deque[float] = deque(maxlen=RECENT)
@@ -284,7 +279,7 @@ class DeviceEstimate:
     @property
     def known(self) -> bool:
         """A head has run."""
-        return bool(self._heads)
+        return bool(self._ran)
 
     def observed(self, observation: Observation, width: float) -> None:
         """Learn what a picture took that ran at a width, if anything did."""
@@ -298,23 +293,26 @@ class DeviceEstimate:
 
     def ran(self, width: float, prepare_ms: float, head_ms: float, time_s: float) -> None:
         """Learn what a picture took: preparing it, and head and exit of a width."""
-        if self._prepare is None:
-            self._prepare = Pace(prepare_ms / self.factor)
-        head, prepare = self._heads.get(width), self._prepare
-        new = head is None
-        if head is None:
-            self._heads[width] = head = Pace(head_ms / self.factor)
-            self._like = {other: self._nearest(other) for other in self._macs}
-        self._learn(prepare_ms + head_ms, prepare.ms + head.ms, time_s, new=new)
-        prepare.add(prepare_ms)
-        head.add(head_ms)
+        if not self._ran:
+            self.prepare_ms = max(prepare_ms / self.factor, LEAST_MS)
+        new = width not in self._ran
+        if new:
+            self._ran[width] = max(head_ms / self.factor, LEAST_MS)
+            self._like = [self._nearest(other) for other in self._widths]
+        pace_ms = self._ran[width]
+        self._learn(prepare_ms + head_ms, self.prepare_ms + pace_ms, time_s, new=new)
+        self.prepare_ms = paced(self.prepare_ms, prepare_ms)
+        self._ran[width] = pace_ms = paced(pace_ms, head_ms)
+        for number, (like, times) in enumerate(self._like):
+            if like == width:
+                self.heads_ms[number] = pace_ms * times
 
     def ran_whole(self, time_ms: float, time_s: float) -> None:
         """Learn what the whole model took, with preparing the picture."""
-        new = self._whole is None
-        self._whole = self._whole or Pace(time_ms / self.factor)
-        self._learn(time_ms, self._whole.ms, time_s, new=new)
-        self._whole.add(time_ms)
+        new = self._whole_ms is None
+        pace_ms = max(time_ms / self.factor, LEAST_MS) if self._whole_ms is None else self._whole_ms
+        self._learn(time_ms, pace_ms, time_s, new=new)
+        self._whole_ms = paced(pace_ms, time_ms)
 
     def coded(self, time_ms: float) -> None:
         """Learn what coding took."""
@@ -334,16 +332,13 @@ class DeviceEstimate:
         self.least_factor = ratios[0]
         self.factor = ratios[-2] if len(ratios) > 1 else ratios[0]
 
-    def _nearest(self, width: float) -> tuple[Pace, float]:
-        near = min(self._heads, key=lambda known: abs(known - width))
-        return self._heads[near], self._macs[width] / max(self._macs[near], 1)
+    def _nearest(self, width: float) -> tuple[float, float]:
+        near = min(self._ran, key=lambda known: abs(known - width))
+        return near, self._macs[width] / max(self._macs[near], 1)
 
     def expected_ms(self, width: float) -> float:
         """What the next picture takes at a width, at the present factor; 0 where nothing is known."""
-        if self._prepare is None or not self._like:
-            return 0.0
-        pace, times = self._like[width]
-        return (self._prepare.ms + pace.ms * times) * self.factor
+        return (self.prepare_ms + self.heads_ms[self._widths.index(width)]) * self.factor
 
     def fresh(self, time_s: float) -> bool:
         """Whether the factor is of the last second."""
@@ -351,4 +346,4 @@ class DeviceEstimate:
 
     def whole_ms(self, alone_ms: float) -> float:
         """What the whole model takes at the present factor; ``alone_ms`` until it has run."""
-        return (alone_ms if self._whole is None else self._whole.ms) * self.factor
+        return (alone_ms if self._whole_ms is None else self._whole_ms) * self.factor

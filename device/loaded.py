@@ -12,7 +12,7 @@ from headwater.device.controller import Controller, FixedController
 from headwater.device.deadline import DeadlineController
 from headwater.device.exit import LocalExit
 from headwater.device.head import FrameMaker
-from headwater.device.options import Offers
+from headwater.device.offers import Offers
 from headwater.device.tasks import asked, check, lacking
 from headwater.device.whole import WholeModel
 

@@ -14,10 +14,6 @@ from __future__ import annotations
 import math
 from bisect import bisect_right, insort
 from collections import deque
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MEMORY = 64
 """Errors that a margin looks back on."""
@@ -33,20 +29,17 @@ class Margin:
 
     __slots__ = ("_body", "_correction", "_moves", "_order", "_sorted", "upper")
 
-    def __init__(self, level: float, memory: int = MEMORY) -> None:
+    def __init__(self, level: float) -> None:
         """Bound errors with the probability `level`."""
         self._moves = STEP * level, STEP * (level - 1)
         """Of the correction, by a miss and by a hit."""
-        self._order: deque[float] = deque(maxlen=memory)
+        self._order: deque[float] = deque(maxlen=MEMORY)
         self._sorted: list[float] = []
         self._body = 0
         """Rank of the body's quantile."""
         self._correction = FIRST_CORRECTION
         self.upper = math.exp(FIRST_CORRECTION)
         """What an error is at most, with the probability of the level."""
-
-    def __len__(self) -> int:
-        return len(self._order)
 
     def add(self, error: float) -> None:
         """Learn the error of a forecast that was made before its outcome was known; above 0."""
@@ -62,23 +55,18 @@ class Margin:
         insort(ranked, error)
         self.upper = ranked[self._body] * math.exp(correction)
 
-    def chance(self, error: float) -> float:
-        """Probability that an error is at most so large.
+    def chance(self, error: float, beyond: float = 0.0) -> float:
+        """Probability that an error is at most so large, where it is known to be `beyond` another one.
 
         One more error is reckoned with than was seen, so that little is sure while little is known: it is as likely
         above 1 as below, and one that has grown to k times is as likely to grow to m times that with chance 1 / m.
         """
         guess = 1 - 0.5 / error if error > 1 else 0.5 * error
-        return (bisect_right(self._sorted, error) + guess) / (len(self._sorted) + 1)
-
-    def chances(self, beyond: float) -> Callable[[float], float]:
-        """:meth:`chance` of an error that is known to be `beyond` another one."""
+        chance = (bisect_right(self._sorted, error) + guess) / (len(self._sorted) + 1)
+        if not beyond:
+            return chance
         gone = self.chance(beyond)
-
-        def chance(error: float) -> float:
-            return (self.chance(error) - gone) / (1 - gone) if error > beyond else 0.0
-
-        return chance
+        return (chance - gone) / (1 - gone) if error > beyond else 0.0
 
     @property
     def noise(self) -> float:

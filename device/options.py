@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 from headwater.device.controller import OVERHEAD_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from headwater.compression.manifest import Mode
-    from headwater.device.policy import Policy
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Option:
     """A mode with so many channel groups."""
 
@@ -40,29 +39,6 @@ class Option:
 
 Table = dict[float, tuple[Option, ...]]
 """By width, narrowest first; the options of a width by their bytes, each more accurate than the one before."""
-
-
-Wish = tuple[int | None, int | None]
-"""Of the server: the most channel groups, and the most bytes of a mean frame, as :func:`table` takes them."""
-
-
-class Offers:
-    """Tables by the server's wishes, each drawn up once; devices of the same modes, policy and tasks may share them."""
-
-    def __init__(self, modes: Sequence[Mode], policy: Policy, tasks: Collection[str] = ()) -> None:
-        """Take the modes of a manifest, what the user wants, and the tasks that are asked for; none for all."""
-        self._modes, self._policy, self._tasks = modes, policy, tasks
-        self._tables: dict[Wish, Table] = {}
-
-    def at(self, wish: Wish) -> Table:
-        """What may be chosen from."""
-        if wish not in self._tables:
-            self._tables[wish] = table(self._modes, self._accuracy, *wish)
-        return self._tables[wish]
-
-    def _accuracy(self, of_tasks: Mapping[str, float]) -> float:
-        asked = {task: accuracy for task, accuracy in of_tasks.items() if not self._tasks or task in self._tasks}
-        return self._policy.accuracy(asked)
 
 
 def table(

@@ -8,13 +8,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from headwater.device.controller import Action
+from headwater.device.kernel import Implementation, compiled, scales_type
 from headwater.device.options import Option
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from headwater.device.controller import Action, Decision, Situation
-    from headwater.device.pacing import Budget
+    from headwater.device.controller import Decision, Situation
+    from headwater.device.margin import Margin
+    from headwater.device.options import Table
     from headwater.device.policy import Cost
 
 QUEUE_SHARE = 0.3
@@ -25,6 +28,9 @@ NOISE = 0.002
 """An accuracy that is better by less is no reason to change the way."""
 STEADY = 0.5
 """Chance from which on a frame's way may be kept for being nearly as good."""
+Key = tuple[Action, int, int | None]
+"""What makes a way the same for the next picture: action, mode, channel groups."""
+Exits = tuple[float | None, ...]
 
 
 class Room(NamedTuple):
@@ -41,9 +47,11 @@ class Room(NamedTuple):
     """How much of it has passed."""
     steady_bytes: float
     """The longest frames that do not pile up; see :func:`steady`."""
-    within: Callable[[float], float]
-    """The chance of so many times the middling time. The link is to all frames what it is to the first on its way, so
-    that one which is overdue takes its share of all chances."""
+    beyond: float
+    """So many times the middling time the first of them has been on its way. The link is to all frames what it is to
+    that one, so that if it is overdue it takes its share of all chances."""
+    margin: Margin
+    """Of the forecast."""
 
     def most_bytes(self, way: Way, upper: float) -> float:
         """On the wire, of the longest frame if times are `upper` of the middling ones, or if that is too much, those.
@@ -62,6 +70,40 @@ class Room(NamedTuple):
         if self.ahead_ms:
             most_ms = min(most_ms, (self.left_ms + self.oldest_ms) * share - self.ahead_ms)
         return (most_ms - self.base_ms) / self.byte_ms
+
+
+class Work(NamedTuple):
+    """What the device takes for a picture, and has for it."""
+
+    left_ms: float
+    """Until the deadline. Of the narrowest width no margin is asked: there is nothing quicker."""
+    wider_ms: float
+    """The most that another width may take."""
+    prepare_ms: float
+    """While nothing else runs."""
+    factor: float
+    """How much longer everything takes at present."""
+    heads_ms: list[float]
+    """Of the head and exit of each width, while nothing else runs."""
+
+
+class Wanted(NamedTuple):
+    """What is asked of a way."""
+
+    level: float
+    """Least chance of a frame where no exit can step in."""
+    slack: float
+    """A way that is worth less than the best so far by more is of no interest."""
+    near: float
+    """Where nothing is sure, ways whose chance is less than the best one's by no more are as likely."""
+    affordable: float
+    """Bytes that may be sent now."""
+    each: float
+    """Bytes there are for each picture: a frame that has more can be sent for a share of them only."""
+    doubt: float = 1.0
+    """How much more than the mean picture this one gains from the server."""
+    other: float = 0.0
+    """What the best of ways that are not weighed here is worth."""
 
 
 def steady(most_ms: float, spare_ms: float, byte_ms: float, queue_ms: float) -> float:
@@ -94,7 +136,7 @@ class Way(NamedTuple):
     """That it sends on average."""
 
     @property
-    def key(self) -> tuple[Action, int, int | None]:
+    def key(self) -> Key:
         """What makes it the same way for the next picture."""
         return self.action, self.option.mode, self.option.groups
 
@@ -118,51 +160,118 @@ class Plan(NamedTuple):
         return same and (1 - ON_TIME) * planned_ms <= left_ms <= (1 + ON_TIME) * planned_ms
 
 
-class Wanted(NamedTuple):
-    """What a frame has to be worth."""
+# ------------------------------------------------------------ all of them
 
-    level: float
-    """Least chance where no exit can step in."""
-    slack: float
-    """A way that is worth less than the best so far by more is of no interest."""
-    smallest: Option
-    """May be sent even if such frames would pile up."""
-    doubt: float = 1.0
-    """How much more than the mean picture this one gains from the server."""
+Asked = tuple[Exits, Way | None, Work, Room | None, Wanted]
+"""See :meth:`_Scales.all`."""
 
 
-def sends(
+class Ways:
+    """What may be done with a picture by a table, or by one of its widths.
+
+    :meth:`_Scales.all` and :meth:`_Scales.best` say what ``all`` and ``best`` do.
+    """
+
+    def __init__(self, table: Table, widths: Sequence[float], implementation: Implementation | None = None) -> None:
+        """Weigh with the compiled kernel or in Python, "c" or "python"; None takes what there is.
+
+        ``widths``: of the device's estimates, narrowest first, of which the table has some.
+        """
+        self.widest_first = [(widths.index(width), options) for width, options in reversed(table.items())]
+        """Number of the width, and its options."""
+        self._arguments = table, widths, implementation
+        scales = scales_type()(Way, self.widest_first) if compiled(implementation) else _Scales(self.widest_first)
+        self.all, self.best = scales.all, scales.best  # bound, not wrapped: they run for every picture
+
+    def __reduce__(self) -> tuple[type[Ways], tuple[object, ...]]:
+        """Made anew where it is unpickled."""
+        return Ways, self._arguments
+
+
+class _Scales:
+    """What weighs: see ``_ways.c`` for the same in C."""
+
+    def __init__(self, widest_first: Sequence[tuple[int, Sequence[Option]]]) -> None:
+        self._widest_first = widest_first
+
+    def all(
+        self, exits: Exits, whole: Way | None, work: Work, room: Room | None, wanted: Wanted
+    ) -> tuple[list[Way], float]:
+        """Every way that the device has the time for and that may be worth it; what the best of the sure is worth.
+
+        Args:
+            exits: accuracy of the local exit by number of the width; None where it cannot answer.
+            whole: the way to run the whole model, if there is one.
+            work: of the device.
+            room: on the link; None where it is not known or not there.
+            wanted: of a way.
+        """
+        ways, best = ([], 0.0) if whole is None else ([whole], whole.worth)
+        narrowest = self._widest_first[-1][1]
+        for at, options in self._widest_first:  # the best are mostly there, and spare weighing the others
+            local = exits[at]
+            if max(options[-1].accuracy, local or 0.0) < best - wanted.slack:
+                continue
+            device_ms = (work.prepare_ms + work.heads_ms[at]) * work.factor
+            if device_ms > (work.left_ms if options is narrowest else work.wider_ms):
+                continue
+            if local is not None and local >= best - wanted.slack:
+                ways.append(Way("local", options[0], local, 1.0, True, device_ms))  # noqa: FBT003 - a tuple's field
+                best = max(best, local)
+            if room is not None:
+                smallest = narrowest[0]
+                best = _sends(ways, options, room, wanted, smallest, local, best, device_ms)
+        return ways, best
+
+    def best(
+        self,
+        exits: Exits,
+        whole: Way | None,
+        work: Work,
+        room: Room | None,
+        wanted: Wanted,
+        kept: Key | None,
+        cost: Cost | None,
+    ) -> tuple[Way | None, float]:
+        """The way that is wanted most, None where there is nothing but the hopeless; what the best is worth.
+
+        Args:
+            exits: as for :meth:`all`, and so are the next four.
+            whole: the same.
+            work: the same.
+            room: the same.
+            wanted: the same.
+            kept: what was done last, for which it is taken where hardly better is to be had.
+            cost: what is wanted least of those that are worth about as much; None if it is worth that is wanted most.
+        """
+        ways, worth = self.all(exits, whole, work, room, wanted)
+        if cost is None:
+            best = worthiest(ways, kept)
+        else:
+            best = cheapest(ways, max(worth, wanted.other) - wanted.slack, cost) or worthiest(ways, None)
+        return best or likeliest(ways, wanted.near), worth
+
+
+def _sends(
     ways: list[Way],
     options: Sequence[Option],
     room: Room,
-    budget: Budget,
     wanted: Wanted,
+    smallest: Option,
     local: float | None,
     best: float,
-    compute_ms: float = 0.0,
+    compute_ms: float,
 ) -> float:
-    """Add the ways to send a frame of one width that link and budget have room for.
+    """Add the ways to send a frame of one width that link and budget have room for; what the best is worth by now.
 
     Frames on their way go first: with them, as one, a frame has all the time since the first of them was written. The
     first option that would not be worth enough even if it was in time ends the search: those below are less accurate.
-
-    Args:
-        ways: are added to.
-        options: of the width.
-        room: on the link.
-        budget: of bytes.
-        wanted: of a way.
-        local: accuracy of the exit at this width, which steps in when time is up; None where there is none.
-        best: what the best way so far is worth.
-        compute_ms: that the device has yet to do.
-
-    Returns:
-        What the best way is worth by now.
+    The smallest of all may be sent even if such frames would pile up.
     """
-    level, slack, smallest, doubt = wanted
+    level, slack, _, affordable, each, doubt, _ = wanted
     instead, least = (0.0, level) if local is None else (local, HOPELESS)
-    all_ms, base_ms, byte_ms, ahead_ms, oldest_ms, most, within = room
-    left_ms, affordable, each = all_ms - compute_ms, budget.left, budget.each
+    all_ms, base_ms, byte_ms, ahead_ms, oldest_ms, most, beyond, margin = room
+    left_ms = all_ms - compute_ms
     if left_ms <= 0:
         return best
     for option in reversed(options):
@@ -179,7 +288,7 @@ def sends(
         times = left_ms / own_ms
         if ahead_ms:
             times = min(times, (all_ms + oldest_ms) / (own_ms + ahead_ms))
-        chance = within(times)
+        chance = margin.chance(times, beyond)
         worth, sure = gain if local is None else local + chance * gain, chance >= least
         if sure and worth > best:
             best = worth
@@ -190,7 +299,7 @@ def sends(
 # ------------------------------------------------------------ which of them
 
 
-def worthiest(ways: Sequence[Way], kept: tuple[Action, int, int | None] | None) -> Way | None:
+def worthiest(ways: Sequence[Way], kept: Key | None) -> Way | None:
     """Of those that are sure the one that is worth most, of equals that with the fewest bytes, of these the last.
 
     The one that was kept to so far stays while it is hardly worse. None where none is sure.

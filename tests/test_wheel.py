@@ -64,9 +64,11 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
 
 
-def test_the_wheel_has_one_extension_for_every_python(wheel: Path) -> None:
+def test_the_extensions_of_the_wheel_are_for_every_python(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        assert "headwater/compression/_rans.abi3.so" in archive.namelist()
+        names = archive.namelist()
+    for extension in ("compression/_rans", "device/_ways"):
+        assert f"headwater/{extension}.abi3.so" in names
 
 
 def test_the_installed_coder_is_the_c_one(python: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from headwater.device.controller import OVERHEAD_BYTES, Decision, FixedController, Observation, Situation
 from headwater.device.deadline import DeadlineController
-from headwater.device.options import Offers
+from headwater.device.offers import Offers
 from headwater.device.policy import PRICES, Policy
 from headwater.simulations.trace import Trace
 from headwater.simulations.twin import Outcome, Twin

@@ -36,10 +36,10 @@ class TestMargin:
         for error in [*([1.0] * 50), *([8.0] * 10)]:
             margin.add(error)
         assert margin.chance(2.0) > 0.8
-        assert margin.chances(beyond=1.5)(2.0) < 0.05, "beyond 1.5 there was only 8"
-        assert margin.chances(beyond=1.5)(9.0) > 0.9
-        assert margin.chances(beyond=3.0)(2.0) == 0.0
-        assert margin.chances(beyond=100.0)(200.0) == pytest.approx(0.5), "as long again with an even chance"
+        assert margin.chance(2.0, beyond=1.5) < 0.05, "beyond 1.5 there was only 8"
+        assert margin.chance(9.0, beyond=1.5) > 0.9
+        assert margin.chance(2.0, beyond=3.0) == 0.0
+        assert margin.chance(200.0, beyond=100.0) == pytest.approx(0.5), "as long again with an even chance"
 
     @pytest.mark.parametrize("level", [0.9, 0.99])
     def test_the_bound_keeps_its_level_whatever_comes(self, level: float) -> None:

@@ -1,0 +1,41 @@
+"""Whose arithmetic the deadline rule runs on: ``_ways.c``, or where it was not built its plain Python twin.
+
+Both give the same to the last bit (tests/device/test_kernel.py). The twins, :class:`headwater.device.margin.Margin` and
+:class:`headwater.device.ways.Ways`, say what is reckoned, and why; the compiled ones take a fifth of their time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, cast
+
+from headwater.device import margin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+try:
+    from headwater.device import _ways
+except ImportError:  # installed where there was no C compiler
+    _ways = None  # type: ignore[assignment]
+
+Implementation = Literal["c", "python"]
+
+
+def compiled(implementation: Implementation | None = None) -> bool:
+    """Whether to run the compiled one; None takes it where it was built.
+
+    Raises ImportError if it is asked for and was not built.
+    """
+    if implementation == "c" and _ways is None:
+        raise ImportError("headwater.device._ways was not built; install headwater where there is a C compiler")
+    return _ways is not None if implementation is None else implementation == "c"
+
+
+def margin_type(implementation: Implementation | None = None) -> Callable[[float], margin.Margin]:
+    """:class:`headwater.device.margin.Margin`, or what is the same in C."""
+    return cast("Callable[[float], margin.Margin]", _ways.Margin) if compiled(implementation) else margin.Margin
+
+
+def scales_type() -> type[_ways.Scales]:
+    """What :class:`headwater.device.ways.Ways` weighs with in C."""
+    return _ways.Scales

@@ -1,0 +1,80 @@
+"""What may be chosen from, by the server's wishes: each table is drawn up once, and prepared for weighing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headwater.device.options import table
+from headwater.device.ways import Ways
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from headwater.compression.manifest import Mode
+    from headwater.device.kernel import Implementation
+    from headwater.device.options import Option, Table
+    from headwater.device.policy import Policy
+
+Wish = tuple[int | None, int | None]
+"""Of the server: the most channel groups, and the most bytes of a mean frame, as options.py takes them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Offer:
+    """What there is at one wish."""
+
+    table: Table
+    ways: Ways
+    """Of all widths."""
+    of_width: Mapping[float, Ways]
+    """Of one width."""
+    above: Mapping[Option, float]
+    """The best accuracy of an option that has more bytes; 0 of the largest."""
+    below: Mapping[Option, Option | None]
+    """The next smaller option of the same width."""
+
+
+class Offers:
+    """Offers by wish; devices of the same modes, policy and tasks may share them."""
+
+    def __init__(
+        self,
+        modes: Sequence[Mode],
+        policy: Policy,
+        tasks: Collection[str] = (),
+        implementation: Implementation | None = None,
+    ) -> None:
+        """Take the modes of a manifest, what the user wants, and the tasks that are asked for; none for all."""
+        self.implementation = implementation
+        self._modes, self._policy, self._tasks = modes, policy, tasks
+        self.widths = sorted({mode.width for mode in modes})
+        self._offers: dict[Wish, Offer] = {}
+
+    def at(self, wish: Wish) -> Offer:
+        """What may be chosen from."""
+        if wish not in self._offers:
+            self._offers[wish] = self._drawn_up(table(self._modes, self._accuracy, *wish))
+        return self._offers[wish]
+
+    def _drawn_up(self, of: Table) -> Offer:
+        one = {width: self._ways({width: options}) for width, options in of.items()}
+        below: dict[Option, Option | None] = {}
+        for options in of.values():
+            below.update(zip(options, (None, *options), strict=False))
+        return Offer(of, self._ways(of), one, _above(below), below)
+
+    def _ways(self, of: Table) -> Ways:
+        return Ways(of, self.widths, self.implementation)
+
+    def _accuracy(self, of_tasks: Mapping[str, float]) -> float:
+        asked = {task: accuracy for task, accuracy in of_tasks.items() if not self._tasks or task in self._tasks}
+        return self._policy.accuracy(asked)
+
+
+def _above(options: Collection[Option]) -> dict[Option, float]:
+    """The best accuracy of those that have more bytes."""
+    return {
+        option: max((other.accuracy for other in options if other.mean_bytes > option.mean_bytes), default=0.0)
+        for option in options
+    }
