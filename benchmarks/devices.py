@@ -59,9 +59,12 @@ def _headers(authority: str) -> bytes:
 
 
 class Device:
-    """One connection with one stream; `messages` are answers in the order of arrival until they are taken."""
+    """One connection with one stream; `messages` are answers in the order of arrival until they are taken.
 
-    def __init__(self, host: str, port: int, name: str, bundle_id: bytes) -> None:
+    ``window``: bytes that the server may send unasked; with a small one it has a slow consumer before it.
+    """
+
+    def __init__(self, host: str, port: int, name: str, bundle_id: bytes, window: int = _MAX_WINDOW) -> None:
         self.socket = socket.create_connection((host, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.messages: list[pb.ServerMessage] = []
@@ -71,7 +74,7 @@ class Device:
         self._outgoing = bytearray()  # gRPC bytes that flow control holds back
         self._windows = [_DEFAULT_WINDOW, _DEFAULT_WINDOW]  # of the connection, of the stream
         self._initial = _DEFAULT_WINDOW
-        settings = struct.pack(">HI", _INITIAL_WINDOW, _MAX_WINDOW)
+        settings = struct.pack(">HI", _INITIAL_WINDOW, window)
         self.socket.sendall(
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
             + _http2(_SETTINGS, 0, 0, settings)

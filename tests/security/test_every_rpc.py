@@ -49,11 +49,6 @@ class Fleet:
     def channel(self, shown: Any) -> grpc.aio.Channel:  # noqa: ANN401 - a member, a pair or None
         return material.channel(self.edge.addresses.grpc, self.access.authority, shown)
 
-    def denied(self, reason: Reason) -> int:
-        value = self.edge.server.metrics.registry.get_sample_value("headwater_denied_total", {"reason": reason})
-        assert value is not None
-        return int(value)
-
     def end(self, member: Member, column: str, value: object) -> None:
         """Change what the register says of a certificate, as a clock that went on would."""
         with self.access.register.change() as db:
@@ -133,8 +128,8 @@ async def test_a_certificate_that_is_not_in_force_opens_nothing(
                 code, detail = await attempt(channel, rpc, "cam")
                 assert code in REFUSED, f"{rpc.path} is open: {code}"
                 assert "cam" in detail
-        assert its.denied(reason) == len(its.rpcs)
-        assert sum(its.denied(any_reason) for any_reason in REASONS) == len(its.rpcs)
+        assert its.edge.denied(reason) == len(its.rpcs)
+        assert sum(its.edge.denied(any_reason) for any_reason in REASONS) == len(its.rpcs)
         (first, *_) = [one for one in caplog.records if one.name == "headwater.server.access"]
         assert (first.levelno, vars(first)["reason"]) == (logging.WARNING, reason)
         text = "".join(f"{vars(record)}" for record in caplog.records)
@@ -170,7 +165,7 @@ async def test_no_device_speaks_for_another(tmp_path: Path) -> None:
             for name in ("other", "", "Cam", "cam\0"):
                 code, _ = await attempt(its.edge.channel, rpc, name)
                 assert code is grpc.StatusCode.PERMISSION_DENIED, f"{rpc.path} let cam speak for {name!r}"
-        assert its.denied("device") == 4 * len(naming)
+        assert its.edge.denied("device") == 4 * len(naming)
 
 
 async def test_a_renamed_device_goes_on_and_is_known_by_its_new_name(tmp_path: Path) -> None:
@@ -198,7 +193,7 @@ async def test_every_call_that_is_open_ends_with_its_certificate(tmp_path: Path,
                         assert await call.code() in REFUSED, f"{path} went on"
                 await another.frame(1)
                 await another.answer()
-        assert its.denied("revoked" if why == "revoked" else "expired") == len(open_calls)
+        assert its.edge.denied("revoked" if why == "revoked" else "expired") == len(open_calls)
         await until(lambda: len(its.edge.server.guard._open) == 0)
 
 
@@ -227,4 +222,4 @@ async def test_the_register_s_failure_lets_nobody_in(tmp_path: Path) -> None:
             db.execute("DROP TABLE certificates")
         for rpc in its.rpcs:
             assert (await attempt(its.edge.channel, rpc, "cam"))[0] is grpc.StatusCode.UNAVAILABLE
-        assert its.denied("register") == len(its.rpcs)
+        assert its.edge.denied("register") == len(its.rpcs)

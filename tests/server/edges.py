@@ -15,6 +15,7 @@ import numpy as np
 from headwater.compression.bundle import Bundle
 from headwater.protos import edge_pb2 as pb
 from headwater.protos import edge_pb2_grpc
+from headwater.server.access.denials import Reason
 from headwater.server.app import Addresses, EdgeServer
 from headwater.server.engine import InferenceTicket
 from headwater.server.registry import Registry
@@ -86,6 +87,11 @@ class Edge:
     def waiting(self) -> int:
         return self.server.batcher.queue.waiting
 
+    def denied(self, reason: Reason) -> int:
+        value = self.server.metrics.registry.get_sample_value("headwater_denied_total", {"reason": reason})
+        assert value is not None
+        return int(value)
+
     def requests(self, call: str, outcome: str) -> int:
         value = self.server.metrics.registry.get_sample_value(
             "headwater_requests_total", {"call": call, "outcome": outcome}
@@ -95,11 +101,14 @@ class Edge:
 
 
 @asynccontextmanager
-async def edge(*bundles: Bundle, **settings: object) -> AsyncIterator[Edge]:
-    """A server with one worker and small limits, unless told otherwise; with `tls`, for the device `cam`."""
+async def edge(*bundles: Bundle, clock: Callable[[], float] | None = None, **settings: object) -> AsyncIterator[Edge]:
+    """A server with one worker and small limits, unless told otherwise; with `tls`, for the device `cam`.
+
+    ``clock``: what devices' rates are measured by, if not the loop's.
+    """
     defaults: dict[str, object] = {"listen": "127.0.0.1:0", "http": None, "workers": 1, "grace_s": 0.0}
     chosen = ServerSettings(**{**defaults, **settings})  # type: ignore[arg-type]
-    server = EdgeServer(chosen, Registry(bundles or (tiny.bundle(),)))
+    server = EdgeServer(chosen, Registry(bundles or (tiny.bundle(),)), clock=clock)
     addresses = await server.start()
     async with _channel(server, addresses) as channel:
         running = Edge(server, addresses, channel)
