@@ -34,16 +34,17 @@ from headwater.compression.errors import (
 )
 from headwater.device.answering import Answering
 from headwater.device.answers import images
-from headwater.device.channel import open_channel
 from headwater.device.courier import Courier
 from headwater.device.federated import learner as learning
 from headwater.device.federated.learner import Learner
 from headwater.device.feed import Picture, decode
+from headwater.device.identity import Identities
 from headwater.device.images import ImageFolder
 from headwater.device.keeping import Keeping
 from headwater.device.link import Link
 from headwater.device.link_options import LinkOptions
 from headwater.device.record import FrameRecord, RecordFile
+from headwater.device.renewal import Renewal
 from headwater.device.report import Reporter
 from headwater.device.settings import DeviceSettings
 from headwater.device.spool import Spool
@@ -54,12 +55,12 @@ from headwater.protos import edge_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 
-    import grpc.aio
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
 
     from headwater.compression.manifest import Manifest
+    from headwater.device.channel import Opener
     from headwater.device.controller import Controller
     from headwater.device.loaded import Loaded
     from headwater.device.outcome import Made
@@ -88,7 +89,7 @@ class Agent:
         *,
         controller: Controller | None = None,
         connect_timeout_s: float | None = CONNECT_TIMEOUT_S,
-        channel: Callable[[str], grpc.aio.Channel] = open_channel,
+        channel: Opener | None = None,
     ) -> None:
         """Prepare an agent; entering it loads the bundle and connects.
 
@@ -99,14 +100,15 @@ class Agent:
             controller: picks modes; None for a fixed one where the settings name width or gain, else the rule.
             connect_timeout_s: how long entering waits for the server; None does not wait at all, so that a device with
                 a deadline answers from its first picture on.
-            channel: opens a gRPC channel to an address.
+            channel: opens a gRPC channel to an address; None for one that shows the certificate had by enrolling.
         """
         self.settings = settings or DeviceSettings()
         self.servers = ((server,) if isinstance(server, str) else tuple(server or ())) or self.settings.server
         self.controller = self._given = controller
         self._bundle = bundle
         self._connect_timeout_s = connect_timeout_s
-        self._channel = channel
+        self._identities = Identities.under(self.settings.state)
+        self._channel = channel or self._identities.channel
         self.spool: Spool | None = None
         """Frames that are kept until a server stores them, where the settings name a file for them."""
         self.learner: Learner | None = None
@@ -163,8 +165,8 @@ class Agent:
             if self._connect_timeout_s is not None:
                 await self.link.wait_connected(self._connect_timeout_s)
                 await self._agree_on_tasks()
-            reports = asyncio.create_task(self._report_now_and_then(), name="headwater-reports")
-            stack.push_async_callback(_cancel, reports)
+            for beside in (self._report_now_and_then(), Renewal(self._identities, link).run()):
+                stack.push_async_callback(_cancel, asyncio.create_task(beside, name="headwater-beside-frames"))
             self._stack = stack.pop_all()
         return self
 
@@ -323,6 +325,7 @@ class Agent:
             longest_pause_s=self.settings.retry_s,
             capabilities=self._capabilities(),
             persistent=answering_itself,
+            name_at=self._identities.name_at,
         )
 
     def _capabilities(self) -> tuple[str, ...]:

@@ -6,13 +6,25 @@ This is the one place where gRPC's errors become headwater's.
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 import grpc.aio
 
-from headwater.compression.errors import DeadlineError, FrameError, LinkError, RefusedError, UnknownBundleError
+from headwater.compression.enrolment import SERVER_NAME
+from headwater.compression.errors import (
+    DeadlineError,
+    DeniedError,
+    FrameError,
+    HeadwaterError,
+    IdentityError,
+    LinkError,
+    RefusedError,
+    UnknownBundleError,
+)
 from headwater.protos import edge_pb2 as pb
 from headwater.protos.edge_pb2_grpc import EdgeStub
 
@@ -20,10 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from typing import TypeAlias
 
-    from headwater.compression.errors import HeadwaterError
     from headwater.protos.edge_pb2_grpc import EdgeAsyncStub
 
     Call: TypeAlias = grpc.aio.StreamStreamCall[pb.DeviceMessage, pb.ServerMessage]
+    Opener: TypeAlias = Callable[[str], grpc.aio.Channel]
 
 T = TypeVar("T")
 
@@ -48,7 +60,7 @@ _ERRORS: dict[grpc.StatusCode, type[HeadwaterError]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
     grpc.StatusCode.NOT_FOUND: LinkError,
     grpc.StatusCode.ALREADY_EXISTS: LinkError,
-    grpc.StatusCode.PERMISSION_DENIED: LinkError,
+    grpc.StatusCode.PERMISSION_DENIED: DeniedError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: RefusedError,
     grpc.StatusCode.FAILED_PRECONDITION: UnknownBundleError,
     grpc.StatusCode.ABORTED: LinkError,
@@ -57,7 +69,7 @@ _ERRORS: dict[grpc.StatusCode, type[HeadwaterError]] = {
     grpc.StatusCode.INTERNAL: LinkError,
     grpc.StatusCode.UNAVAILABLE: RefusedError,
     grpc.StatusCode.DATA_LOSS: LinkError,
-    grpc.StatusCode.UNAUTHENTICATED: LinkError,
+    grpc.StatusCode.UNAUTHENTICATED: DeniedError,
 }
 
 FINAL = {
@@ -70,19 +82,43 @@ FINAL = {
 """With these a stream need not be tried again: the same hello would get the same answer."""
 
 
-def open_channel(server: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
-    """A channel to ``host:port``; it connects with the first call."""
-    if credentials is None:
+def open_channel(server: str, pems: tuple[bytes, bytes | None, bytes | None] | None = None) -> grpc.aio.Channel:
+    """A channel to ``host:port``; it connects with the first call.
+
+    ``pems``: the authority that has to vouch for the server, and the device's key and certificate, or None for both
+    before it has them; no TLS without.
+    """
+    if pems is None:
         return grpc.aio.insecure_channel(server, OPTIONS)
-    return grpc.aio.secure_channel(server, credentials, OPTIONS)
+    options = (*OPTIONS, ("grpc.ssl_target_name_override", SERVER_NAME))
+    return grpc.aio.secure_channel(server, grpc.ssl_channel_credentials(*pems), options)
 
 
-def to_error(error: grpc.aio.AioRpcError, server: str) -> HeadwaterError:
+def is_final(error: grpc.aio.AioRpcError | HeadwaterError) -> bool:
+    """Whether the same attempt would end the same way, see :data:`FINAL`."""
+    return isinstance(error, HeadwaterError) or error.code() in FINAL
+
+
+def to_error(error: grpc.aio.AioRpcError | HeadwaterError, server: str) -> HeadwaterError:
     """The headwater error of a failed call, with the server's own words."""
+    if isinstance(error, HeadwaterError):
+        return error
     code, detail = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE and "connect" in detail.lower():
-        return LinkError(f"no server answers at {server} ({detail}); is it running, and is the address right?")
+        return LinkError(_unreached(server, detail))
     return _ERRORS[code](f"the server {server} refused: {detail or code.name}")
+
+
+def _unreached(server: str, detail: str) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in detail:
+        return (
+            f"the server at {server} is not one that this device is enrolled at, or the device's clock is wrong "
+            f"({datetime.now(UTC):%Y-%m-%d %H:%M} UTC): {detail}"
+        )
+    if "handshake" in detail:
+        return f"the server at {server} does not speak TLS: {detail}"
+    closed = "; does it want a certificate, and is this device's still good?" if "Socket closed" in detail else ""
+    return f"no server answers at {server} ({detail}); is it running, and is the address right?{closed}"
 
 
 async def write(call: Call, message: pb.DeviceMessage) -> None:
@@ -93,16 +129,27 @@ async def write(call: Call, message: pb.DeviceMessage) -> None:
         await asyncio.sleep(0)
 
 
-async def infer_once(
-    servers: Sequence[str], frame: bytes, *, tasks: Sequence[str] = (), timeout_s: float = 10.0
-) -> pb.Answer:
-    """Send one self-contained frame by the unary call; raises a :class:`LinkError` or :class:`FrameError`.
+def heartbeat() -> pb.DeviceMessage:
+    """A sign of life."""
+    return pb.DeviceMessage(heartbeat=pb.Heartbeat(sent_unix_ms=int(time.time() * 1e3)))
 
-    One server is asked after the other, until one answers; the error is that of the last.
+
+async def infer_once(
+    servers: Sequence[str],
+    frame: bytes,
+    *,
+    tasks: Sequence[str] = (),
+    timeout_s: float = 10.0,
+    channel: Opener = open_channel,
+) -> pb.Answer:
+    """Send one self-contained frame by the unary call.
+
+    One server is asked after the other, until one answers; the error is that of the last: a :class:`LinkError`,
+    :class:`FrameError` or :class:`IdentityError`.
     """
 
     async def ask(server: str) -> pb.Answer:
-        async with _calling(server, timeout_s) as stub:
+        async with _calling(server, timeout_s, channel) as stub:
             answer: pb.Answer = await stub.Infer(
                 pb.InferRequest(frame=frame, tasks=tasks), timeout=timeout_s, wait_for_ready=False
             )
@@ -111,14 +158,16 @@ async def infer_once(
     return await _first(servers, ask)
 
 
-async def describe(servers: Sequence[str], bundle_id: bytes, *, timeout_s: float = 10.0) -> Sequence[pb.TaskSpec]:
+async def describe(
+    servers: Sequence[str], bundle_id: bytes, *, timeout_s: float = 10.0, channel: Opener = open_channel
+) -> Sequence[pb.TaskSpec]:
     """The tasks that the first server to answer has for frames of a bundle, none if it does not serve it.
 
-    Raises a :class:`LinkError`, that of the last.
+    Raises a :class:`LinkError` or :class:`IdentityError`, that of the last.
     """
 
     async def ask(server: str) -> Sequence[pb.TaskSpec]:
-        async with _calling(server, timeout_s) as stub:
+        async with _calling(server, timeout_s, channel) as stub:
             description: pb.Description = await stub.Describe(
                 pb.DescribeRequest(), timeout=timeout_s, wait_for_ready=False
             )
@@ -131,15 +180,15 @@ async def describe(servers: Sequence[str], bundle_id: bytes, *, timeout_s: float
 async def _first(servers: Sequence[str], ask: Callable[[str], Awaitable[T]]) -> T:
     *others, last = servers
     for server in others:
-        with suppress(LinkError):
+        with suppress(LinkError, IdentityError):
             return await ask(server)
     return await ask(last)
 
 
 @asynccontextmanager
-async def _calling(server: str, timeout_s: float) -> AsyncIterator[EdgeAsyncStub]:
+async def _calling(server: str, timeout_s: float, opener: Opener) -> AsyncIterator[EdgeAsyncStub]:
     """A stub for one call, whose errors become headwater's."""
-    async with open_channel(server) as channel:
+    async with opener(server) as channel:
         try:
             yield EdgeStub(channel)
         except grpc.aio.AioRpcError as error:

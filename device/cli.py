@@ -184,6 +184,39 @@ def device(
 
 
 @app.command()
+def enroll(
+    *,
+    server: Annotated[
+        str | None, typer.Option(metavar="HOST[:PORT],...", help="The server; of several, addresses of the same one.")
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(metavar="TOKEN", help="What `headwater server devices token` printed; asked for if not given."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What to call the device, unless the token says; else the machine's name.")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the key and the certificate go; the agent's --state.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Make a key on this device and have a server sign it, for a token; from then on both ends prove who they are."""
+    import asyncio
+
+    from headwater.device.enrolling import enroll as enrol
+    from headwater.device.enrolling import with_port
+    from headwater.device.identity import Identities
+
+    servers = tuple(map(with_port, _listed(server) or ())) or None
+    settings = _settings({"server": servers, "name": name, "state": state}, config)
+    identities = Identities.under(settings.state)
+    text = token or (typer.prompt("Token", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline())
+    identity = asyncio.run(enrol(identities, settings.server, text, settings.device_name))
+    typer.echo(f"enrolled as {identity.device} until {identity.expires:%Y-%m-%d}; the key is in {identities.folder}")
+
+
+@app.command()
 def profile(
     bundle: BundleOption = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the head's inference.")] = None,

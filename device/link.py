@@ -8,9 +8,8 @@ With several servers, route.py says which one is tried next, and what flew moves
 up to a limit and are jittered, so that a fleet does not come back in one moment. They start small again only after an
 answer: a server that greets and falls over is not hammered.
 
-With a spool, kept frames are delivered when nothing else is to be written (delivery.py).
-
-Used on one event loop only, which does nothing here but move bytes.
+With a spool, kept frames are delivered when nothing else is to be written (delivery.py). Used on one event loop only,
+which does nothing here but move bytes.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from typing import TYPE_CHECKING, Self
 
 import grpc.aio
 
-from headwater.compression.errors import HeadwaterError, LinkError, UnknownBundleError
-from headwater.device.channel import FINAL, open_channel, to_error, write
+from headwater.compression.errors import HeadwaterError, IdentityError, LinkError, UnknownBundleError
+from headwater.device.channel import heartbeat, is_final, open_channel, to_error, write
 from headwater.device.delivery import Delivery
 from headwater.device.link_options import LinkOptions
 from headwater.device.route import Route
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from headwater.compression.parts import Part
-    from headwater.device.channel import Call
+    from headwater.device.channel import Call, Opener
     from headwater.device.spool import Spool
 
 DEFAULT_HEARTBEAT_MS = 10_000
@@ -56,7 +55,7 @@ class Link:
         options: LinkOptions,
         *,
         spool: Spool | None = None,
-        channel: Callable[[str], grpc.aio.Channel] = open_channel,
+        channel: Opener = open_channel,
         rng: random.Random | None = None,
         on_late: Callable[[Reply], None] = lambda _: None,
         on_offer: Callable[[pb.Offer], None] | None = None,
@@ -106,7 +105,7 @@ class Link:
         self._worked = False
         self._pause_s = options.first_pause_s
         self._patience_s = options.failover_s
-        self._closing = False
+        self._closing = self._moving = False
         self._runner: asyncio.Task[None] | None = None
         self._spooler: asyncio.Task[None] | None = None
 
@@ -190,6 +189,11 @@ class Link:
         self.bundle_id = bundle_id
         self.control(pb.DeviceMessage(use_bundle=pb.UseBundle(bundle_id=bundle_id)))
 
+    def reconnect(self) -> None:
+        """Open another connection, as with another certificate, once what flies is answered."""
+        self._moving = self.connected.is_set()
+        self._wake.set()
+
     def control(self, message: pb.DeviceMessage) -> None:
         """Write a message that is no frame, before the next frame; without a connection it is dropped."""
         if self.connected.is_set():
@@ -211,9 +215,9 @@ class Link:
             self._worked = False
             try:
                 await self._converse()
-            except grpc.aio.AioRpcError as error:
+            except (grpc.aio.AioRpcError, IdentityError) as error:
                 self._lost(to_error(error, self.server))
-                if error.code() in FINAL and await self._refused_for_good() and not self.options.persistent:
+                if is_final(error) and await self._refused_for_good() and not self.options.persistent:
                     return
             except TimeoutError:
                 self._lost(LinkError(f"the server {self.server} did not greet within {self._greeting_limit_s:g} s"))
@@ -274,7 +278,7 @@ class Link:
     def _hello(self) -> pb.Hello:
         self._agreed = self.bundle_id
         return pb.Hello(
-            device=self.options.device,
+            device=self.options.name_at(self.server) or self.options.device,
             bundle_id=self._agreed,
             agent_version=self.options.version,
             session=self.session,
@@ -283,7 +287,7 @@ class Link:
         )
 
     def _greeted(self, welcome: pb.Welcome, greeting_s: float) -> None:
-        self.welcome, self.mode_hint, self.last_error = welcome, None, None
+        self.welcome, self.mode_hint, self.last_error, self._moving = welcome, None, None, False
         self.heard_s = time.monotonic()
         self.connections += 1
         self.window.greeted(welcome.max_in_flight, greeting_s)
@@ -297,7 +301,7 @@ class Link:
         _log.info("connected to %s", self.server)
 
     def _lost(self, error: HeadwaterError) -> None:
-        if self.last_error is None and not self._closing:
+        if self.last_error is None and not (self._closing or self._moving):
             _log.warning("%s; trying again", error)
         self.last_error = error
         self.window.lost()
@@ -320,14 +324,14 @@ class Link:
     async def _write_all(self, call: Call) -> None:
         heartbeat_s = (self.welcome.heartbeat_ms or DEFAULT_HEARTBEAT_MS) / 1e3
         due_s = time.monotonic() + heartbeat_s
-        while not self._closing:
+        while not (self._closing or self._moving):
             self._wake.clear()
             now_s = time.monotonic()
             message = self._next_message(now_s)
             if message is None and now_s < due_s:
                 await _wait(self._wake, min(due_s - now_s, self._held_for_s(now_s) or heartbeat_s))
                 continue
-            await write(call, message or _heartbeat())
+            await write(call, message or heartbeat())
             due_s = time.monotonic() + heartbeat_s
         await write(call, pb.DeviceMessage(goodbye=pb.Goodbye()))
         await call.done_writing()
@@ -394,7 +398,3 @@ async def _wait(event: asyncio.Event, timeout_s: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             await event.wait()
-
-
-def _heartbeat() -> pb.DeviceMessage:
-    return pb.DeviceMessage(heartbeat=pb.Heartbeat(sent_unix_ms=int(time.time() * 1e3)))

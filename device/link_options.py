@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -29,3 +30,5 @@ class LinkOptions:
     """Optional parts that this agent has, such as ``federated``; the server offers what they are for."""
     persistent: bool = False
     """Go on trying though every server refuses this device for good: it answers by itself until somebody mends that."""
+    name_at: Callable[[str], str] = lambda _: ""
+    """What the device is called at a server, by its certificate there; empty for its own name."""

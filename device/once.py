@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.datasets import read_image
-from headwater.compression.errors import LinkError, SettingsError
+from headwater.compression.errors import IdentityError, LinkError, SettingsError
 from headwater.device.answers import images, results
 from headwater.device.channel import describe, infer_once
 from headwater.device.controller import FixedController
 from headwater.device.exit import LocalExit
 from headwater.device.head import FrameMaker
+from headwater.device.identity import Identities
 from headwater.device.images import ImageFolder
+from headwater.device.renewal import renew_what_is_due
 from headwater.device.route import ranked
 from headwater.device.tasks import asked, check, known, lacking
 
@@ -59,7 +61,8 @@ async def ask_once(settings: DeviceSettings, image: Path) -> Once:
     timeout_s = settings.deadline_ms / 1e3 if settings.deadline_ms is not None else TIMEOUT_S
     unsure = lacking(manifest, settings.tasks)
     servers = ranked(settings.server, settings.device_name)
-    specs = await describe(servers, bundle.id, timeout_s=timeout_s) if unsure else ()
+    identities = Identities.under(settings.state)
+    specs = await describe(servers, bundle.id, timeout_s=timeout_s, channel=identities.channel) if unsure else ()
     check(settings, manifest, specs)
     folder = ImageFolder(settings.save_images) if settings.save_images is not None else None
     picture = read_image(image)
@@ -71,11 +74,18 @@ async def ask_once(settings: DeviceSettings, image: Path) -> Once:
     data = maker.self_contained(maker.code(seen, mode))
     try:
         # By name: a server with a later bundle has more, whose labels are not known here.
-        answer = await infer_once(servers, data, tasks=asked(manifest, settings.tasks), timeout_s=timeout_s)
-    except LinkError as error:
+        answer = await infer_once(
+            servers,
+            data,
+            tasks=asked(manifest, settings.tasks),
+            timeout_s=timeout_s,
+            channel=identities.channel,
+        )
+    except (LinkError, IdentityError) as error:
         if judged is None or settings.deadline_ms is None:
             raise
         return Once("local", len(data), seen.head_ms, judged.results, detail=str(error))
+    await renew_what_is_due(identities, servers)
     tasks = known(manifest, specs)
     files = folder.write(image.name, taken, 1, images(answer, tasks)) if folder is not None else {}
     return Once("edge", len(data), seen.head_ms, results(answer, tasks), files)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from headwater.compression.cli import ConfigOption
+from headwater.server.access.cli import devices_app
 from headwater.server.archive_cli import archive_app
 from headwater.server.federation import cli as federation_cli
 from headwater.server.federation import prune_cli
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 app.add_typer(archive_app, name="archive")
+app.add_typer(devices_app, name="devices")
 federation_cli.add_to(app)
 prune_cli.add_to(app)
 rollout_cli.add_to(app)

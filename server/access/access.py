@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 ENROL_PORT = "enrol_port"
 """The fact in the register that tells `headwater server devices token` where devices enrol."""
 LOOK_S = 5.0
-"""How often open calls are held against the register although nobody rang: certificates expire by themselves."""
+"""How often it is looked whether the register was changed although nobody rang."""
+EXPIRY_S = 60.0
+"""How often open calls are held against the register although it was not: certificates expire by themselves."""
 MOST_ENROLMENTS = 16
 """That run at a time."""
 _OPTIONS = (
@@ -95,15 +98,20 @@ class Access:
             self._rang.set()
 
     async def _look(self, review: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        reviewed_s, version = -math.inf, -1
         while True:
             try:
-                review()
+                before, version = version, self.register.version
+                if version != before or self._rang.is_set() or loop.time() >= reviewed_s + EXPIRY_S:
+                    self._rang.clear()
+                    review()
+                    reviewed_s = loop.time()
             except StorageError as error:
                 _log.error("open calls could not be held against the register", extra={"error": str(error)})
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._rang.wait()
-            self._rang.clear()
 
 
 def tell(state: Path) -> None:

@@ -31,7 +31,7 @@ class Caller:
 def caller_of(context: Context) -> Caller | None:
     """Who calls; None on a connection without TLS, which comes from this very machine."""
     certificates = context.auth_context().get("x509_pem_cert")
-    return None if not certificates else read(bytes(certificates[0]))
+    return None if not certificates else read(next(iter(certificates)))
 
 
 @lru_cache(4096)

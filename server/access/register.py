@@ -131,6 +131,13 @@ class Register:
         with explained(_REGISTER, self._path), transaction(self._db):
             yield self._db
 
+    @property
+    def version(self) -> int:
+        """Another number whenever another process has written; raises :class:`StorageError`."""
+        with explained(_REGISTER, self._path):
+            found = self._db.execute("PRAGMA data_version").fetchone()
+        return int(found[0])
+
     # ------------------------------------------------------------ callers
 
     def look_up(self, caller: Caller, now: float | None = None) -> Member:
@@ -231,7 +238,7 @@ class Register:
                 "JOIN certificates ON serial = (SELECT serial FROM certificates WHERE device = d.number "
                 "ORDER BY used IS NOT NULL DESC, issued DESC LIMIT 1) ORDER BY d.name"
             ).fetchall()
-        return [Entry(*row[:7], standing=_standing(row[6], row[7], now)) for row in rows]
+        return [Entry(*row[:7], _standing(row[6], row[7], now)) for row in rows]
 
     def _end(self, name: str, why: str, now: float) -> int:
         """End what is in force, whether anybody has used it or not."""

@@ -1,0 +1,188 @@
+"""Who the device is: for each server that it was enrolled at, a key, a certificate, and the authority to know it by.
+
+    STATE/identity/<first 16 hex digits of the authority's pin>.json   0600, replaced in one step
+        {"device": ..., "servers": [...], "renew": unix seconds, "authority": PEM, "key": PEM, "certificate": PEM}
+
+The key is made here and never leaves. A server is known by its authority and not by its address, so it may move; which
+identity is shown where goes by the address all the same:
+
+    an address that the device was enrolled at     that identity
+    loopback, unix:                                none: without TLS, to this machine or through a tunnel that it ends
+    any other, and there is one identity           that one: the same server under another name, or one that it named
+    any other                                      an error that says how to enrol there
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+from headwater.compression import keyfiles
+from headwater.compression.enrolment import pin_of
+from headwater.compression.errors import IdentityError
+from headwater.device.channel import open_channel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    import grpc.aio
+
+FOLDER = "identity"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A device at one server."""
+
+    device: str
+    """What its certificate calls it."""
+    servers: tuple[str, ...]
+    """Addresses that it was enrolled at, host:port."""
+    renew: float
+    """When to ask for the next certificate, unix seconds."""
+    authority: str
+    """The server's certificate authority, PEM."""
+    certificate: str
+    """PEM."""
+    key: str = field(repr=False)
+    """Private, PEM."""
+
+    @cached_property
+    def name(self) -> str:
+        """Of its file."""
+        return pin_of(x509.load_pem_x509_certificate(self.authority.encode())).hex()[:16]
+
+    @cached_property
+    def expires(self) -> datetime:
+        """When the certificate does."""
+        return x509.load_pem_x509_certificate(self.certificate.encode()).not_valid_after_utc
+
+    def channel(self, server: str) -> grpc.aio.Channel:
+        """An encrypted channel, on which both ends prove who they are."""
+        return open_channel(server, (self.authority.encode(), self.key.encode(), self.certificate.encode()))
+
+
+class Identities:
+    """All that are in a folder; read anew each time, because other processes of the device renew them too."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def under(cls, state: Path | None) -> Identities:
+        """Those of a device's state folder; of the user's own, ~/.local/state/headwater, if it has none."""
+        own = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "headwater"
+        return cls((own if state is None else state) / FOLDER)
+
+    def all(self) -> list[Identity]:
+        """Every one; raises :class:`IdentityError` for a file that is damaged, or that others can read."""
+        return [_read(path) for path in sorted(self.folder.glob("*.json"))]
+
+    def of(self, server: str) -> Identity | None:
+        """What to show to a server, see above; raises :class:`IdentityError`."""
+        every = self.all()
+        own = [one for one in every if server in one.servers]
+        if own:
+            return own[-1]
+        if is_here(server):
+            return None
+        if len(every) == 1:
+            return every[0]
+        why = f"it has {len(every)} identities, none for that address" if every else f"{self.folder} has no identity"
+        raise IdentityError(
+            f"the device is not enrolled at {server}: {why}; ask for a token at the server, `headwater server devices "
+            f"token`, and run `headwater device enroll --server {server}` here"
+        )
+
+    def channel(self, server: str) -> grpc.aio.Channel:
+        """A channel to a server; raises :class:`IdentityError` where the device would have to be enrolled first."""
+        identity = self.of(server)
+        return open_channel(server) if identity is None else identity.channel(server)
+
+    def name_at(self, server: str) -> str:
+        """What the device is called at a server; empty where no certificate says so."""
+        identity = self.of(server)
+        return "" if identity is None else identity.device
+
+    def save(self, identity: Identity) -> None:
+        """Write an identity, in place of the one at the same server; raises :class:`IdentityError`."""
+        keyfiles.make_folder(self.folder)
+        fields = {key: value for key, value in vars(identity).items() if key in Identity.__dataclass_fields__}
+        text = json.dumps(fields, indent=1) + "\n"
+        keyfiles.write(self.folder / f"{identity.name}.json", text.encode(), keyfiles.PRIVATE_MODE)
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Keep other processes from changing identities; False, and nothing is kept, if one is about it."""
+        keyfiles.make_folder(self.folder)
+        descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, keyfiles.PRIVATE_MODE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+        finally:
+            os.close(descriptor)
+
+
+def is_here(server: str) -> bool:
+    """Whether an address is this very machine's."""
+    if server.startswith("unix:"):
+        return True
+    host = server.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def make_key() -> str:
+    """A new private key, ECDSA over P-256, PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def signing_request(key: str) -> bytes:
+    """A request to sign a key's public half, PKCS#10, PEM; it names nobody, for the server knows better."""
+    private = load_pem_private_key(key.encode(), password=None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(private, hashes.SHA256())
+    return request.public_bytes(Encoding.PEM)
+
+
+def check_certified(certificate: bytes, key: str, authority: str) -> str:
+    """The certificate as text; raises :class:`IdentityError` if it is not for this key and by this authority."""
+    private = load_pem_private_key(key.encode(), password=None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    try:
+        signed = x509.load_pem_x509_certificate(certificate)
+        signed.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.encode()))
+        matches = signed.public_key() == private.public_key()
+    except Exception as error:  # whatever is wrong with it: cryptography has many words for that
+        raise IdentityError(f"the server sent no certificate of its authority: {error}") from error
+    if not matches:
+        raise IdentityError("the server sent a certificate for another key")
+    return certificate.decode()
+
+
+def _read(path: Path) -> Identity:
+    data = keyfiles.read_private(path)
+    try:
+        fields = json.loads(data)
+        return Identity(**{**fields, "servers": tuple(fields["servers"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise IdentityError(f"{path} is damaged: {error}; remove it, and enrol the device again") from error
