@@ -194,7 +194,8 @@ def enroll(
         typer.Option(metavar="TOKEN", help="What `headwater server devices token` printed; asked for if not given."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="What to call the device, unless the token says; else the machine's name.")
+        str | None,
+        typer.Option(help="What to call the device, unless the token says; else the machine's name."),
     ] = None,
     state: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the key and the certificate go; the agent's --state.")
