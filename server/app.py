@@ -88,7 +88,7 @@ class EdgeServer:
         )
         archive = None if settings.archive is None else Archive(settings.archive)
         post = None if settings.state is None else Post(settings.state, settings.state_mb << 20, self.metrics)
-        self.access = _access(settings)
+        self.access = _access(settings, self.metrics)
         """Lets devices in; None without TLS."""
         self.service = EdgeService(registry, self.batcher, self.metrics, settings, archive, post, clock)
         register = None if self.access is None else self.access.register
@@ -133,7 +133,7 @@ class EdgeServer:
 
     async def _start_access(self, access: Access) -> str:
         host, port = split_address("enrol", self.settings.enrol_address)
-        return _address(host, await access.start(_address(host, port), self.guard.review))
+        return _address(host, await access.start(_address(host, port), self.guard))
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Drain, then stop; what is still open after `grace_s` (the setting, if not given) is cut."""
@@ -217,11 +217,11 @@ class EdgeServer:
         _log.error("a batch failed", exc_info=error)
 
 
-def _access(settings: ServerSettings) -> Access | None:
+def _access(settings: ServerSettings, metrics: Metrics) -> Access | None:
     if not settings.encrypted:
         return None
     assert settings.state is not None, "settings are checked when they are made"
-    return Access(settings.state, settings.certificate_days)
+    return Access(settings.state, settings.certificate_days, lambda: metrics.count_denied("enrolment"))
 
 
 def load(settings: ServerSettings) -> Registry:

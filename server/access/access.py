@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Protocol
 
 import grpc.aio
 
@@ -19,7 +19,7 @@ from headwater.server.access.register import Register
 from headwater.server.federation.doorbell import Doorbell, ring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 ENROL_PORT = "enrol_port"
@@ -27,7 +27,8 @@ ENROL_PORT = "enrol_port"
 LOOK_S = 5.0
 """How often it is looked whether the register was changed although nobody rang."""
 EXPIRY_S = 60.0
-"""How often open calls are held against the register although it was not: certificates expire by themselves."""
+"""How often open calls are held against the register although it was not, because certificates expire by themselves;
+and how often it is written down who was seen."""
 MOST_ENROLMENTS = 16
 """That run at a time."""
 _OPTIONS = (
@@ -39,16 +40,27 @@ _OPTIONS = (
 _log = logging.getLogger("headwater.server.access")
 
 
+class Door(Protocol):
+    """What has the open calls."""
+
+    @property
+    def present(self) -> Iterable[str]:
+        """The devices that have a call open."""
+
+    def review(self) -> None:
+        """End the calls that may not go on; raises :class:`StorageError`."""
+
+
 class Access:
     """Lets devices in, on the running event loop, until :meth:`stop`."""
 
-    def __init__(self, state: Path, days: float, refused: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, state: Path, days: float, refused: Callable[[], None] = lambda: None) -> None:
         """Open what is in the server's state, or begin it.
 
         Args:
             state: the server's folder.
             days: how long devices' certificates are valid.
-            refused: told of every token that is refused, by one word.
+            refused: called for every enrolment that is refused.
 
         Raises:
             IdentityError: the authority's files are damaged or open to other users.
@@ -65,11 +77,11 @@ class Access:
         enrolment = EnrolmentService(self.authority, self.register, days, refused)
         access_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, self._server)
 
-    async def start(self, address: str, review: Callable[[], None]) -> int:
+    async def start(self, address: str, door: Door) -> int:
         """Listen for enrolments; the port.
 
-        ``review`` is called when a certificate may have ended: at once when a command changed the register, and now
-        and then. Raises :class:`SettingsError` if the address cannot be bound.
+        ``door`` has the open calls: they are reviewed when a certificate may have ended, at once when a command changed
+        the register, and now and then. Raises :class:`SettingsError` if the address cannot be bound.
         """
         try:
             port: int = self._server.add_secure_port(address, self.credentials.one_sided())
@@ -80,7 +92,7 @@ class Access:
         await self._server.start()
         self.register.note(ENROL_PORT, str(port))
         asyncio.get_running_loop().add_reader(self._bell.fileno(), self._heard)
-        self._looking = asyncio.create_task(self._look(review), name="headwater-access")
+        self._looking = asyncio.create_task(self._look(door), name="headwater-access")
         return port
 
     async def stop(self) -> None:
@@ -90,6 +102,8 @@ class Access:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
             await self._server.stop(None)
+            with _logged("nobody knows later when devices were seen last"):
+                self.register.flush()
         self._bell.close()
         self.register.close()
 
@@ -97,21 +111,30 @@ class Access:
         if self._bell.heard():
             self._rang.set()
 
-    async def _look(self, review: Callable[[], None]) -> None:
+    async def _look(self, door: Door) -> None:
         loop = asyncio.get_running_loop()
         reviewed_s, version = -math.inf, -1
         while True:
-            try:
+            with _logged("open calls could not be held against the register"):
                 before, version = version, self.register.version
-                if version != before or self._rang.is_set() or loop.time() >= reviewed_s + EXPIRY_S:
+                due = loop.time() >= reviewed_s + EXPIRY_S
+                if version != before or self._rang.is_set() or due:
                     self._rang.clear()
-                    review()
+                    door.review()
+                if due:
                     reviewed_s = loop.time()
-            except StorageError as error:
-                _log.error("open calls could not be held against the register", extra={"error": str(error)})
+                    self.register.flush(door.present)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._rang.wait()
+
+
+@contextmanager
+def _logged(what: str) -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        _log.error(what, extra={"error": str(error)})
 
 
 def tell(state: Path) -> None:

@@ -28,6 +28,8 @@ Reason = Literal[
     "replaced",
     "device",
     "register",
+    "renamed",
+    "enrolment",
     "calls",
     "streams",
     "requests",
@@ -45,6 +47,8 @@ Reason = Literal[
     replaced    the certificate of a device that was enrolled again since
     device      the caller says that it is another device than its certificate
     register    the register of devices cannot be read, so that nobody can be let in
+    renamed     the device was renamed while it was connected, and connects again
+    enrolment   an enrolment's token is wrong, expired or used, or its request or name is bad
     calls       more calls of a device are open than may be
     streams     more streams of a device are open than may be
     requests    more calls or frames of a device come in a second than may
@@ -62,6 +66,7 @@ _CODES: dict[Reason, grpc.StatusCode] = {
     "replaced": grpc.StatusCode.UNAUTHENTICATED,
     "device": grpc.StatusCode.PERMISSION_DENIED,
     "register": grpc.StatusCode.UNAVAILABLE,
+    "renamed": grpc.StatusCode.UNAVAILABLE,
     "slow": grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 LINES_AT_ONCE, LINES_PER_S = 5, 0.2

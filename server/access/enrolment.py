@@ -35,11 +35,11 @@ class EnrolmentService(access_pb2_grpc.EnrolmentServicer):
         authority: signs.
         register: has the tokens, and takes the devices in.
         days: how long a certificate is valid.
-        refused: told of every token that was refused, by one word.
+        refused: called for every enrolment that is refused.
     """
 
     def __init__(
-        self, authority: Authority, register: Register, days: float, refused: Callable[[str], None] = lambda _: None
+        self, authority: Authority, register: Register, days: float, refused: Callable[[], None] = lambda: None
     ) -> None:
         self._authority = authority
         self._register = register
@@ -59,8 +59,8 @@ class EnrolmentService(access_pb2_grpc.EnrolmentServicer):
                 self._register, self._authority, request.secret, request.signing_request, request.name, self._days
             )
         except HeadwaterError as error:
-            reason = error.reason if isinstance(error, TokenError) else "enrolment"
-            self._refused(reason)
+            reason = error.reason if isinstance(error, TokenError) else "request"
+            self._refused()
             _log.warning("an enrolment was refused", extra={"reason": reason, "peer": peer})
             await context.abort(_code(error), str(error))
         _log.info("a device was enrolled", extra={"device": issued.device, "peer": peer})

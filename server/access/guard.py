@@ -79,12 +79,22 @@ class Guard(grpc.aio.ServerInterceptor):
             handler = self._handlers[method] = self._guarded(method, handler)
         return handler
 
+    @property
+    def present(self) -> set[str]:
+        """The devices that have a call open."""
+        return {call.device for call in self._open if call.caller is not None}
+
     def review(self) -> None:
-        """End the open calls whose certificates are not in force any more; raises :class:`StorageError`."""
+        """End the open calls whose certificates are not in force any more, or whose devices are called otherwise now.
+
+        Raises :class:`StorageError`.
+        """
         assert self.register is not None, "without TLS nobody has a certificate"
         for call, task in self._open.items():
+            if call.caller is None:
+                continue
             try:
-                _check(self.register.look_up(call.caller) if call.caller is not None else None)
+                _review(call.device, self.register.look_up(call.caller))
             except Denied as why:
                 call.why = why
                 task.cancel()
@@ -144,6 +154,13 @@ class Guard(grpc.aio.ServerInterceptor):
 def _check(member: Member | None) -> None:
     if member is not None and member.standing is not Standing.IN_FORCE:
         raise Denied(_REASONS[member.standing], f"the certificate of {member.name} is refused: {member.standing.value}")
+
+
+def _review(device: str, member: Member) -> None:
+    """Whether a device's call may go on under the name that it began with."""
+    _check(member)
+    if member.name != device:
+        raise Denied("renamed", f"{device} is called {member.name} now; connect again")
 
 
 def _take(allowance: Allowance) -> None:

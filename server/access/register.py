@@ -23,7 +23,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from headwater.compression import keyfiles
 from headwater.compression.database import Kind, connect, explained, transaction
@@ -33,7 +33,7 @@ from headwater.server.access.authority import FOLDER
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from headwater.server.access.authority import Issued
@@ -107,6 +107,7 @@ class Register:
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         self._db = db
         self._path = path
+        self._heard: dict[str, float] = {}
 
     @classmethod
     def open(cls, state: Path) -> Self:
@@ -142,40 +143,48 @@ class Register:
 
     def look_up(self, caller: Caller, now: float | None = None) -> Member:
         """What a caller's certificate is worth at this moment; raises :class:`StorageError`."""
-        with explained(_REGISTER, self._path):
-            row = self._db.execute(
-                "SELECT d.name, c.expires, c.why FROM certificates c JOIN devices d ON d.number = c.device "
-                "WHERE c.serial = ? AND c.name = ?",
-                (caller.serial, caller.device),
-            ).fetchone()
-        if row is None:
-            return Member(Standing.UNKNOWN, caller.device)
-        name, expires, why = row
-        return Member(_standing(expires, why, time.time() if now is None else now), name)
+        return self._look_up(caller, time.time() if now is None else now)[0]
 
     def admit(self, caller: Caller, now: float | None = None) -> Member:
         """The same for one who begins to use it: the certificates that this one renews end with that."""
         now = time.time() if now is None else now
-        member = self.look_up(caller, now)
-        if member.standing is Standing.IN_FORCE and not self._used(caller.serial):
-            with self.change() as db:
-                db.execute("UPDATE certificates SET used = ? WHERE serial = ?", (now, caller.serial))
-                db.execute(
-                    "UPDATE certificates AS old SET ended = ?, why = 'renewed' FROM certificates new "
-                    "WHERE new.serial = ? AND old.device = new.device AND old.serial != new.serial "
-                    "AND old.issued <= new.issued AND old.ended IS NULL",
-                    (now, caller.serial),
-                )
+        member, used = self._look_up(caller, now)
+        if member.standing is Standing.IN_FORCE:
+            self._heard[member.name] = now
+            if not used:
+                self._use(caller.serial, now)
         return member
 
-    def _used(self, serial: str) -> bool:
-        found = self._db.execute("SELECT used FROM certificates WHERE serial = ?", (serial,)).fetchone()
-        return found is not None and found[0] is not None
+    def flush(self, present: Iterable[str] = ()) -> None:
+        """Write down when devices were heard of last; of those present, that is now. Raises :class:`StorageError`."""
+        heard = self._heard | dict.fromkeys(present, time.time())
+        if heard:
+            with self.change() as db:
+                db.executemany("UPDATE devices SET seen = ? WHERE name = ?", [(at, name) for name, at in heard.items()])
+        self._heard.clear()
 
-    def seen(self, moments: Mapping[str, float]) -> None:
-        """Note when devices were heard of last, by their names of now."""
+    def _look_up(self, caller: Caller, now: float) -> tuple[Member, bool]:
+        """What it is worth, and whether a call came with it before."""
+        with explained(_REGISTER, self._path):
+            row = self._db.execute(
+                "SELECT d.name, c.expires, c.why, c.used FROM certificates c JOIN devices d ON d.number = c.device "
+                "WHERE c.serial = ? AND c.name = ?",
+                (caller.serial, caller.device),
+            ).fetchone()
+        if row is None:
+            return Member(Standing.UNKNOWN, caller.device), False
+        name, expires, why, used = row
+        return Member(_standing(expires, why, now), name), used is not None
+
+    def _use(self, serial: str, now: float) -> None:
         with self.change() as db:
-            db.executemany("UPDATE devices SET seen = ? WHERE name = ?", [(at, name) for name, at in moments.items()])
+            db.execute("UPDATE certificates SET used = ? WHERE serial = ?", (now, serial))
+            db.execute(
+                "UPDATE certificates AS old SET ended = ?, why = 'renewed' FROM certificates new "
+                "WHERE new.serial = ? AND old.device = new.device AND old.serial != new.serial "
+                "AND old.issued <= new.issued AND old.ended IS NULL",
+                (now, serial),
+            )
 
     # ------------------------------------------------------------ devices
 
@@ -238,7 +247,7 @@ class Register:
                 "JOIN certificates ON serial = (SELECT serial FROM certificates WHERE device = d.number "
                 "ORDER BY used IS NOT NULL DESC, issued DESC LIMIT 1) ORDER BY d.name"
             ).fetchall()
-        return [Entry(*row[:7], _standing(row[6], row[7], now)) for row in rows]
+        return [_entry(row, now) for row in rows]
 
     def _end(self, name: str, why: str, now: float) -> int:
         """End what is in force, whether anybody has used it or not."""
@@ -264,6 +273,11 @@ class Register:
         with explained(_REGISTER, self._path):
             found = self._db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
         return None if found is None else str(found[0])
+
+
+def _entry(row: Sequence[Any], now: float) -> Entry:
+    name, enrolled, seen, serial, fingerprint, issued, expires, why = row
+    return Entry(name, enrolled, seen, serial, fingerprint, issued, expires, _standing(expires, why, now))
 
 
 def _standing(expires: float, why: str | None, now: float) -> Standing:

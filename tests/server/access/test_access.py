@@ -21,6 +21,7 @@ from headwater.server.access import access, tokens
 from headwater.server.access.access import Access
 from headwater.server.access.authority import SERVER_DAYS, Authority
 from headwater.server.access.credentials import ServerCredentials
+from headwater.server.access.register import Register
 from tests.server.access import material
 from tests.server.edges import Edge, Talk, assert_answers, edge
 
@@ -171,12 +172,38 @@ async def test_on_loopback_without_tls_there_is_nothing_to_renew() -> None:
 
 async def test_a_ring_has_the_server_look_at_once(tmp_path: Path) -> None:
     async with edge(tls=True, state=tmp_path) as running, Talk(running) as talk:
-        with access.Register.open(tmp_path) as command:
+        with Register.open(tmp_path) as command:
             assert command.revoke("cam") == 1
         access.tell(tmp_path)
         code, detail = await talk.status()
         assert code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
         assert "revoked" in detail
+
+
+async def test_a_renamed_device_s_stream_ends_and_goes_on_under_the_new_name(tmp_path: Path) -> None:
+    async with edge(tls=True, state=tmp_path) as running:
+        async with Talk(running) as talk:
+            with Register.open(tmp_path) as command:
+                command.rename("cam", "pole-7")
+            access.tell(tmp_path)
+            code, detail = await talk.status()
+            assert (code, "pole-7 now; connect again" in detail) == (grpc.StatusCode.UNAVAILABLE, True)
+        async with Talk(running) as talk:
+            await talk.frame(1)
+            assert_answers(await talk.answer(), talk.bundle, 1, 0)
+            assert running.server.guard.present == {"pole-7"}
+    with Register.open(tmp_path) as register:
+        (entry,) = register.entries()
+        assert (entry.name, entry.seen is None) == ("pole-7", False)
+
+
+async def test_an_enrolment_that_is_refused_is_counted(tmp_path: Path) -> None:
+    async with edge(tls=True, state=tmp_path) as running, enrolment(running) as channel:
+        stub: Any = access_pb2_grpc.EnrolmentStub(channel)
+        for _ in range(3):
+            await failed(stub.Enrol(pb.EnrolRequest(secret=bytes(16)), timeout=10))
+        registry = running.server.metrics.registry
+        assert registry.get_sample_value("headwater_denied_total", {"reason": "enrolment"}) == 3
 
 
 @contextmanager
