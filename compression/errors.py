@@ -88,6 +88,9 @@ class LinkError(HeadwaterError):
 class RefusedError(LinkError):
     """The server was reached and refused the request; ``RESOURCE_EXHAUSTED`` and ``UNAVAILABLE`` end here."""
 
+    retry_after_s = 0.0
+    """When the server wants to be asked again; 0 if it did not say."""
+
 
 class DeniedError(LinkError):
     """The server does not know this device, has revoked it, or does not let it do this."""

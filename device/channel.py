@@ -72,6 +72,11 @@ _ERRORS: dict[grpc.StatusCode, type[HeadwaterError]] = {
     grpc.StatusCode.UNAUTHENTICATED: DeniedError,
 }
 
+_PUSHBACK = "grpc-retry-pushback-ms"
+"""In the trailing metadata: what gRPC's own retry policies go by."""
+LONGEST_TOLD_S = 120.0
+"""No server makes a device wait longer by saying so."""
+
 FINAL = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.FAILED_PRECONDITION,
@@ -106,7 +111,20 @@ def to_error(error: grpc.aio.AioRpcError | HeadwaterError, server: str) -> Headw
     code, detail = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE and "connect" in detail.lower():
         return LinkError(_unreached(server, detail))
-    return _ERRORS[code](f"the server {server} refused: {detail or code.name}")
+    refused = _ERRORS[code](f"the server {server} refused: {detail or code.name}")
+    if isinstance(refused, RefusedError):
+        refused.retry_after_s = _pushback_s(error)
+    return refused
+
+
+def told_s(error: HeadwaterError | None) -> float:
+    """How long the server asked to be left alone; 0 if it did not."""
+    return error.retry_after_s if isinstance(error, RefusedError) else 0.0
+
+
+def _pushback_s(error: grpc.aio.AioRpcError) -> float:
+    told = next((value for key, value in error.trailing_metadata() or () if key == _PUSHBACK), "")
+    return min(int(told) / 1e3, LONGEST_TOLD_S) if str(told).isdecimal() else 0.0
 
 
 def _unreached(server: str, detail: str) -> str:

@@ -6,10 +6,8 @@ memory, so none is lost and none is run twice.
 
 With several servers, route.py says which one is tried next, and what flew moves there. Pauses between attempts double
 up to a limit and are jittered, so that a fleet does not come back in one moment. They start small again only after an
-answer: a server that greets and falls over is not hammered.
-
-With a spool, kept frames are delivered when nothing else is to be written (delivery.py). Used on one event loop only,
-which does nothing here but move bytes.
+answer: a server that greets and falls over is not hammered. With a spool, kept frames are delivered when nothing else
+is to be written (delivery.py). Used on one event loop only, which does nothing here but move bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from typing import TYPE_CHECKING, Self
 import grpc.aio
 
 from headwater.compression.errors import HeadwaterError, IdentityError, LinkError, UnknownBundleError
-from headwater.device.channel import heartbeat, is_final, open_channel, to_error, write
+from headwater.device.channel import heartbeat, is_final, open_channel, to_error, told_s, write
 from headwater.device.delivery import Delivery
 from headwater.device.link_options import LinkOptions
 from headwater.device.route import Route
@@ -75,7 +73,8 @@ class Link:
         """
         self._rng = rng or random.SystemRandom()
         self._route = Route([servers] if isinstance(servers, str) else servers, options.device)
-        self.options = options
+        self.options, self.device = options, options.device
+        """How it behaves; and what the device is called at the server at hand."""
         self.bundle_id, self._agreed = options.bundle_id, b""
         """Of the bundle in use, see :meth:`use`; and of that which the server takes nameless frames for."""
         self.window = Window(options.window, self._rng, on_late)
@@ -276,9 +275,9 @@ class Link:
         return self._delivery is not None and bool(self._delivery.flying)
 
     def _hello(self) -> pb.Hello:
-        self._agreed = self.bundle_id
+        self._agreed, self.device = self.bundle_id, self.options.name_at(self.server) or self.options.device
         return pb.Hello(
-            device=self.options.name_at(self.server) or self.options.device,
+            device=self.device,
             bundle_id=self._agreed,
             agent_version=self.options.version,
             session=self.session,
@@ -309,7 +308,7 @@ class Link:
             self._delivery.lost()
 
     def _next_pause_s(self) -> float:
-        pause_s = self._pause_s * self._rng.uniform(0.5, 1.0)
+        pause_s = max(self._pause_s * self._rng.uniform(0.5, 1.0), told_s(self.last_error))
         self._pause_s = min(self._pause_s * 2, self.options.longest_pause_s)
         self._patience_s *= 2
         return pause_s

@@ -17,6 +17,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 _EXACT_S = 1e-6
 """What sums of floating-point seconds are allowed to be off by: a burst of N lets N through, not one less."""
@@ -24,6 +25,8 @@ MESSAGES_A_REQUEST = 2
 """Heartbeats, reports and refused frames are read as well: so many messages for each request that is allowed."""
 GREETINGS_PER_S, GREETINGS_AT_ONCE = 5.0, 20
 """Streams that one device may open: a link that flaps opens two a second."""
+LOOKED_AT = 4
+"""Devices of which it is seen, when a new one comes, whether they can be forgotten: more than come."""
 LATE_S = 30.0
 """So long after its moment a device that was given one at the turnstile may come."""
 
@@ -58,6 +61,10 @@ class Meter:
         self._due_s = due_s = due_s + count * self._period_s
         late_s = due_s - now_s - self._burst_s
         return late_s if late_s > 0 else 0.0
+
+    def rests(self, now_s: float) -> bool:
+        """Whether it is as if nothing had ever been taken."""
+        return self._due_s <= now_s
 
     def wait_s(self, now_s: float, count: float = 1) -> float:
         """Seconds until :meth:`take` would succeed, if nothing else is taken meanwhile."""
@@ -109,6 +116,12 @@ class Allowance:
         """Whether nothing of the device is open."""
         return not (self.calls or self.streams or self.unanswered)
 
+    @property
+    def fresh(self) -> bool:
+        """Whether it is as good as a new one."""
+        meters, now_s = (self.requests, self.urgent, self.greetings, self._messages, self._bytes), self._clock()
+        return self.idle and all(meter.rests(now_s) for meter in meters)
+
     def request(self) -> bool:
         """Count a call or a frame; False if it is one too many."""
         return self.requests.take(self._clock())
@@ -130,6 +143,8 @@ class Allowance:
 
 class Allowances:
     """Those of every device that was here lately; a device that opens another connection goes on with its own.
+
+    One that is as good as new is forgotten when others come.
 
     Args:
         limits: of each device.
@@ -157,6 +172,11 @@ class Allowances:
         return allowance
 
     def _make_room(self) -> None:
+        for device, allowance in list(islice(self._of.items(), LOOKED_AT)):
+            if allowance.fresh:
+                del self._of[device]
+            elif not allowance.idle:
+                self._of.move_to_end(device)
         if len(self._of) >= self._most:
             idle = next((device for device, one in self._of.items() if one.idle), None)
             if idle is not None:

@@ -96,16 +96,34 @@ def test_urgent_frames_have_a_rate_of_their_own() -> None:
 def test_a_device_that_comes_back_goes_on_with_its_own_allowance() -> None:
     allowances = Allowances(LIMITS, 3, Clock())
     first = allowances.of("a")
+    assert first.request()
     assert allowances.of("b") is not first
     assert allowances.of("a") is first
 
 
+def test_what_is_as_good_as_new_is_forgotten_when_others_come() -> None:
+    clock = Clock()
+    allowances = Allowances(LIMITS, 100, clock)
+    here = allowances.of("here")
+    here.streams = 1
+    for number in range(20):
+        allowances.of(f"tired-{number}").request()
+    assert len(allowances) == 21
+    clock.now_s += 10
+    for number in range(20):
+        allowances.of(f"later-{number}").request()
+    assert len(allowances) <= 21
+    assert allowances.of("here") is here
+
+
 def test_the_least_recent_device_is_forgotten_but_not_while_it_is_here() -> None:
     allowances = Allowances(LIMITS, 3, Clock())
-    here, gone = allowances.of("here"), allowances.of("gone")
+    here = allowances.of("here")
     here.streams = 1
+    gone = allowances.of("gone")
+    assert gone.request()
     for number in range(10):
-        allowances.of(f"device-{number}")
+        allowances.of(f"device-{number}").request()
     assert len(allowances) == 3
     assert allowances.of("here") is here
     assert allowances.of("gone") is not gone
