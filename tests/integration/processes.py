@@ -51,8 +51,12 @@ class ServerProcess:
 
     def kill(self) -> None:
         """Kill it, and wait for nothing."""
+        self.send(signal.SIGKILL)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, and wait for nothing."""
         assert self._process is not None
-        self._process.kill()
+        self._process.send_signal(number)
 
     def __enter__(self) -> Self:
         self.start()
