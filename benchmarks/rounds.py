@@ -10,9 +10,10 @@ messages and averaging, is in both figures. Each device makes every number a lit
 what came down (bytes that the server has already do not travel), and packs no better; the result is asserted.
 
 Beside that: a third device, which does not train, sends frames, by turns while rounds go on and while none do. All of
-its frames have to be answered, and its p95 is compared. Devices that train are other machines, so here the serving
-process and the third device have one core to themselves, and the agents that train, their training processes and the
-process of the rounds the others. On a machine with one core they share it.
+its frames have to be answered, and its p95 is compared. Devices are machines of their own, so here the first core is
+the server's machine: the serving process, and the rounds at the priority that `headwater server federate` has. The
+other cores are the devices': those that train are at the lowest priority, so that they do not take what the third one,
+which in life has its own, needs for its heads. On a machine with one core all share it.
 """
 
 from __future__ import annotations
@@ -42,13 +43,14 @@ from PIL import Image
 from benchmarks import claims
 from benchmarks.round_apps import timed_rounds
 from headwater.device import FrameRecord, read_records
-from headwater.server.federation.grid import StreamGrid
+from headwater.server.federation.grid import StreamGrid, stand_back
 
 NAME = "rounds"
 BUNDLE = Path("simulations/bundles/solar")
 NODES, FLOATS = 2, 1_000_000
 TARGET_S = 0.15
 FPS, QUIET_S, ROUNDS_A_TURN = 20, 4.0, 10
+LOWEST = 19
 WITHIN_S = 180.0
 ROOT = Path(__file__).parents[1]
 _HEADWATER = (sys.executable, "-m", "headwater.compression.cli")
@@ -76,10 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = claims.options(__doc__, arguments)
     floats, rounds = (50_000, 3) if options.quick else (FLOATS, 13)
     with tempfile.TemporaryDirectory(prefix="headwater-rounds-") as folder:
-        own, beside = headwater_rounds(Path(folder) / "headwater", floats, rounds, turns=1 if options.quick else 4)
-        _show("headwater", own)
         theirs, why = flower_rounds(Path(folder) / "flower", floats, min(rounds, 4))
         _show("Flower's SuperLink", theirs)
+        own, beside = headwater_rounds(Path(folder) / "headwater", floats, rounds, turns=1 if options.quick else 4)
+        _show("headwater", own)
     peer = f"flwr {flwr.__version__}" if theirs else f"flwr {flwr.__version__} did not run: {why}"
     what = f"{NODES} devices, {4 * floats / 1e6:g} MB each way, no training"
     ratio = median(theirs[1:]) / median(own[1:]) if theirs else None
@@ -115,26 +117,29 @@ def headwater_rounds(folder: Path, floats: int, rounds: int, turns: int) -> tupl
 
 
 @contextmanager
-def _apart(server: int, others: Sequence[int]) -> Iterator[set[int]]:
-    """Leave the first core to the server and whom it is given to, the rest to the other processes and this one."""
+def _apart(server: int, agents: Sequence[int]) -> Iterator[set[int]]:
+    """The server and this process on the first core, the devices on the others, which are given."""
     every = sorted(os.sched_getaffinity(0))
-    own, rest = {every[0]}, set(every[1:]) or {every[0]}
-    _confine(server, own)
-    for other in (*others, os.getpid()):
-        _confine(other, rest)
+    first, rest = {every[0]}, set(every[1:]) or {every[0]}
+    for process, cores in ((os.getpid(), first), (server, first), *((agent, rest) for agent in agents)):
+        for task in _tasks(process):
+            os.sched_setaffinity(task, cores)
+    for task in (task for agent in agents for task in _tasks(agent)):
+        os.setpriority(os.PRIO_PROCESS, task, LOWEST)
+    stand_back()
     try:
-        yield own
+        yield rest
     finally:
-        _confine(os.getpid(), set(every))
+        for task in _tasks(os.getpid()):
+            os.sched_setaffinity(task, every)
 
 
-def _confine(process: int, cores: set[int]) -> None:
-    """Have all threads of a process, and of those that it has started, run on these cores alone."""
+def _tasks(process: int) -> Iterator[int]:
+    """All threads of a process, and of those that it has started; for a moment in which none begins or ends."""
     for task in Path(f"/proc/{process}/task").iterdir():
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it has ended meanwhile
-            os.sched_setaffinity(int(task.name), cores)
-            for child in (task / "children").read_text(encoding="ascii").split():
-                _confine(int(child), cores)
+        yield int(task.name)
+        for child in (task / "children").read_text(encoding="ascii").split():
+            yield from _tasks(int(child))
 
 
 def _beside(grid: StreamGrid, folder: Path, address: str, cores: set[int], floats: int, turns: int) -> float:
@@ -176,7 +181,7 @@ def _watching(folder: Path, address: str, records: Path, cores: set[int]) -> Ite
     arguments = [str(word) for pair in words.items() for word in pair]
     command = [*_HEADWATER, "device", *arguments, "--repeat", "--fps", str(FPS)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT) as process:
-        _confine(process.pid, cores)
+        os.sched_setaffinity(process.pid, cores)  # before it has other threads
         try:
             yield
         finally:

@@ -127,8 +127,13 @@ class Incoming:
             self._write(data, sha256)
         return self.have
 
-    def finish(self, folder: Path | None = None) -> Path:
+    def finish(self, folder: Path | None = None, *, lasting: bool = True) -> Path:
         """Check the whole and give it its name, in its own folder or another one of the same disk.
+
+        Args:
+            folder: where it is to stay; the one where it came if not given.
+            lasting: it survives a power cut. Without, such a cut may leave anything under its name, which is for what
+                is checked before it is used and can be had again, since a disk takes its time to say that it is safe.
 
         Raises:
             TransferError: not all has come, or it is not what was announced; of that nothing is kept.
@@ -141,11 +146,13 @@ class Incoming:
                 f"what came is no {self.path.name}, but {self._hash.hexdigest()}; it was thrown away, send it again"
             )
         with _explained(self.path):
-            os.fsync(self._part.fileno())
+            if lasting:
+                os.fsync(self._part.fileno())
             whole = (folder or self.path.parent) / self.path.name
             self._name("part").rename(whole)
             self._name("log").unlink()
-            sync_folder(whole.parent)
+            if lasting:
+                sync_folder(whole.parent)
         self.close()
         return whole
 
@@ -253,6 +260,15 @@ class BlobStore:
     def has(self, sha256: bytes) -> bool:
         """Whether it is there."""
         return self.path(sha256).is_file()
+
+    def whole(self, sha256: bytes) -> bool:
+        """Whether it is there and undamaged; a damaged one is deleted."""
+        try:
+            self.read(sha256)
+        except TransferError:
+            self.path(sha256).unlink(missing_ok=True)
+            return False
+        return True
 
     def size(self, sha256: bytes) -> int:
         """Its bytes; raises :class:`TransferError` if it is not there."""

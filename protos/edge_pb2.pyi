@@ -448,10 +448,12 @@ class Chunk(_message.Message):
     def __init__(self, offset: _Optional[int] = ..., data: _Optional[bytes] = ..., sha256: _Optional[bytes] = ...) -> None: ...
 
 class TransferAck(_message.Message):
-    __slots__ = ("received_bytes",)
+    __slots__ = ("received_bytes", "next_bytes")
     RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
     received_bytes: int
-    def __init__(self, received_bytes: _Optional[int] = ...) -> None: ...
+    next_bytes: int
+    def __init__(self, received_bytes: _Optional[int] = ..., next_bytes: _Optional[int] = ...) -> None: ...
 
 class TransferClose(_message.Message):
     __slots__ = ("status", "detail")

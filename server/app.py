@@ -87,7 +87,9 @@ class EdgeServer:
             BatchQueue(limits), Engine(self.metrics.observe), self._batch_failed, cores
         )
         archive = None if settings.archive is None else Archive(settings.archive)
-        post = None if settings.state is None else Post(settings.state, settings.state_mb << 20, self.metrics)
+        post = None
+        if settings.state is not None:
+            post = Post(settings.state, settings.state_mb << 20, self.batcher, self.metrics)
         self.access = _access(settings, self.metrics)
         """Lets devices in; None without TLS."""
         self.service = EdgeService(registry, self.batcher, self.metrics, settings, archive, post, clock)

@@ -35,6 +35,8 @@ class Batcher(Generic[WorkT, ResultT]):
         cores: Sequence[int] = (),
     ) -> None:
         self.queue = queue
+        self.submitted_s = -math.inf
+        """When the last frame came, by the event loop's clock."""
         self._run = run
         self._on_error = on_error
         self._loop = asyncio.get_running_loop()
@@ -53,7 +55,8 @@ class Batcher(Generic[WorkT, ResultT]):
 
     def submit(self, ticket: Ticket[WorkT, ResultT]) -> None:
         """Queue a ticket; raises :class:`QueueFullError`. Its `settle` is called later, never from here."""
-        self.queue.push(ticket, self._loop.time())
+        self.submitted_s = self._loop.time()
+        self.queue.push(ticket, self.submitted_s)
         self._idle.clear()
         # One pump a turn of the loop: frames that arrived together run together, at no wait.
         if self._turn is None:

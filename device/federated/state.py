@@ -11,6 +11,9 @@
 nothing has happened, and the message is answered again from the same context; after it the app is not asked again,
 however often the message is offered. So a kill at any moment changes nothing but the time that it takes.
 
+**A power cut** takes no reply and no context: they are on the disk before they count. What the server would send again
+is not waited for: contents are read through when the folder is opened, and those that were damaged are fetched again.
+
 **A message** is known by its envelope and its content's hash: the number of an offer is the server's own affair, and
 may differ when it offers the same again.
 
@@ -27,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
-from headwater.compression.database import Kind, connect, explained, transaction
+from headwater.compression.database import Kind, connect, explained, lasting, transaction
 from headwater.compression.errors import LearningError
 from headwater.compression.transfer import BlobStore
 
@@ -106,9 +109,9 @@ class State:
         self._db = connect(_STATE, self._path, alone=True)
         try:
             with explained(_STATE, self._path):
-                self._db.execute("PRAGMA synchronous = FULL")
                 self.expire()
                 self._sweep()
+                self._read_through()
         except BaseException:
             self._db.close()
             raise
@@ -190,7 +193,7 @@ class State:
             if not self.blobs.has(bytes.fromhex(name)):
                 raise LearningError(f"the training process tells of {name}, but that is not in {self.blobs.folder}")
         old = [self.contexts().get(answer.run, ""), self._certainly(number).content]
-        with transaction(self._db):
+        with lasting(self._db), transaction(self._db):
             self._update(
                 number,
                 phase="answered",
@@ -207,7 +210,8 @@ class State:
 
     def failed(self, number: int, reason: str) -> Task:
         """It will not be answered."""
-        self._update(number, phase="failed", reason=reason)
+        with lasting(self._db):
+            self._update(number, phase="failed", reason=reason)
         task = self._certainly(number)
         self._forget_unused([task.content])
         return task
@@ -275,6 +279,13 @@ class State:
         for path in self.blobs.folder.glob("*"):
             if path.stem not in used:
                 path.unlink()
+
+    def _read_through(self) -> None:
+        """Have contents that a power cut damaged fetched again."""
+        rows = self._db.execute("SELECT number, content FROM message WHERE phase IN ('offered', 'fetched')").fetchall()
+        for number, content in rows:
+            if not self.blobs.whole(bytes.fromhex(content)):
+                self._update(number, phase="offered")
 
 
 def _task(row: tuple[object, ...]) -> Task:

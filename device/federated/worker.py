@@ -112,6 +112,7 @@ class Worker:
         _seed(message, job.content)
         reply = self._within(job.room_bytes, lambda: flower.call(self.app, message, context))
         parcel = flower.pack(reply)
+        context.node_config = {}  # each message brings its own; one that changed nothing leaves the same bytes
         kept = None if reply.has_error() else store.put(flower.context_to_bytes(context)).hex()
         return Answer(run, base64.b64encode(parcel.envelope).decode(), store.put(parcel.content).hex(), kept)
 

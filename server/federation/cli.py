@@ -101,8 +101,10 @@ def federate(
 
     from headwater.server.federation.app import federate as run
     from headwater.server.federation.app import rounds_of
+    from headwater.server.federation.grid import stand_back
 
     logging.getLogger("flwr").setLevel(logging.WARNING)
+    stand_back()
     folder = _state(state, config)
     learning = _bundle(bundle, folder, config)
     prepared = rounds_of(learning, folder, settings, data=data, anew=anew)

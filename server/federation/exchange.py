@@ -4,9 +4,9 @@
     up      open ──>   <── ack(have)   chunk ──>   <── ack   chunk ──> ...         <── close    the reply is committed
 
 Who receives closes, with the status OK once the whole is checked and on disk, or with the reason why not. One chunk is
-in flight, and while a frame of the device is being answered none is written, but a short one after a while, so that a
-device that is never without frames gets through as well. A device has one transfer each way: a new call takes the
-place of one whose connection died without a word, and goes on where that one was.
+in flight, and frames go first, those of the device and of all others (gaps.py): of what comes up, an acknowledgement
+says how large the next chunk may be. A device has one transfer each way: a new call takes the place of one whose
+connection died without a word, and goes on where that one was.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 import grpc
 
 from headwater.compression.errors import NoRoomError, StorageError, TransferError
-from headwater.compression.transfer import CHUNK_S, Incoming, Outgoing, Pace
+from headwater.compression.transfer import MOST_BYTES, Incoming, Outgoing, Pace
 from headwater.protos import edge_pb2 as pb
 from headwater.protos.nodes import node_id
 
 if TYPE_CHECKING:
     from headwater.server.federation.disk import Disk
+    from headwater.server.federation.gaps import Gaps
     from headwater.server.federation.mailbox import Mailbox
     from headwater.server.federation.offers import Offers
     from headwater.server.federation.records import Offered
@@ -44,12 +45,6 @@ MOST_AT_A_TIME = 256
 MOST_REPLY_BYTES, MOST_ENVELOPE_BYTES = 1 << 30, 1 << 16
 SILENT_S = 60.0
 """How long a device may take for its next message; 4 KiB take 7 s at 5 kbit/s."""
-PATIENCE_S = 2.0
-"""So long a chunk waits for a moment without frames."""
-BESIDE_S = 0.02
-"""What a chunk may take where there are frames."""
-LATELY_S = 5.0
-"""Frames that came in this time are expected to go on coming."""
 MOST_STRIKES = 5
 """Chunks in a row that came wrong, or that were not taken."""
 
@@ -76,14 +71,15 @@ class _Transfer:
 class Exchange:
     """Carries what is large for all devices; used on the event loop."""
 
-    def __init__(self, mailbox: Mailbox, offers: Offers, disk: Disk, metrics: Metrics) -> None:
+    def __init__(self, mailbox: Mailbox, offers: Offers, disk: Disk, gaps: Gaps, metrics: Metrics) -> None:
         self._mailbox = mailbox
         self._offers = offers
         self._disk = disk
+        self._gaps = gaps
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._running: dict[tuple[int, bool], asyncio.Task[None]] = {}
-        self._rates: dict[int, float] = {}
+        self._paces: dict[int, Pace] = {}
         self.draining = False
 
     async def serve(self, context: Context) -> None:
@@ -170,7 +166,7 @@ class Exchange:
             await self._disk.run(partial(self._mailbox.withdraw, [offer.key], str(error)))
             raise Closed(pb.STATUS_EXPIRED, str(error)) from error
         try:
-            await self._send_chunks(transfer, outgoing, Pace(rate=self._rates.get(offer.node)))
+            await self._send_chunks(transfer, outgoing, self._paces.get(offer.node) or Pace())
         finally:
             outgoing.close()
         await self._disk.run(partial(self._mailbox.fetched, offer.number, offer.node))
@@ -180,37 +176,27 @@ class Exchange:
         """Write chunks as they are acknowledged, until the device has closed."""
         have, strikes = transfer.opening.have_bytes, 0
         while have < outgoing.size:
-            longest_s = await self._gap(transfer.offer.node)
-            data, sha256 = await _to_the_end(partial(outgoing.chunk, have, pace.chunk_bytes(longest_s)))
-            written_s = self._loop.time()
-            await transfer.context.write(_chunk(have, data, sha256))
-            self._metrics.count_transferred("down", len(data))
-            last, have = have, await _acknowledged(transfer.context, outgoing.size)
+            longest_s = await self._gaps.line(transfer.offer.node)
+            size = min(pace.chunk_bytes(longest_s), self._gaps.most_bytes)
+            async with self._gaps.turn():
+                data, sha256 = await _to_the_end(partial(outgoing.chunk, have, size))
+                written_s = self._loop.time()
+                await transfer.context.write(_chunk(have, data, sha256))
+                self._metrics.count_transferred("down", len(data))
+                last, have = have, await _acknowledged(transfer.context, outgoing.size)
             pace.acknowledged(len(data), self._loop.time() - written_s)
             strikes = 0 if have > last else strikes + 1
             if strikes >= MOST_STRIKES:
                 raise Closed(pb.STATUS_INVALID_FRAME, f"{strikes} chunks were not taken at byte {have}")
-        self._remember(transfer.offer.node, pace.rate)
+        self._remember(transfer.offer.node, pace)
         await _closed_in_order(transfer.context)
 
-    def _remember(self, node: int, rate: float) -> None:
-        """Keep a line's rate for the next transfer, of the devices that came last."""
-        self._rates.pop(node, None)
-        self._rates[node] = rate
-        if len(self._rates) > 4 * MOST_AT_A_TIME:
-            del self._rates[next(iter(self._rates))]
-
-    async def _gap(self, node: int) -> float:
-        """Wait for a moment in which no frame of the device is being answered; how long the line may be held then."""
-        sessions = [line.session for line in self._offers.lines(node)]
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                for session in sessions:
-                    await session.quiet()
-        except TimeoutError:
-            return BESIDE_S
-        now_s = self._loop.time()
-        return BESIDE_S if any(now_s - session.frame_s < LATELY_S for session in sessions) else CHUNK_S
+    def _remember(self, node: int, pace: Pace) -> None:
+        """Keep what is known of a line for the next transfer, of the devices that came last."""
+        self._paces.pop(node, None)
+        self._paces[node] = pace
+        if len(self._paces) > 4 * MOST_AT_A_TIME:
+            del self._paces[next(iter(self._paces))]
 
     # ------------------------------------------------------------ up
 
@@ -270,22 +256,25 @@ class Exchange:
 
     async def _receive_chunks(self, context: Context, incoming: Incoming) -> None:
         strikes = 0
-        await _acknowledge(context, incoming.have)
         while incoming.have < incoming.size:
-            message = await _read(context)
-            if message.WhichOneof("kind") != "chunk":
-                raise Closed(pb.STATUS_INVALID_FRAME, f"a chunk was due, not {message.WhichOneof('kind')}")
-            data = message.chunk.data  # each look at the field makes a copy
             try:
-                await _to_the_end(partial(incoming.take, message.chunk.offset, data, message.chunk.sha256))
+                async with self._gaps.turn():
+                    await _acknowledge(context, incoming.have, self._gaps.most_bytes)
+                    await self._receive_chunk(context, incoming)
                 strikes = 0
             except TransferError as error:
                 strikes += 1
                 if strikes >= MOST_STRIKES or isinstance(error, NoRoomError):
                     raise
-            else:
-                self._metrics.count_transferred("up", len(data))
-            await _acknowledge(context, incoming.have)
+        await _acknowledge(context, incoming.have)
+
+    async def _receive_chunk(self, context: Context, incoming: Incoming) -> None:
+        message = await _read(context)
+        if message.WhichOneof("kind") != "chunk":
+            raise Closed(pb.STATUS_INVALID_FRAME, f"a chunk was due, not {message.WhichOneof('kind')}")
+        data = message.chunk.data  # each look at the field makes a copy
+        await _to_the_end(partial(incoming.take, message.chunk.offset, data, message.chunk.sha256))
+        self._metrics.count_transferred("up", len(data))
 
 
 def _check_reply(offer: Offered, opening: pb.TransferOpen) -> None:
@@ -353,5 +342,6 @@ def _chunk(offset: int, data: bytes, sha256: bytes) -> pb.TransferMessage:
     return message
 
 
-async def _acknowledge(context: Context, have: int) -> None:
-    await context.write(pb.TransferMessage(ack=pb.TransferAck(received_bytes=have)))
+async def _acknowledge(context: Context, have: int, most_bytes: int = MOST_BYTES) -> None:
+    next_bytes = 0 if most_bytes == MOST_BYTES else most_bytes
+    await context.write(pb.TransferMessage(ack=pb.TransferAck(received_bytes=have, next_bytes=next_bytes)))

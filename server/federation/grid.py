@@ -16,6 +16,7 @@ Replies are kept until :meth:`forget`, or until their time has passed and room i
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -36,6 +37,13 @@ if TYPE_CHECKING:
     from headwater.server.federation.records import Device, Offered
 
 _NOTHING = b"\x00"
+NICE = 10
+"""Of a process that runs rounds, beside one that answers frames."""
+
+
+def stand_back() -> None:
+    """Leave the machine to those who answer frames, for as long as this process lives."""
+    os.nice(NICE)
 
 
 class StreamGrid(RunGrid):

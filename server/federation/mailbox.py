@@ -20,7 +20,8 @@ that says what it is: who offers the same key again after a kill finds the offer
               bells/         see doorbell.py
               serving        locked by the serving process
 
-Every change is one transaction that survives a power cut, and rings the bells.
+Every change is one transaction, and rings the bells. Offers, replies and notices survive a power cut; how far an offer
+has got, and who is connected, need not: devices are told of what is open again, and say again how far they are.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from headwater.compression.database import Kind, connect, explained, transaction
+from headwater.compression.database import Kind, connect, explained, lasting, transaction
 from headwater.compression.errors import NoRoomError, StorageError
 from headwater.compression.transfer import BlobStore
 from headwater.server.federation.doorbell import ring
@@ -103,7 +104,6 @@ class Mailbox:
             raise StorageError(f"the folder {folder} cannot be made: {error.strerror}; give another --state") from error
         self.blobs = BlobStore(folder / "blobs", limit_bytes)
         self._db = connect(_MAILBOX, self._path)
-        self._db.execute("PRAGMA synchronous = FULL")
 
     def __enter__(self) -> Self:
         return self
@@ -162,7 +162,7 @@ class Mailbox:
 
     def taken(self, offers: Iterable[Offered]) -> None:
         """What came of them has been read: they may go when there is no room."""
-        with self._changing(quietly=True) as db:
+        with self._changing(quietly=True, lastingly=False) as db:
             db.executemany("UPDATE offers SET taken = 1 WHERE number = ?", [(one.number,) for one in offers])
 
     def withdraw(self, keys: Iterable[str], why: str) -> None:
@@ -213,15 +213,19 @@ class Mailbox:
 
     def accepted(self, number: int, node: int) -> None:
         """A device will fetch it."""
-        self._step("accepted", "state = 'offered'", number, node)
+        self._note("accepted", "state = 'offered'", number, node)
 
     def fetched(self, number: int, node: int) -> None:
         """A device has its content."""
-        self._step("fetched", "state IN ('offered', 'accepted')", number, node)
+        self._note("fetched", "state IN ('offered', 'accepted')", number, node)
 
     def refused(self, number: int, node: int, why: str) -> None:
         """A device will not have it."""
-        self._step("refused", "is_open = 1", number, node, why)
+        with self._changing() as db:
+            db.execute(
+                "UPDATE offers SET state = 'refused', detail = ? WHERE number = ? AND node = ? AND is_open = 1",
+                (why, number, node),
+            )
 
     def replied(self, number: int, node: int, envelope: bytes, sha256: bytes) -> bool:
         """Commit a device's reply, whose content is in the store; False if the offer was settled before."""
@@ -247,7 +251,7 @@ class Mailbox:
     def connected(self, device: Device) -> None:
         """A device came, or went."""
         facts = (device.node, device.name, device.connected, json.dumps(device.capabilities), device.bundle_id)
-        with self._changing() as db:
+        with self._changing(lastingly=False) as db:
             db.execute(
                 "INSERT OR REPLACE INTO devices (node, name, connected, capabilities, bundle_id, agent_version, "
                 "seen_unix_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -307,11 +311,12 @@ class Mailbox:
 
     # ------------------------------------------------------------ SQL
 
-    def _step(self, state: State, before: str, number: int, node: int, why: str = "") -> None:
-        with self._changing() as db:
+    def _note(self, state: State, before: str, number: int, node: int) -> None:
+        """How far an open offer is, for people: nobody waits for that."""
+        with self._changing(quietly=True, lastingly=False) as db:
             db.execute(
-                f"UPDATE offers SET state = ?, detail = ? WHERE number = ? AND node = ? AND {before}",  # noqa: S608 - own
-                (state, why, number, node),
+                f"UPDATE offers SET state = ? WHERE number = ? AND node = ? AND {before}",  # noqa: S608 - own clauses
+                (state, number, node),
             )
 
     def _offers(self, where: str, values: Sequence[Any]) -> list[Offered]:
@@ -323,9 +328,10 @@ class Mailbox:
             return self._db.execute(query, values).fetchall()
 
     @contextmanager
-    def _changing(self, *, quietly: bool = False) -> Iterator[sqlite3.Connection]:
+    def _changing(self, *, quietly: bool = False, lastingly: bool = True) -> Iterator[sqlite3.Connection]:
         """One transaction; the bells ring when it is done."""
-        with self._lock, explained(_MAILBOX, self._path), transaction(self._db):
+        kept = lasting(self._db) if lastingly else nullcontext()
+        with self._lock, explained(_MAILBOX, self._path), kept, transaction(self._db):
             yield self._db
         if not quietly:
             ring(self.folder, but=self.own_bell)

@@ -16,10 +16,12 @@ from headwater.protos import edge_pb2 as pb
 from headwater.server.federation.disk import Disk
 from headwater.server.federation.doorbell import LOOK_S, Doorbell
 from headwater.server.federation.exchange import Exchange
+from headwater.server.federation.gaps import Gaps
 from headwater.server.federation.mailbox import SWEEP_S, Mailbox
 from headwater.server.federation.offers import Offers
 
 if TYPE_CHECKING:
+    from headwater.server.federation.gaps import Frames
     from headwater.server.federation.offers import Line
     from headwater.server.metrics import Metrics
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 class Post:
     """Offers and transfers of one serving process; used on its event loop."""
 
-    def __init__(self, folder: Path, limit_bytes: int, metrics: Metrics) -> None:
+    def __init__(self, folder: Path, limit_bytes: int, frames: Frames, metrics: Metrics) -> None:
         """Open the mailbox; raises :class:`SettingsError` if another process serves it, :class:`StorageError`."""
         self.mailbox = Mailbox(folder, limit_bytes)
         self._lock = _lock(folder)
@@ -36,7 +38,8 @@ class Post:
         self.mailbox.nobody_is_connected()
         self._disk = Disk()
         self.offers = Offers(self.mailbox, self._disk, metrics)
-        self.exchange = Exchange(self.mailbox, self.offers, self._disk, metrics)
+        gaps = Gaps(frames, lambda node: [line.session for line in self.offers.lines(node)])
+        self.exchange = Exchange(self.mailbox, self.offers, self._disk, gaps, metrics)
         self._loop = asyncio.get_running_loop()
         self._tasks: list[asyncio.Task[None]] = []
         metrics.watch_federation(lambda: self.offers.federated)

@@ -27,6 +27,8 @@ class ExchangingEdge(FakeEdge):
     chunks: list[pb.Chunk] = field(default_factory=list)
     """Of uploads, as they came."""
     chunk_bytes: int = 1 << 14
+    most_bytes: int = 0
+    """Of the chunks that it takes; 0 for any."""
     """Of downloads."""
     on_chunk: Callable[[int], bool] = lambda _: True
     """Called with the number of each chunk before it is sent or acknowledged; False ends the call there."""
@@ -85,9 +87,12 @@ class ExchangingEdge(FakeEdge):
             offset = ack.ack.received_bytes
         await context.read()  # how the device closes
 
+    def _ack(self, data: bytes) -> pb.TransferMessage:
+        return pb.TransferMessage(ack=pb.TransferAck(received_bytes=len(data), next_bytes=self.most_bytes))
+
     async def _take(self, opening: pb.TransferOpen, context: Context) -> None:
         data = self.partial.get(opening.content_sha256, b"")
-        await context.write(pb.TransferMessage(ack=pb.TransferAck(received_bytes=len(data))))
+        await context.write(self._ack(data))
         while len(data) < opening.content_bytes:
             message = await context.read()
             if not isinstance(message, pb.TransferMessage):
@@ -101,7 +106,7 @@ class ExchangingEdge(FakeEdge):
             await self._count(context)
             data += chunk.data
             self.partial[opening.content_sha256] = data
-            await context.write(pb.TransferMessage(ack=pb.TransferAck(received_bytes=len(data))))
+            await context.write(self._ack(data))
         if self.close.status == pb.STATUS_OK:
             self.uploads.append((opening, data))
             if not self.on_upload(opening):

@@ -147,6 +147,14 @@ async def test_an_upload_goes_on_from_what_the_server_has(tmp_path: Path) -> Non
     assert sent == len(CONTENT) + len(edge.chunks[2].data), "only the chunk that was lost was sent again"
 
 
+async def test_no_chunk_is_larger_than_the_server_says(tmp_path: Path) -> None:
+    edge = ExchangingEdge(most_bytes=100)
+    (tmp_path / "reply").write_bytes(CONTENT[:1000])
+    async with carrying(edge) as (_, courier, put):
+        await courier.upload(put(b"question"), tmp_path / "reply", hashlib.sha256(CONTENT[:1000]).digest())
+    assert [len(chunk.data) for chunk in edge.chunks] == [100] * 10
+
+
 async def test_a_server_that_refuses_for_good_is_not_asked_again(tmp_path: Path) -> None:
     edge = ExchangingEdge(close=pb.TransferClose(status=pb.STATUS_INVALID_FRAME, detail="no such offer"))
     (tmp_path / "reply").write_bytes(b"reply")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def offer(number: int = 1, envelope: bytes = b"envelope", content: bytes = b"c",
     return pb.Offer(
         offer=number,
         envelope=envelope,
-        content_sha256=content.ljust(32, b"."),
+        content_sha256=hashlib.sha256(content).digest(),
         content_bytes=7,
         valid_for_ms=int(valid_s * 1e3),
     )
@@ -51,8 +52,12 @@ def test_a_message_s_way(tmp_path: Path) -> None:
 
 
 def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
+    def fetch(state: State, number: int) -> None:
+        state.blobs.put(b"c")
+        state.fetched(number)
+
     for phase, step in (
-        ("offered", lambda state, number: state.fetched(number)),
+        ("offered", fetch),
         ("fetched", lambda state, number: state.commit(number, answer(state))),
         ("answered", lambda state, number: state.delivered(number)),
     ):
@@ -63,6 +68,20 @@ def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
     with State(tmp_path) as state:
         assert state.contexts()
         assert {b"reply", b"context"} == blobs(state)
+
+
+def test_a_content_that_a_power_cut_damaged_is_fetched_again(tmp_path: Path) -> None:
+    with State(tmp_path) as state:
+        tasks = [state.offered(offer(content=content)) for content in (b"whole", b"damaged", b"lost")]
+        paths = [state.blobs.path(state.blobs.put(content)) for content in (b"whole", b"damaged", b"lost")]
+        for task in tasks:
+            state.fetched(task.number)
+    paths[1].write_bytes(b"\0amaged")
+    paths[2].unlink()
+    with State(tmp_path) as state:
+        found = [state.get(each.number) for each in tasks]
+        assert [each and each.phase for each in found] == ["fetched", "offered", "offered"]
+        assert blobs(state) == {b"whole"}
 
 
 def test_the_same_message_under_another_number_is_the_same_message(tmp_path: Path) -> None:

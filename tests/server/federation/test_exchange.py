@@ -15,7 +15,7 @@ import pytest
 from headwater.compression.transfer import BlobStore, Incoming
 from headwater.protos import edge_pb2 as pb
 from headwater.protos.nodes import node_id
-from headwater.server.federation import exchange, offers
+from headwater.server.federation import exchange, gaps, offers
 from headwater.server.federation.mailbox import Mailbox
 from headwater.server.federation.records import Offered, Subject, Wanted
 from tests.server.edges import Talk, edge, until
@@ -325,7 +325,7 @@ async def test_a_content_that_is_gone_is_withdrawn(box: Mailbox, state: Path) ->
 async def test_no_chunk_goes_while_a_frame_is_being_answered(
     box: Mailbox, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "PATIENCE_S", 1e6)
+    monkeypatch.setattr(gaps, "PATIENCE_S", 1e6)
     put(box)
     async with edge(state=state) as running, Courier(running) as cam:
         offer = await cam.offer()
@@ -344,7 +344,7 @@ async def test_no_chunk_goes_while_a_frame_is_being_answered(
 async def test_a_device_that_is_never_without_frames_gets_short_chunks(
     box: Mailbox, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(gaps, "PATIENCE_S", 0.01)
     put(box)
     async with edge(state=state) as running, Courier(running) as cam:
         offer = await cam.offer()
@@ -353,6 +353,19 @@ async def test_a_device_that_is_never_without_frames_gets_short_chunks(
         await running.gate.holds()
         transfer = await cam.transfer(cam.opening(offer))
         assert 0 < len((await transfer.read()).chunk.data) < 1000
+
+
+async def test_a_reply_comes_in_small_chunks_where_another_device_sends_frames(box: Mailbox, state: Path) -> None:
+    put(box)
+    reply = {"content_sha256": hashlib.sha256(REPLY).digest(), "content_bytes": len(REPLY)}
+    async with edge(state=state) as running, Courier(running) as cam, Courier(running, "other", 8) as other:
+        opening = cam.opening(await cam.offer(), upload=True, **reply)
+        for frames, most in ((False, 0), (True, gaps.BUSY_BYTES)):
+            if frames:
+                await other.frame(1)
+                await other.answer()
+            transfer = await cam.transfer(opening)
+            assert (await transfer.read()).ack.next_bytes == most
 
 
 async def test_an_upload_that_ends_while_its_files_are_opened_leaves_none_open(
