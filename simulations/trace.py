@@ -161,8 +161,9 @@ class Trace:
             return start_s
         ends, carried, total = self._ends, self._bytes, self._bytes[-1]
         within = start_s % ends[-1]
-        at = min(bisect_right(ends, within), len(self._rate_list)) - 1
-        rate = self._rate_list[at]
+        rates = self._rate_list
+        at = bisect_right(ends, within, 0, len(rates)) - 1
+        rate = rates[at]
         if rate and size <= (ends[at + 1] - within) * rate:  # mostly so: it does not outlast the segment
             return start_s + size / rate
         if total == 0:
@@ -171,7 +172,7 @@ class Trace:
         if within == 0:  # exactly at a period's end: the last moment at which a byte crossed, not the first of the next
             rounds, within = rounds - 1, total
         at = bisect_left(carried, within) - 1
-        when = rounds * ends[-1] + ends[at] + (within - carried[at]) / self._rate_list[at]
+        when = rounds * ends[-1] + ends[at] + (within - carried[at]) / rates[at]
         return max(when, start_s)  # rounding must not let a chunk arrive before it was sent
 
 

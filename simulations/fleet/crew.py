@@ -299,12 +299,13 @@ class Crew:
         if back_s == math.inf:
             self._lose(flight, now_s)
             return
-        self.tally.came((back_s - flight.taken_s) * 1e3)
         if back_s > flight.due_s:
+            self.tally.came((back_s - flight.taken_s) * 1e3)
             self._give_up(flight)
             return
         release = device.release
         if release is not None and not release.answered(device, flight, local=self.model.exit is not None):
+            self.tally.came((back_s - flight.taken_s) * 1e3)
             self._lose(flight, now_s)
             return
         groups, model = flight.groups, self.model
@@ -313,9 +314,7 @@ class Crew:
             right = model.cut_right.get((flight.mode, groups), right)
         if device.uses_new and release is not None:
             right += release.gain
-        self.tally.served(
-            flight, right, flight.arrived_s - flight.sent_s, started_s - flight.arrived_s, now_s - started_s
-        )
+        self.tally.served(flight, right, started_s, now_s)
 
     def expired(self, flight: Flight, now_s: float) -> None:
         """Its deadline passed in the server's queue."""

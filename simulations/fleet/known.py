@@ -62,9 +62,9 @@ class Latencies(Tally):
         super().__init__(outcome, deadline_ms)
         self.all_ms: list[float] = []
 
-    def _answered(self, taken_s: float, latency_ms: float, right: float) -> None:
+    def _answered(self, taken_s: float, latency_ms: float, right: float) -> int:
         self.all_ms.append(latency_ms)
-        super()._answered(taken_s, latency_ms, right)
+        return super()._answered(taken_s, latency_ms, right)
 
 
 class KnownLink:

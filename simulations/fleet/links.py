@@ -197,11 +197,10 @@ class _Carrier:
         steady = len(trace) == 1
         self._byte_s = (8 / trace.mean_bits_per_s if trace.mean_bits_per_s else math.inf) if steady else None
         """Of a constant rate."""
+        self.carry = self._around_gaps if gaps else self._crossed
+        """When bytes have crossed whose first starts then: of its start, how many, and where in the trace it begins."""
 
-    def carry(self, start_s: float, size: float, shift_s: float) -> float:
-        """When bytes have crossed whose first starts then."""
-        if not self._gaps:
-            return self._crossed(start_s, size, shift_s)
+    def _around_gaps(self, start_s: float, size: float, shift_s: float) -> float:
         for from_s, to_s in self._gaps:
             if start_s >= to_s:
                 continue

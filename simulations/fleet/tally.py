@@ -54,14 +54,15 @@ class Tally:
         self.outcome.missed += 1
         self._of(taken_s).missed += 1
 
-    def served(self, flight: Flight, right: float, up_s: float, queue_s: float, run_s: float) -> None:
-        """The server answered it, and that was waited for."""
+    def served(self, flight: Flight, right: float, started_s: float, done_s: float) -> None:
+        """The server answered it, between these moments, and that was waited for."""
         self.outcome.server += 1
-        self._of(flight.taken_s).server += 1
-        self._answered(flight.taken_s, (flight.back_s - flight.taken_s) * 1e3, right)
-        stages, before_s = self._stages, flight.sent_s - flight.work_s
-        down_s = flight.back_s - flight.sent_s - up_s - queue_s - run_s
-        stages[0] += before_s - flight.taken_s
+        at = self._answered(flight.taken_s, (flight.back_s - flight.taken_s) * 1e3, right)
+        self._server_latency[at] = self._server_latency.get(at, 0) + 1
+        self._hour.server += 1
+        stages, sent_s, arrived_s = self._stages, flight.sent_s, flight.arrived_s
+        up_s, queue_s, run_s = arrived_s - sent_s, started_s - arrived_s, done_s - started_s
+        stages[0] += sent_s - flight.work_s - flight.taken_s
         stages[1] += flight.prepare_ms
         stages[2] += flight.head_ms
         stages[3] += flight.exit_ms
@@ -69,14 +70,15 @@ class Tally:
         stages[5] += up_s
         stages[6] += queue_s
         stages[7] += run_s
-        stages[8] += down_s
+        stages[8] += flight.back_s - sent_s - up_s - queue_s - run_s
 
     def came(self, latency_ms: float) -> None:
-        """The server's answer came, however late."""
+        """The server's answer came, and nobody waited for it any more."""
         at = _bin(latency_ms)
         self._server_latency[at] = self._server_latency.get(at, 0) + 1
 
-    def _answered(self, taken_s: float, latency_ms: float, right: float) -> None:
+    def _answered(self, taken_s: float, latency_ms: float, right: float) -> int:
+        """Count an answer in its hour; its bin."""
         at = _bin(latency_ms)
         self._latency[at] = self._latency.get(at, 0) + 1
         hour = self._of(taken_s)
@@ -86,6 +88,7 @@ class Tally:
         else:
             self.outcome.missed += 1
             hour.missed += 1
+        return at
 
     def _of(self, time_s: float) -> Hour:
         number = int(time_s / 3600)
