@@ -282,15 +282,15 @@ class Conductor:
         self._versions.saw("notices", last)
 
     def _take_notice(self, device: str, notice: Notice) -> None:
-        release = next((one for one in self._versions.releases() if one.bundle == notice.bundle_id), None)
-        if release is None or release.stage == "left":
+        releases = (one for one in self._versions.releases() if one.bundle == notice.bundle_id)
+        reached = ((one, self._versions.members(one.serial).get(device)) for one in releases)
+        release, stood = next(((one, stood) for one, stood in reached if stood is not None), (None, None))
+        if release is None or stood is None or release.stage == "left":
             return
-        standing, detail = self._versions.members(release.serial).get(device, ("chosen", ""))
+        standing, detail = stood
         match notice.state:
-            case pb.BUNDLE_STATE_IN_USE if detail == WORD:
-                self._versions.stand(release.serial, device, "in use")
-            case pb.BUNDLE_STATE_REFUSED if detail == WORD:  # it has the bundle, and keeps it
-                self._versions.stand(release.serial, device, "in use", notice.detail)
+            case _ if detail == WORD:
+                return  # the offer's reply says whether it has heard
             case pb.BUNDLE_STATE_IN_USE:
                 self._stand(release, device, standing, "in use")
             case pb.BUNDLE_STATE_ROLLED_BACK:
@@ -334,6 +334,11 @@ class Conductor:
             self._versions.stand(release.serial, device.name, "chosen", WORD if to_hear else "")
         pack = self._packs.for_device(release.bundle, has, device.capabilities, whole=detail == WHOLE)
         key, found = self._key(f"bundle-{release.serial}-{device.node:x}-{pack.key}")
+        if to_hear and found is not None and found.state != "offered":
+            # It has heard, or will not hear; it has the bundle, and keeps it.
+            self._versions.stand(release.serial, device.name, "in use", found.detail)
+            self._withdraw(device, "")
+            return False
         self._withdraw(device, key)
         if found is None:
             wanted = Wanted(
@@ -346,7 +351,7 @@ class Conductor:
                 valid_for_s=min(VALID_S, release.expires - time.time()),
             )
             self._mailbox.offer([wanted])
-        elif found.state == "refused" and not to_hear:  # else its notice says why
+        elif found.state == "refused":
             self._stand(release, device.name, standing, "refused", found.detail)
         return found is None
 

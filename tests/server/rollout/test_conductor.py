@@ -1,83 +1,18 @@
 """Real agents at a real server in one event loop: releases reach them, widen, and are gone back from."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import time
 from pathlib import Path
 
 import pytest
 
-from headwater.compression.bundle import Bundle
 from headwater.compression.errors import StorageError
-from headwater.device import Agent
-from headwater.device.settings import DeviceSettings
 from headwater.server.rollout.canary import Rules
 from headwater.server.rollout.conductor import Conductor
-from headwater.server.rollout.gate import Bounds
-from headwater.server.rollout.publish import publish, roll_back
-from headwater.server.rollout.versions import Released, Versions
+from headwater.server.rollout.publish import publish, refresh, roll_back
 from tests import tiny
-from tests.server.edges import Edge, edge, until
-from tests.versions import SIGNER, broken, version, write_keys
-
-BOUNDS = Bounds(100.0, 10_000.0)
-ALL = Rules(share=1.0)
-
-
-class Fleet:
-    """A server with its state, and agents by name."""
-
-    def __init__(self, running: Edge, state: Path, folder: Path, stack: AsyncExitStack) -> None:
-        self.running = running
-        self.state = state
-        self.agents: dict[str, Agent] = {}
-        self._folder = folder
-        self._stack = stack
-        _, self._public = write_keys(folder)
-
-    async def join(self, name: str, given: Bundle | None = None, **settings: object) -> Agent:
-        plain = {"name": name, "state": self._folder / name, "trusted_key": self._public, "width": 1.0}
-        chosen = DeviceSettings(**{**plain, "report_s": 0.1, "retry_s": 0.1, **settings})  # type: ignore[arg-type]
-        agent = Agent(given or version(0), self.running.addresses.grpc, chosen, connect_timeout_s=20)
-        self.agents[name] = await self._stack.enter_async_context(agent)
-        return self.agents[name]
-
-    def release(self, number: int, rules: Rules = ALL) -> Released:
-        return publish(self.state, version(number), SIGNER, rules, BOUNDS, served=version(0)).release
-
-    def using(self, number: int) -> list[str]:
-        return [
-            name for name, agent in self.agents.items() if agent.manifest.created == version(number).manifest.created
-        ]
-
-    def versions(self) -> Versions:
-        assert self.running.server.service.rollout is not None
-        return self.running.server.service.rollout._versions
-
-
-@asynccontextmanager
-async def fleet(tmp_path: Path, *names: str, **settings: object) -> AsyncIterator[Fleet]:
-    state = tmp_path / "state"
-    async with edge(version(0), state=state, **settings) as running, AsyncExitStack() as stack:
-        made = Fleet(running, state, tmp_path, stack)
-        for name in names:
-            await made.join(name)
-        yield made
-
-
-async def settle(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        await until(holds)
-
-
-async def feed(agent: Agent, holds: Callable[[], bool]) -> None:
-    """Have pictures answered, each of them, until it holds."""
-    seed = 0
-    async with asyncio.timeout(60):
-        while not holds():
-            record = await agent.infer(tiny.image(seed % 30)[0])
-            assert record.status == "ok"
-            seed += 1
+from tests.server.edges import edge
+from tests.server.releasing import BOUNDS, feed, fleet, settle
+from tests.versions import SIGNER, broken, version
 
 
 async def test_a_release_reaches_every_device_and_the_next_one_too(tmp_path: Path) -> None:
@@ -192,6 +127,25 @@ async def test_what_happens_is_counted(tmp_path: Path) -> None:
         await settle(lambda: value("bundle_swaps_total", name="tiny") == 4)
         assert value("bundle_rollbacks_total", by="server") == 1
         assert value("bundle_rollbacks_total", by="device") == value("bundle_rollbacks_total", by="refused") == 0
+
+
+async def test_a_release_that_is_signed_anew_is_heard_by_those_who_use_its_bundle(tmp_path: Path) -> None:
+    async with fleet(tmp_path, "a", "b") as there:
+        first = there.release(1)
+        members = there.versions().members
+        await settle(lambda: list(members(first.serial).values()) == [("in use", "")] * 2)
+        again = refresh(there.state, SIGNER)
+        assert (again.bundle, again.stage) == (first.bundle, "everyone")
+        stores = [agent._store for agent in there.agents.values()]
+        await settle(lambda: all(store is not None and store.state.serial == again.serial for store in stores))
+        await settle(lambda: set(members(again.serial).values()) == {("in use", "")})
+        assert len(there.using(1)) == 2
+        blobs = [one.stat().st_size for one in there.state.rglob("blobs/*")]
+        metrics = there.running.server.metrics.registry
+        assert metrics.get_sample_value("headwater_bundle_swaps_total", {"name": "tiny"}) == 2
+        ends = metrics.get_sample_value("headwater_release_expiry_timestamp_seconds", {"name": "tiny"})
+        assert ends == again.expires > time.time()
+    assert min(blobs) < 2000 < max(blobs), "a word is short"
 
 
 async def test_a_server_without_a_state_offers_nothing() -> None:
