@@ -13,7 +13,7 @@ the other never, so that its memory can be watched. So it is with the processes 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 Kind = Literal["deadline", "patient", "deaf", "everything"]
@@ -94,11 +94,9 @@ class Orders:
 
     bundle: str
     folder: str
-    """Of records and spools."""
+    """Of records, spools and states."""
     fps: float
     members: tuple[Member, ...]
-    settings: dict[str, str] = field(default_factory=dict)
-    """More of every device's settings, the same for all; {name} stands for the device's name."""
 
     def plain(self) -> dict[str, object]:
         """As JSON takes it."""

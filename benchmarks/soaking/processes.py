@@ -1,5 +1,7 @@
 """The processes of a soak, as its conductor holds them: two servers, swarms of devices, and agents of their own.
 
+All of it over mutual TLS; the servers' states and the devices' identities are on the disks that fail.
+
 Each stands on a :class:`Footing`, and is started again after it ended, as a supervisor would: at once, and then every
 two seconds while it cannot start, say because its disk cannot be written.
 """
@@ -22,7 +24,7 @@ from headwater.device.record import read_records
 from headwater.simulations.processes import Child, ChildError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from benchmarks.soaking.diary import Diary
     from benchmarks.soaking.plan import Device, Orders
@@ -88,12 +90,14 @@ class Process:
 class Server(Process):
     """``headwater server`` with an archive, on one port for its whole life."""
 
-    def __init__(self, name: str, folder: Path, bundle: Path, archive: Path, more: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, folder: Path, bundle: Path, archive: Path) -> None:
         super().__init__(name, folder, archive.parent)
+        self.state = archive.parent / name
         self.address = "127.0.0.1:0"
         self._arguments = [
             *("server", "--bundle", str(bundle), "--http", "", "--log-level", "warning"),
-            *("--archive", str(archive), "--heartbeat-ms", str(HEARTBEAT_MS), *more),
+            *("--archive", str(archive), "--heartbeat-ms", str(HEARTBEAT_MS)),
+            *("--tls", "--state", str(self.state), "--enrol", "127.0.0.1:0"),
         ]
         self._child: Child
 
@@ -200,9 +204,7 @@ class Swarm(Process):
 class Agent(Process):
     """``headwater device``, which answers each picture of a folder once; started again, those that have no record."""
 
-    def __init__(
-        self, device: Device, folder: Path, bundle: Path, task: str, pictures: Mapping[str, Path], more: Sequence[str]
-    ) -> None:
+    def __init__(self, device: Device, folder: Path, bundle: Path, task: str, pictures: Mapping[str, Path]) -> None:
         super().__init__(device.name, folder)
         self.device = device
         self.pictures = pictures
@@ -212,7 +214,7 @@ class Agent(Process):
         self._arguments = [
             *("device", "--bundle", str(bundle), "--tasks", task, "--name", device.name),
             *("--deadline-ms", str(DEADLINE_MS), "--keep", "unanswered", "--retry-s", str(RETRY_S)),
-            *("--records", str(self.records), "--spool", str(self.spool), *more),
+            *("--records", str(self.records), "--spool", str(self.spool), "--state", str(self.footing.folder)),
         ]
         self.servers: tuple[str, ...] = ()
         """Addresses; set before it is started."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.soaking import memory
+from benchmarks.soaking.admitting import Newcomer, admit
 from benchmarks.soaking.diary import Diary
 from benchmarks.soaking.faults import Link, Lottery
 from benchmarks.soaking.ledger import Account, Entry, Row, account
@@ -133,6 +134,8 @@ class Stage:
             self._agents.append(self._agent(device))
         for process in (*self._swarms, *self._agents):
             self._kill_at_the_end(process)
+        self._admit()
+        for process in (*self._swarms, *self._agents):
             await process.start()
         wanted = sum(map(len, swarms))
         await self._until(lambda: self._diary.up == wanted, CONNECTED_S, "not all devices were connected at first")
@@ -154,6 +157,22 @@ class Stage:
         ]
         self._links.append(Link(trace.name, tuple(ways), frozenset(names)))
 
+    def _admit(self) -> None:
+        """Give every device its identity at each of its servers."""
+        for name, server in self._servers.items():
+            admit(server.state, [one for one, to in self._newcomers() if to == name])
+
+    def _newcomers(self) -> Iterator[tuple[Newcomer, str]]:
+        swarms, _ = devices(self._size)
+        of_swarms = [
+            (one, swarm.footing.folder / one.name)
+            for swarm, members in zip(self._swarms, swarms, strict=True)
+            for one in members
+        ]
+        for device, state in [*of_swarms, *((agent.device, agent.footing.folder) for agent in self._agents)]:
+            for server, address in zip(device.servers, self._addresses(device), strict=True):
+                yield Newcomer(device.name, state, address), server
+
     def _addresses(self, device: Device) -> tuple[str, ...]:
         ways = dict(zip((KILLED, STEADY), self._links[device.link].ways, strict=True))
         return tuple(ways[name].address for name in device.servers)
@@ -174,7 +193,7 @@ class Stage:
         named = {f"{device.name}-{at:06d}.png": files[at % len(files)] for at in range(count)}
         exit_ = self._bundle.manifest.exit
         assert exit_ is not None, "a soak needs a bundle with a local exit"
-        agent = Agent(device, self._folder / device.name, self._bundle_path, exit_.task, named, ())
+        agent = Agent(device, self._folder / device.name, self._bundle_path, exit_.task, named)
         agent.servers, agent.fps = self._addresses(device), self._size.fps
         return agent
 

@@ -95,13 +95,12 @@ def share_heads(bundle: Bundle) -> None:
 # ---------------------------------------------------------------- one device
 
 
-def settings_of(member: Member, folder: Path, bundle: Bundle, more: dict[str, str]) -> DeviceSettings:
+def settings_of(member: Member, folder: Path, bundle: Bundle) -> DeviceSettings:
     manifest = bundle.manifest
     assert manifest.exit is not None, "a soak needs a bundle with a local exit"
     labelled = tuple(task.name for task in manifest.tasks if task.labels)
     deadline_ms = None if member.kind == "patient" else DEADLINE_MS
     keep = {"deadline": "unanswered", "patient": "none", "deaf": "unanswered", "everything": "all"}[member.kind]
-    extra = {key: Path(value.format(name=member.name)) for key, value in more.items()}
     return DeviceSettings(
         name=member.name,
         server=member.servers,
@@ -110,8 +109,8 @@ def settings_of(member: Member, folder: Path, bundle: Bundle, more: dict[str, st
         keep=keep,  # type: ignore[arg-type]
         spool=None if member.kind == "patient" else folder / f"{member.name}.db",
         records=folder / f"{member.name}.jsonl",
+        state=folder / member.name,
         retry_s=RETRY_S,
-        **extra,  # type: ignore[arg-type]
     )
 
 
@@ -205,9 +204,7 @@ async def main() -> None:
     pictures = make_pictures(bundle)
     members = [Member(**{**plain, "servers": tuple(plain["servers"])}) for plain in orders["members"]]
     devices = [
-        Device(
-            member, settings_of(member, folder, bundle, orders["settings"]), bundle, orders["fps"], at / len(members)
-        )
+        Device(member, settings_of(member, folder, bundle), bundle, orders["fps"], at / len(members))
         for at, member in enumerate(members)
     ]
     tasks = []
