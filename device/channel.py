@@ -105,9 +105,9 @@ def is_final(error: grpc.aio.AioRpcError | HeadwaterError) -> bool:
 
 
 def to_error(error: grpc.aio.AioRpcError | HeadwaterError, server: str) -> HeadwaterError:
-    """The headwater error of a failed call, with the server's own words."""
+    """The headwater error of a failed call, with the server's own words, or of a missing or bad identity."""
     if isinstance(error, HeadwaterError):
-        return error
+        return DeniedError(str(error))
     code, detail = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE and "connect" in detail.lower():
         return LinkError(_unreached(server, detail))
@@ -162,8 +162,8 @@ async def infer_once(
 ) -> pb.Answer:
     """Send one self-contained frame by the unary call.
 
-    One server is asked after the other, until one answers; the error is that of the last: a :class:`LinkError`,
-    :class:`FrameError` or :class:`IdentityError`.
+    One server is asked after the other, until one answers; the error is that of the last: a :class:`LinkError` or
+    :class:`FrameError`.
     """
 
     async def ask(server: str) -> pb.Answer:
@@ -181,7 +181,7 @@ async def describe(
 ) -> Sequence[pb.TaskSpec]:
     """The tasks that the first server to answer has for frames of a bundle, none if it does not serve it.
 
-    Raises a :class:`LinkError` or :class:`IdentityError`, that of the last.
+    Raises a :class:`LinkError`, that of the last.
     """
 
     async def ask(server: str) -> Sequence[pb.TaskSpec]:
@@ -198,7 +198,7 @@ async def describe(
 async def _first(servers: Sequence[str], ask: Callable[[str], Awaitable[T]]) -> T:
     *others, last = servers
     for server in others:
-        with suppress(LinkError, IdentityError):
+        with suppress(LinkError):
             return await ask(server)
     return await ask(last)
 
@@ -206,7 +206,11 @@ async def _first(servers: Sequence[str], ask: Callable[[str], Awaitable[T]]) -> 
 @asynccontextmanager
 async def _calling(server: str, timeout_s: float, opener: Opener) -> AsyncIterator[EdgeAsyncStub]:
     """A stub for one call, whose errors become headwater's."""
-    async with opener(server) as channel:
+    try:
+        opened = opener(server)
+    except IdentityError as error:
+        raise to_error(error, server) from error
+    async with opened as channel:
         try:
             yield EdgeStub(channel)
         except grpc.aio.AioRpcError as error:

@@ -133,7 +133,7 @@ class Courier:
 
     def _open(self, offer: pb.Offer) -> pb.TransferOpen:
         return pb.TransferOpen(
-            device=self._link.options.device,
+            device=self._link.device,
             content=offer.kind,
             content_sha256=offer.content_sha256,
             content_bytes=offer.content_bytes,

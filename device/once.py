@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.datasets import read_image
-from headwater.compression.errors import IdentityError, LinkError, SettingsError
+from headwater.compression.errors import LinkError, SettingsError
 from headwater.device.answers import images, results
 from headwater.device.channel import describe, infer_once
 from headwater.device.controller import FixedController
@@ -81,7 +81,7 @@ async def ask_once(settings: DeviceSettings, image: Path) -> Once:
             timeout_s=timeout_s,
             channel=identities.channel,
         )
-    except (LinkError, IdentityError) as error:
+    except LinkError as error:
         if judged is None or settings.deadline_ms is None:
             raise
         return Once("local", len(data), seen.head_ms, judged.results, detail=str(error))
