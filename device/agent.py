@@ -336,6 +336,8 @@ class Agent:
         while True:
             await asyncio.sleep(self.settings.report_s)
             self.link.control(pb.DeviceMessage(report=self._reporter.report()))
+            if self._swapping is not None:
+                self._swapping.remind()
 
     # ------------------------------------------------------------ bundles
 
