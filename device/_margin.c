@@ -74,7 +74,7 @@ static int init(PyObject *object, PyObject *args, PyObject *keywords) {
     return 0;
 }
 
-static void dealloc(PyObject *object) {
+void dealloc_plain(PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
@@ -132,7 +132,7 @@ static PyGetSetDef getters[] = {
 static PyType_Slot slots[] = {
     {Py_tp_doc, "See margin.Margin."},
     {Py_tp_init, init},
-    {Py_tp_dealloc, dealloc},
+    {Py_tp_dealloc, dealloc_plain},
     {Py_tp_methods, methods},
     {Py_tp_members, members},
     {Py_tp_getset, getters},

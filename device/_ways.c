@@ -269,9 +269,9 @@ static PyType_Slot scales_slots[] = {
 static PyType_Spec scales_spec = {"headwater.device._ways.Scales", sizeof(Scales), 0, Py_TPFLAGS_DEFAULT, scales_slots};
 
 static int add_types(PyObject *module) {
-    PyType_Spec *specs[] = {&margin_spec, &scales_spec};
-    const char *names[] = {"Margin", "Scales"};
-    for (int i = 0; i < 2; i++) {
+    PyType_Spec *specs[] = {&margin_spec, &line_spec, &scales_spec};
+    const char *names[] = {"Margin", "Line", "Scales"};
+    for (int i = 0; i < 3; i++) {
         PyObject *type = PyType_FromModuleAndSpec(module, specs[i], NULL);
         int added = type == NULL ? -1 : PyModule_AddObjectRef(module, names[i], type);
         Py_XDECREF(type);

@@ -1,6 +1,6 @@
-/* The inner arithmetic of the rule that keeps the deadline, as margin.py and ways.py have it.
+/* The inner arithmetic of the rule that keeps the deadline, as margin.py, line.py and ways.py have it.
  *
- * Those two say what is reckoned and why; this does the same with the same operations in the same order, so that every
+ * Those say what is reckoned and why; this does the same with the same operations in the same order, so that every
  * bit of a result is the same (it is compiled without contracting a * b + c). Python finds the numbers that a picture
  * begins with and says what is done in the end; what runs for each way to answer it, and for each error that is learnt,
  * is here.
@@ -30,7 +30,20 @@ typedef struct {
 
 extern PyType_Spec margin_spec;
 
+/* Of an object that owns nothing. */
+void dealloc_plain(PyObject *object);
+
 double margin_chance(const Margin *margin, double error, double beyond);
+
+/* ---------------------------------------------------------------- line */
+
+#define FORGET 0.97
+#define GUESS 0.4
+#define GUESS_OFF 0.2
+#define LEAST_NOISE 0.01
+#define TOLD 0.9
+
+extern PyType_Spec line_spec;
 
 /* ---------------------------------------------------------------- ways */
 

@@ -13,7 +13,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from headwater.device.kernel import margin_type
+from headwater.device.kernel import line_type, margin_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,58 +27,6 @@ NEAR, FAR = 1.25, 4.0
 so are two in a row that the margin does not hold."""
 
 # ------------------------------------------------------------ to the server and back
-
-FORGET = 0.97
-"""Share of its weight that a frame keeps, in the line through sizes and times, with each one that follows."""
-GUESS, GUESS_OFF = 0.4, 0.2
-"""Share of a frame's time that its bytes have no part in, before frames of several sizes tell, and how far off that may
-be. The noisier the times, the longer this guess counts."""
-LEAST_NOISE = 0.01
-TOLD = 0.9
-"""Share of what the frames of several sizes say, beside the guess, from which on they make the guess: there may be but
-one size again for long."""
-
-
-class Line:
-    """Time over size as a straight line: least squares of the relative errors, the recent ones weighing more.
-
-    Relative, because a fading link spreads its times in proportion: the quick frames tell what is there always.
-    """
-
-    __slots__ = ("_guess_ms", "_sums", "base_ms", "byte_ms", "told")
-
-    def __init__(self, guess_ms: float | None = None) -> None:
-        """Begin with nothing, or with a guess of the base."""
-        self._guess_ms = guess_ms
-        self._sums = 0.0, 0.0, 0.0, 0.0, 0.0
-        """Weighted: of frames, sizes, times, sizes squared, sizes by times."""
-        self.base_ms = self.byte_ms = 0.0
-        """Time of a frame beside that of its bytes, and of a byte; neither is below 0."""
-        self.told = False
-        """Frames of several sizes say so, and not the guess."""
-
-    def add(self, size: float, time_ms: float, noise: float) -> None:
-        """Learn a frame of a link whose times scatter by this share."""
-        weight = 1 / (time_ms * time_ms)
-        sized = weight * size
-        n, s, t, ss, st = self._sums
-        n, s, t = FORGET * n + weight, FORGET * s + sized, FORGET * t + weight * time_ms
-        ss, st = FORGET * ss + sized * size, FORGET * st + sized * time_ms
-        self._sums = n, s, t, ss, st
-        mean_ms = t / n
-        anchor = (max(noise, LEAST_NOISE) / GUESS_OFF) ** 2 / (mean_ms * mean_ms)
-        guess_ms = GUESS * mean_ms if self._guess_ms is None else self._guess_ms
-        spread, whole = n * ss - s * s, (n + anchor) * ss - s * s
-        base_ms = ((t + anchor * guess_ms) * ss - s * st) / whole
-        self.base_ms = base_ms = min(max(base_ms, 0.0), mean_ms)
-        self.byte_ms = (mean_ms - base_ms) * n / s
-        if spread > TOLD * whole:
-            self.told, self._guess_ms = True, base_ms
-
-    def at(self, size: float) -> float:
-        """Time of a frame of this size."""
-        return self.base_ms + self.byte_ms * size
-
 
 FOLLOW, FOLLOW_SERVER = 0.5, 0.2
 """Share of the newest frame in the scale, and in the server's time."""
@@ -107,12 +55,13 @@ class RoundTrip:
 
     def __init__(self, level: float, implementation: Implementation | None = None) -> None:
         self.margin = margin_type(implementation)(level)
+        self._new_line = line_type(implementation)
         self.scale = 1.0
         self.server_ms = 0.0
         """From queue to answer, which the server's load and batches shape: a mean of the last answers."""
         self.known = False
         """A frame has been answered."""
-        self._line = Line()
+        self._line = self._new_line(None)
         self._through_s = -math.inf
         self._apart: deque[float] = deque(maxlen=QUEUED)
         """Of frames that were written behind others: time for each byte that they were through after them."""
@@ -184,7 +133,7 @@ class RoundTrip:
     def _begin_anew(self, frames: Sequence[tuple[float, float]]) -> None:
         """Begin another line with these frames, sizes and times, of which the last says what it is like now."""
         size, own_ms = frames[-1]
-        self._line = Line(self._lasting_ms(min(time_ms for _, time_ms in frames)))
+        self._line = self._new_line(self._lasting_ms(min(time_ms for _, time_ms in frames)))
         for each in frames:
             self._line.add(*each, self.margin.noise)
         self.scale = self._usual_scale = own_ms / self._line.at(size)

@@ -1,14 +1,15 @@
 """Whose arithmetic the deadline rule runs on: ``_ways.c``, or where it was not built its plain Python twin.
 
-Both give the same to the last bit (tests/device/test_kernel.py). The twins, :class:`headwater.device.margin.Margin` and
-:class:`headwater.device.ways.Ways`, say what is reckoned, and why; the compiled ones take a fifth of their time.
+Both give the same to the last bit (tests/device/test_kernel.py). The twins say what is reckoned, and why; the compiled
+ones take a tenth of their time.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, cast
 
-from headwater.device import margin
+from headwater.device.line import Line
+from headwater.device.margin import Margin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,9 +32,14 @@ def compiled(implementation: Implementation | None = None) -> bool:
     return _ways is not None if implementation is None else implementation == "c"
 
 
-def margin_type(implementation: Implementation | None = None) -> Callable[[float], margin.Margin]:
+def margin_type(implementation: Implementation | None = None) -> Callable[[float], Margin]:
     """:class:`headwater.device.margin.Margin`, or what is the same in C."""
-    return cast("Callable[[float], margin.Margin]", _ways.Margin) if compiled(implementation) else margin.Margin
+    return cast("Callable[[float], Margin]", _ways.Margin) if compiled(implementation) else Margin
+
+
+def line_type(implementation: Implementation | None = None) -> Callable[[float | None], Line]:
+    """:class:`headwater.device.line.Line`, or what is the same in C."""
+    return cast("Callable[[float | None], Line]", _ways.Line) if compiled(implementation) else Line
 
 
 def scales_type() -> type[_ways.Scales]:

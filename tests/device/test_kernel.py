@@ -14,6 +14,7 @@ import pytest
 from headwater.device import _ways
 from headwater.device.deadline import DeadlineController
 from headwater.device.kernel import Implementation, margin_type
+from headwater.device.line import Line
 from headwater.device.margin import MEMORY, Margin
 from headwater.device.offers import Offers
 from headwater.device.options import Option
@@ -56,6 +57,30 @@ class TestMargin:
                 call("one")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="share"):
             margin.quantile(1.0)
+
+
+class TestLine:
+    @pytest.mark.parametrize("guess_ms", [None, 12.5])
+    @pytest.mark.parametrize("sizes", [1, 3, 50])
+    def test_is_the_same(self, sizes: int, guess_ms: float | None) -> None:
+        rng, plain, fast = Random(sizes), Line(guess_ms), _ways.Line(guess_ms)
+        of = [rng.uniform(80, 3000) for _ in range(sizes)]
+        for _ in range(300):
+            frame = rng.choice(of), rng.lognormvariate(4, 1), rng.choice([0.0, rng.random()])
+            plain.add(*frame)
+            fast.add(*frame)
+            assert (fast.base_ms, fast.byte_ms, fast.told) == (plain.base_ms, plain.byte_ms, plain.told)
+            assert fast.at(frame[0] + 1) == plain.at(frame[0] + 1)
+
+    def test_what_is_no_number_is_refused(self) -> None:
+        with pytest.raises(TypeError):
+            _ways.Line("long")  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            _ways.Line().add(1.0, "long", 1.0)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="3 arguments"):
+            _ways.Line().add(1.0, 2.0)  # type: ignore[call-arg]
+        with pytest.raises(TypeError):
+            _ways.Line().at("long")  # type: ignore[arg-type]
 
 
 class Case:
@@ -167,10 +192,11 @@ def test_works_without_a_compiler() -> None:
     code = """
 import sys
 sys.modules["headwater.device._ways"] = None
-from headwater.device import kernel, margin
+from headwater.device import kernel, line, margin
 from headwater.device.deadline import DeadlineController
 assert not kernel.compiled()
 assert kernel.margin_type() is margin.Margin
+assert kernel.line_type() is line.Line
 try:
     kernel.compiled("c")
 except ImportError as error:
