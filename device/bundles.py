@@ -19,7 +19,7 @@ import fcntl
 import json
 import logging
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from headwater.compression import patch
 from headwater.compression.bundle import MANIFEST, Bundle
 from headwater.compression.errors import BundleError, HeadwaterError, RolloutError, StorageError
 from headwater.compression.manifest import Manifest
+from headwater.device.disk import is_disk_s
 from headwater.device.trusting import NEW, Trusting, day, write_whole
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class BundleStore:
         with ExitStack() as opened:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                lock = opened.enter_context((folder / "lock").open("wb"))
+                lock = opened.enter_context(_lock_file(folder / "lock"))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 store = cls(folder, anchor, factory, lock)
                 store._clear_away()
@@ -314,7 +315,18 @@ class BundleStore:
             if path.is_dir() and path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
             elif path.name.startswith(NEW):
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # it is in nobody's way
+                    path.unlink()
+
+
+def _lock_file(path: Path) -> BinaryIO:
+    """To be locked; on a disk that became read-only too, for the bundle in use is on it."""
+    try:
+        return path.open("wb")
+    except OSError as error:
+        if not (is_disk_s(error) and path.is_file()):
+            raise
+        return path.open("rb")
 
 
 def _moment(created: str) -> datetime:

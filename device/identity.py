@@ -17,9 +17,11 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import json
+import logging
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,11 +38,11 @@ from headwater.device.channel import open_channel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     import grpc.aio
 
 FOLDER = "identity"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Identities:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._said: set[str] = set()
 
     @classmethod
     def under(cls, state: Path | None) -> Identities:
@@ -110,7 +113,19 @@ class Identities:
     def channel(self, server: str) -> grpc.aio.Channel:
         """A channel to a server; raises :class:`IdentityError` where the device would have to be enrolled first."""
         identity = self.of(server)
-        return open_channel(server) if identity is None else identity.channel(server)
+        if identity is None:
+            return open_channel(server)
+        self._warn(identity)
+        return identity.channel(server)
+
+    def _warn(self, identity: Identity) -> None:
+        """Say once that a certificate's time is over; it is shown all the same, for this clock may be the wrong one."""
+        if identity.expires < datetime.now(UTC) and identity.certificate not in self._said:
+            self._said.add(identity.certificate)
+            _log.error(
+                "the certificate of %s expired on %s by this machine's clock; enrol the device again, or set the clock",
+                *(identity.device, f"{identity.expires:%Y-%m-%d}"),
+            )
 
     def name_at(self, server: str) -> str:
         """What the device is called at a server; empty where no certificate says so."""
@@ -122,13 +137,29 @@ class Identities:
         keyfiles.make_folder(self.folder)
         fields = {key: value for key, value in vars(identity).items() if key in Identity.__dataclass_fields__}
         text = json.dumps(fields, indent=1) + "\n"
-        keyfiles.write(self.folder / f"{identity.name}.json", text.encode(), keyfiles.PRIVATE_MODE)
+        path = self.folder / f"{identity.name}.json"
+        keyfiles.write(path, text.encode(), keyfiles.PRIVATE_MODE)
+        self._leave_to_owner(path)
+
+    def _leave_to_owner(self, path: Path) -> None:
+        """Let a service that runs as another user have what root enrolled for it: whoever the state belongs to."""
+        owner = self.folder.parent.stat()
+        if os.geteuid() == 0 and owner.st_uid != 0:
+            os.chown(self.folder, owner.st_uid, owner.st_gid)
+            os.chown(path, owner.st_uid, owner.st_gid)
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """Keep other processes from changing identities; False, and nothing is kept, if one is about it."""
+        """Keep other processes from changing identities; False, and nothing is kept, if one is about it.
+
+        Raises :class:`IdentityError` where the disk takes no lock file.
+        """
         keyfiles.make_folder(self.folder)
-        descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, keyfiles.PRIVATE_MODE)
+        path = self.folder / ".lock"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, keyfiles.PRIVATE_MODE)
+        except OSError as error:
+            raise IdentityError(f"{path} cannot be written: {error.strerror}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

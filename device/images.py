@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headwater.compression.errors import SettingsError
+from headwater.device.disk import is_disk_s
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,11 +26,18 @@ class ImageFolder:
     def __init__(self, path: Path) -> None:
         """Make the folder if it is not there; raises :class:`SettingsError` if it cannot be."""
         self.path = path
-        self._complained = False
+        self._complained = self._made = False
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            self._make()
         except OSError as error:
-            raise SettingsError(f"save_images is {path}: {error.strerror}; name another folder.") from error
+            if not is_disk_s(error):  # else it is tried again with each picture
+                raise SettingsError(f"save_images is {path}: {error.strerror}; name another folder.") from error
+
+    def _make(self) -> None:
+        """Once: who deletes it later does not want it."""
+        if not self._made:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._made = True
 
     def save(self, name: str, taken: str, sequence: int, images: Mapping[str, bytes]) -> dict[str, str]:
         """Do as :meth:`write`, but where the disk takes nothing leave the pictures out: no answer depends on them."""
@@ -64,6 +72,7 @@ class ImageFolder:
     def _write(self, name: str, data: bytes) -> Path:
         path = self.path / name
         try:
+            self._make()
             path.write_bytes(data)
         except OSError as error:
             with suppress(OSError):

@@ -24,8 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from headwater.compression.errors import DataError, SettingsError
+from headwater.device.disk import is_disk_s
 
 if TYPE_CHECKING:
+    from io import FileIO
+
     from headwater.device.controller import Action
 
 MOST_WAITING = 4096
@@ -195,14 +198,23 @@ class RecordFile:
         self.dropped = 0
         """Records that were not written because the disk took nothing for too long."""
         self._waiting: deque[bytes] = deque()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # What is to come before the next line: the end of one of which the disk took only a part.
-            self._rest = b"\n" if _is_torn(path) else b""
-            self._file = path.open("ab", buffering=0)
-        except OSError as error:
-            raise SettingsError(f"records cannot be written to {path}: {error.strerror}; name another file") from error
+        self._rest = b""
+        """What is to come before the next line: the end of one of which the disk took only a part."""
         self._complained = False
+        self._file: FileIO | None = None
+        try:
+            self._file = self._open()
+        except OSError as error:
+            if not is_disk_s(error):
+                raise SettingsError(
+                    f"records cannot be written to {path}: {error.strerror}; name another file"
+                ) from error
+            self._keep_waiting(error)
+
+    def _open(self) -> FileIO:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._rest = b"\n" if _is_torn(self.path) else b""
+        return self.path.open("ab", buffering=0)
 
     def write(self, record: FrameRecord) -> None:
         """Append one line, in one write, after those that waited for the disk."""
@@ -213,6 +225,7 @@ class RecordFile:
 
     def _write_waiting(self) -> bool:
         try:
+            self._file = self._file or self._open()
             while self._rest or self._waiting:
                 self._rest = self._rest or self._waiting.popleft()
                 self._rest = self._rest[self._file.write(self._rest) :]
@@ -232,9 +245,10 @@ class RecordFile:
     def close(self) -> None:
         """Close the file; what waits is written if the disk takes it now."""
         if not self._write_waiting():
-            lost = self.dropped + len(self._waiting) + 1
+            lost = self.dropped + len(self._waiting) + bool(self._rest)
             _log.error("%d records were not written to %s", lost, self.path)
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self

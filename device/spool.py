@@ -36,6 +36,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from headwater.compression.database import Kind, connect, explained, transaction
+from headwater.compression.errors import StorageError
+from headwater.device.disk import refuses
 from headwater.device.kept import KeptFrame, parse
 from headwater.protos import edge_pb2 as pb
 
@@ -136,10 +138,19 @@ class Spool:
 
     @classmethod
     def open(cls, settings: DeviceSettings) -> Self | None:
-        """The spool of the settings; None where nothing is to be kept. Raises :class:`StorageError`."""
+        """The spool of the settings; None where nothing is to be kept, or the disk takes nothing now.
+
+        Raises :class:`StorageError`.
+        """
         if settings.spool is None:
             return None
-        return cls(settings.spool, settings.spool_max_mib << 20, settings.spool_max_hours * 3600)
+        try:
+            return cls(settings.spool, settings.spool_max_mib << 20, settings.spool_max_hours * 3600)
+        except StorageError as error:
+            if not refuses(settings.spool):
+                raise
+            _log.error("%s; no frames are kept until the agent is started again", error)
+            return None
 
     def __enter__(self) -> Self:
         return self

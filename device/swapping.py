@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from headwater.compression import patch
 from headwater.compression.bundle import Bundle
-from headwater.compression.errors import BundleError, HeadwaterError, RolloutError, SignatureError
+from headwater.compression.errors import BundleError, HeadwaterError, RolloutError, SignatureError, StorageError
 from headwater.compression.signature import load_public
 from headwater.device import golden
-from headwater.device.bundles import BundleStore
+from headwater.device.bundles import STATE, BundleStore
+from headwater.device.disk import refuses
 from headwater.device.loaded import Loaded, load
 from headwater.protos import edge_pb2 as pb
 
@@ -272,12 +273,22 @@ def _clear(folder: Path, wanted: str) -> None:
 
 
 def open_store(given: Bundle | Path | str, settings: DeviceSettings) -> BundleStore | None:
-    """The bundles on the disk, where the settings let newer ones in; raises :class:`StorageError` and others."""
+    """The bundles on the disk, where the settings let newer ones in; None also where a full disk never held any.
+
+    Raises :class:`StorageError` and others.
+    """
     if settings.trusted_key is None:
         return None
     assert settings.state is not None, "the settings are checked when they are made"
     factory = given if isinstance(given, Bundle) else Bundle.load(given, device=True)
-    return BundleStore.open(settings.state / "bundles", load_public(settings.trusted_key), factory)
+    folder = settings.state / "bundles"
+    try:
+        return BundleStore.open(folder, load_public(settings.trusted_key), factory)
+    except StorageError as error:
+        if (folder / STATE).exists() or not refuses(folder):
+            raise
+        _log.error("%s; no newer bundle is taken until the agent is started again", error)
+        return None
 
 
 def start(

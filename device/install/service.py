@@ -86,7 +86,7 @@ def install(
         raise StorageError(f"{error.filename} cannot be written: {error.strerror}") from error
     run(["systemd-sysusers", *([f"--root={root.folder}"] if root.is_image else []), str(root(USERS))])
     yield f"user {NAME}"
-    _give(root(CONFIG), _group(root))
+    _give_away(root)
     if not root.is_image:
         run(["systemctl", "daemon-reload"])
         if start:
@@ -266,13 +266,14 @@ def _remove_user(root: Root, run: Run) -> Iterator[str]:
             yield f"{tool} {NAME}"
 
 
-def _group(root: Root) -> int:
-    return int(_entry(root, "group")[2])
-
-
-def _give(path: Path, group: int) -> None:
-    """Settings may hold a camera's password: root's to write, the service's to read, nobody else's."""
+def _give_away(root: Root) -> None:
+    """State is the service's. Settings may hold a camera's password: root's to write, the service's to read."""
+    user, group = (int(field) for field in _entry(root, "passwd")[2:4])
+    state = root(STATE)
     try:
-        os.chown(path, 0, group)
+        state.mkdir(parents=True, exist_ok=True)  # here already, for enrolling comes before the first start
+        state.chmod(0o700)
+        os.chown(state, user, group)
+        os.chown(root(CONFIG), -1, group)
     except OSError as error:
-        raise StorageError(f"{path} cannot be given to root and the group {NAME}: {error.strerror}") from error
+        raise StorageError(f"{error.filename} cannot be given to {NAME}: {error.strerror}") from error

@@ -35,6 +35,7 @@ Group={name}
 ExecStart={program} device --config {config}
 # Answers go to the server and the log to the journal; a line a frame would only wear the card.
 StandardOutput=null
+StandardError=journal
 Restart=always
 RestartSec=5
 TimeoutStartSec=300

@@ -68,6 +68,7 @@ class MjpegServer:
     content_type: str = "multipart/x-mixed-replace; boundary=frame"
     status: int = 200
     port: int = 0
+    """Where it listens; 0 for a free one, which is then noted."""
     clients: int = 0
     release: threading.Event = field(default_factory=threading.Event)
 
@@ -102,7 +103,7 @@ def mjpeg_server(server: MjpegServer) -> Iterator[MjpegServer]:
         def log_message(self, *_: object) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http = ThreadingHTTPServer(("127.0.0.1", server.port), Handler)
     server.port = http.server_address[1]
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

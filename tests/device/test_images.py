@@ -1,5 +1,6 @@
 """Files of the pictures that a server sends."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,17 @@ def test_a_disk_that_takes_nothing_costs_the_pictures_and_no_answer(
     folder.path.mkdir()
     (file,) = folder.save("x.png", TAKEN, 3, {"reconstruct": b"one"}).values()
     assert Path(file).read_bytes() == b"one"
+
+
+def test_a_folder_that_the_disk_does_not_take_yet_is_made_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", full)
+        folder = ImageFolder(tmp_path / "new")
+        assert folder.save("x.png", TAKEN, 1, {"reconstruct": b"one"}) == {}
+    assert len(folder.save("x.png", TAKEN, 1, {"reconstruct": b"one"})) == 1
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")

@@ -69,7 +69,9 @@ class Tools:
         for name in ("passwd", "group"):
             path = self.root(Path("/etc") / name)
             without = re.sub("(?m)^headwater:.*\n", "", path.read_text())
-            path.write_text(without + ("headwater:x:0:0::/:\n" if command[0] == "systemd-sysusers" else ""))
+            path.write_text(
+                without + (f"headwater:x:{os.getuid()}:{os.getgid()}::/:\n" if command[0] == "systemd-sysusers" else "")
+            )
 
 
 def unit_of(root: Root) -> dict[str, list[str]]:
@@ -96,7 +98,7 @@ def test_what_is_installed_is_taken_out_to_the_last_file(root: Root, bundle: Pat
     (group,) = re.findall(r"(?m)^headwater:x:(\d+):", root(Path("/etc/group")).read_text())
     assert (root(CONFIG).stat().st_uid, root(CONFIG).stat().st_gid) == (0, int(group))
 
-    root(STATE).mkdir(parents=True)
+    assert (stat.S_IMODE(root(STATE).stat().st_mode), root(STATE).stat().st_gid) == (0o700, int(group))
     (root(STATE) / "device.key").touch(0o600)
     root(DROP_INS).mkdir()
     (root(DROP_INS) / "override.conf").write_text("[Service]\nMemoryMax=1G\n")
@@ -112,7 +114,6 @@ def test_what_is_installed_is_taken_out_to_the_last_file(root: Root, bundle: Pat
 def test_state_and_user_stay_where_that_is_wished(root: Root, bundle: Path) -> None:
     tools = Tools(root)
     list(service.install(root, None, bundle, {}, run=tools))
-    root(STATE).mkdir(parents=True)
     told = list(service.uninstall(root, keep_state=True, run=tools))
     assert root(STATE).exists()
     assert not root(UNIT).exists()
