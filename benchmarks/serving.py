@@ -173,6 +173,7 @@ class Bench:
         command = [sys.executable, "-m", "headwater.compression.cli", "server", "--bundle", str(self.path)]
         command += ["--listen", "127.0.0.1:0", "--http", "", "--workers", "1", "--grace-s", "0", "--log-level", "error"]
         command += ["--pin"] if pin else []
+        command += ["--max-greetings-per-s", "0"]  # all of a load's devices come at once, and none comes back
         with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout is not None
@@ -208,9 +209,9 @@ class Bench:
             process.stdin.close()
             _expect(process.stdout.readline(), "connected")
             _expect(process.stdout.readline(), "measuring")
-            began = _cpu_s(self.process)
+            began = cpu_s(self.process)
             _expect(process.stdout.readline(), "measured")
-            spent = _cpu_s(self.process) - began
+            spent = cpu_s(self.process) - began
             result = Result(**json.loads(process.stdout.readline()))
         self._check(result)
         return result, spent
@@ -324,7 +325,8 @@ def _expect(line: str, word: str) -> None:
     assert line.strip() == word, f"the load generator said {line!r} where {word} was due"
 
 
-def _cpu_s(process: psutil.Process) -> float:
+def cpu_s(process: psutil.Process) -> float:
+    """What a process has spent so far."""
     times = process.cpu_times()
     return float(times.user + times.system)
 

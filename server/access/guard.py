@@ -135,6 +135,8 @@ class Guard(grpc.aio.ServerInterceptor):
             if call.why is None:
                 raise
             raise call.why from None
+        except grpc.aio.InternalError:  # it was written to a peer that has gone
+            raise asyncio.CancelledError from None
         finally:
             del self._open[call]
             allowance.calls -= 1

@@ -87,4 +87,7 @@ async def attempt(channel: grpc.aio.Channel, rpc: Rpc, device: str) -> tuple[grp
             if await call.read() is not grpc.aio.EOF:
                 call.cancel()
                 return grpc.StatusCode.OK, ""
-        return await call.code(), await call.details()
+        code, detail = await call.code(), await call.details()
+        # So grpc.aio reports a connection that breaks while it writes: TLS 1.3 refuses a client after its first bytes.
+        broken = detail == "Internal error from Core"
+        return (grpc.StatusCode.UNAVAILABLE if broken else code), detail

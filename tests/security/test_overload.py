@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import random
 import socket
 from collections import Counter
@@ -105,7 +106,9 @@ def _to_the_end(one: socket.socket) -> None:
             return
 
 
-async def test_beside_fifty_that_read_nothing_others_are_answered_and_the_fifty_hold_little() -> None:
+async def test_beside_fifty_that_read_nothing_others_are_answered_and_the_fifty_hold_little(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with edge(max_in_flight=4, queue=1000, max_greetings_per_s=0) as server:
         devices = [await slow_consumer(server, f"slow-{number}", 14) for number in range(SLOW)]
         stuck = server.server.service._conversations
@@ -119,7 +122,8 @@ async def test_beside_fifty_that_read_nothing_others_are_answered_and_the_fifty_
         assert server.server.batcher.queue.waiting == 0
         for device in devices:
             device.socket.close()
-        await until(lambda: not stuck)
+        await until(lambda: not stuck and not server.server.guard._open)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_a_device_that_takes_nothing_for_long_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
