@@ -29,6 +29,8 @@ LOOK_S = 5.0
 EXPIRY_S = 60.0
 """How often open calls are held against the register although it was not, because certificates expire by themselves;
 and how often it is written down who was seen."""
+PATIENCE_S = 0.5
+"""How long a command may hold the register's lock; nothing else moves meanwhile, and who waits is refused after it."""
 MOST_ENROLMENTS = 16
 """That run at a time."""
 _OPTIONS = (
@@ -36,6 +38,7 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", 1 << 14),  # a secret, a signing request and a name have half a kilobyte
     ("grpc.max_connection_age_ms", 30_000),  # nobody stays
     ("grpc.max_connection_idle_ms", 10_000),
+    ("grpc.server_handshake_timeout_ms", 20_000),  # six kilobytes take ten seconds at 5 kbit/s
 )
 _log = logging.getLogger("headwater.server.access")
 
@@ -67,7 +70,7 @@ class Access:
             StorageError: the register cannot be used.
         """
         self.authority = Authority.open(state)
-        self.register = Register.open(state)
+        self.register = Register.open(state, PATIENCE_S)
         self.credentials = ServerCredentials(self.authority)
         self.days = days
         self._bell = Doorbell(state / FOLDER)

@@ -26,7 +26,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Self
 
 from headwater.compression import keyfiles
-from headwater.compression.database import Kind, connect, explained, transaction
+from headwater.compression.database import LOCK_S, Kind, connect, explained, transaction
 from headwater.compression.enrolment import check_name
 from headwater.compression.errors import IdentityError
 from headwater.server.access.authority import FOLDER
@@ -110,11 +110,16 @@ class Register:
         self._heard: dict[str, float] = {}
 
     @classmethod
-    def open(cls, state: Path) -> Self:
-        """Open it, or begin one; raises :class:`StorageError` and :class:`IdentityError`."""
+    def open(cls, state: Path, patience_s: float = LOCK_S) -> Self:
+        """Open it, or begin one; raises :class:`StorageError` and :class:`IdentityError`.
+
+        ``patience_s``: how long another process's lock is waited for.
+        """
         path = state / FOLDER / "devices.db"
         keyfiles.make_folder(path.parent)
-        return cls(connect(_REGISTER, path), path)
+        db = connect(_REGISTER, path)
+        db.execute(f"PRAGMA busy_timeout = {round(patience_s * 1e3)}")
+        return cls(db, path)
 
     def close(self) -> None:
         """Close the file."""

@@ -15,10 +15,10 @@ from headwater.device.identity import Identities, Identity, check_certified, is_
 from headwater.server.access.authority import Authority
 
 
-def identity(folder: Path, *servers: str, name: str = "cam") -> Identity:
+def identity(folder: Path, *servers: str, name: str = "cam", days: float = 30) -> Identity:
     """One of an authority of its own, for each folder."""
     authority, key = Authority.open(folder), make_key()
-    issued = authority.sign_device(signing_request(key), name, 30)
+    issued = authority.sign_device(signing_request(key), name, days)
     return Identity(name, servers, 0.0, authority.pem.decode(), issued.pem.decode(), key)
 
 
@@ -97,6 +97,26 @@ def test_a_key_that_others_can_read_is_not_used(tmp_path: Path, identities: Iden
     path.chmod(0o644)
     with pytest.raises(IdentityError, match="chmod 600"):
         identities.of("edge:50051")
+
+
+async def test_a_certificate_whose_time_is_over_is_said_once(
+    tmp_path: Path, identities: Identities, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = identity(tmp_path, "127.0.0.1:1", days=-1)
+    identities.save(old)
+    for _ in range(3):
+        async with identities.channel("127.0.0.1:1"):
+            pass
+    assert [record.message.count("expired on") for record in caplog.records] == [1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_enrols_belongs_to_whom_the_state_belongs(tmp_path: Path, identities: Identities) -> None:
+    identities.folder.parent.mkdir()
+    os.chown(identities.folder.parent, 1234, 1235)
+    identities.save(identity(tmp_path, "edge:50051"))
+    (path,) = identities.folder.iterdir()
+    assert {(one.stat().st_uid, one.stat().st_gid) for one in (path, identities.folder)} == {(1234, 1235)}
 
 
 def test_one_process_at_a_time_changes_identities(identities: Identities) -> None:

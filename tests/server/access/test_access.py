@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -180,6 +181,32 @@ async def test_a_ring_has_the_server_look_at_once(tmp_path: Path) -> None:
         assert "revoked" in detail
 
 
+async def test_a_stream_ends_when_its_certificate_expires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with edge(tls=True, state=tmp_path) as running, Talk(running) as talk:
+        running.server.guard.review()
+        await talk.frame(1)
+        assert_answers(await talk.answer(), talk.bundle, 1, 0)
+        later = time.time() + 30 * 86400
+        monkeypatch.setattr("headwater.server.access.register.time.time", lambda: later)
+        running.server.guard.review()
+        code, detail = await talk.status()
+        assert (code, "it has expired" in detail) == (grpc.StatusCode.UNAUTHENTICATED, True)
+        monkeypatch.undo()
+
+
+async def test_a_register_that_is_locked_by_another_process_lets_in_who_was_here_before(tmp_path: Path) -> None:
+    async with edge(tls=True, state=tmp_path) as running:
+        await described(running.channel)
+        new = material.enrolled(its_access(running).register, its_access(running).authority, "new")
+        with Register.open(tmp_path) as command, command.change():
+            await described(running.channel)
+            async with material.channel(running.addresses.grpc, its_access(running).authority, new) as channel:
+                code, _ = await failed(described(channel))
+                assert code is not grpc.StatusCode.OK
+        async with material.channel(running.addresses.grpc, its_access(running).authority, new) as channel:
+            await described(channel)
+
+
 async def test_a_renamed_device_s_stream_ends_and_goes_on_under_the_new_name(tmp_path: Path) -> None:
     async with edge(tls=True, state=tmp_path) as running:
         async with Talk(running) as talk:
@@ -192,8 +219,8 @@ async def test_a_renamed_device_s_stream_ends_and_goes_on_under_the_new_name(tmp
             await talk.frame(1)
             assert_answers(await talk.answer(), talk.bundle, 1, 0)
             assert running.server.guard.present == {"pole-7"}
-    with Register.open(tmp_path) as register:
-        (entry,) = register.entries()
+    with Register.open(tmp_path) as after:
+        (entry,) = after.entries()
         assert (entry.name, entry.seen is None) == ("pole-7", False)
 
 
