@@ -218,8 +218,8 @@ class DeviceEstimate:
         self._widths = sorted(macs)
         self._ran: dict[float, float] = {}
         """Of the widths that have run."""
-        self._like: list[tuple[float, float]] = []
-        """Which of these stands for each width, and times how much."""
+        self._like: dict[float, list[tuple[int, float]]] = {}
+        """Numbers of the widths that each of these stands for, and times how much."""
         self._whole_ms: float | None = None
         self._recent: deque[float] = deque(maxlen=RECENT)
         """Time over pace, and when."""
@@ -247,14 +247,13 @@ class DeviceEstimate:
         new = width not in self._ran
         if new:
             self._ran[width] = max(head_ms / self.factor, LEAST_MS)
-            self._like = [self._nearest(other) for other in self._widths]
+            self._share_out()
         pace_ms = self._ran[width]
         self._learn(prepare_ms + head_ms, self.prepare_ms + pace_ms, time_s, new=new)
         self.prepare_ms = paced(self.prepare_ms, prepare_ms)
         self._ran[width] = pace_ms = paced(pace_ms, head_ms)
-        for number, (like, times) in enumerate(self._like):
-            if like == width:
-                self.heads_ms[number] = pace_ms * times
+        for number, times in self._like[width]:
+            self.heads_ms[number] = pace_ms * times
 
     def ran_whole(self, time_ms: float, time_s: float) -> None:
         """Learn what the whole model took, with preparing the picture."""
@@ -281,9 +280,14 @@ class DeviceEstimate:
         self.least_factor = ratios[0]
         self.factor = ratios[-2] if len(ratios) > 1 else ratios[0]
 
-    def _nearest(self, width: float) -> tuple[float, float]:
-        near = min(self._ran, key=lambda known: abs(known - width))
-        return near, self._macs[width] / max(self._macs[near], 1)
+    def _share_out(self) -> None:
+        """Say again which of the widths that have run stands for which."""
+        self._like = {width: [] for width in self._ran}
+        for number, width in enumerate(self._widths):
+            near = min(self._ran, key=lambda known: abs(known - width))
+            times = self._macs[width] / max(self._macs[near], 1)
+            self._like[near].append((number, times))
+            self.heads_ms[number] = self._ran[near] * times
 
     def expected_ms(self, width: float) -> float:
         """What the next picture takes at a width, at the present factor; 0 where nothing is known."""
