@@ -30,7 +30,7 @@ from headwater.server.access.access import Access
 from headwater.server.access.denials import Denials
 from headwater.server.access.enrolment import IdentityService
 from headwater.server.access.guard import Guard
-from headwater.server.access.options import most_bytes, server_options
+from headwater.server.access.options import make_room, most_bytes, server_options
 from headwater.server.archive import Archive
 from headwater.server.batch_queue import BatchQueue, Limits
 from headwater.server.batcher import Batcher
@@ -90,11 +90,12 @@ class EdgeServer:
         post = None
         if settings.state is not None:
             post = Post(settings.state, settings.state_mb << 20, self.batcher, self.metrics)
-        self.access = _access(settings, self.metrics)
+        denials = Denials(self.metrics)
+        self.access = _access(settings, denials)
         """Lets devices in; None without TLS."""
         self.service = EdgeService(registry, self.batcher, self.metrics, settings, archive, post, clock)
         register = None if self.access is None else self.access.register
-        self.guard = Guard(self.service.door.allowances, Denials(self.metrics), most_bytes(settings), register)
+        self.guard = Guard(self.service.door.allowances, denials, most_bytes(settings), register)
         self.ready = False
         self._health = health.aio.HealthServicer()
         self._http = HttpServer(self.metrics, lambda: self.ready)
@@ -219,11 +220,11 @@ class EdgeServer:
         _log.error("a batch failed", exc_info=error)
 
 
-def _access(settings: ServerSettings, metrics: Metrics) -> Access | None:
+def _access(settings: ServerSettings, denials: Denials) -> Access | None:
     if not settings.encrypted:
         return None
     assert settings.state is not None, "settings are checked when they are made"
-    return Access(settings.state, settings.certificate_days, lambda: metrics.count_denied("enrolment"))
+    return Access(settings.state, settings.certificate_days, denials)
 
 
 def load(settings: ServerSettings) -> Registry:
@@ -248,6 +249,7 @@ async def run(settings: ServerSettings, announce: Callable[[Addresses, Registry]
     placing = Placing.of(settings.worker_count) if settings.pin else None
     if placing is not None:
         placing.keep_off()
+    make_room(settings)
     server = EdgeServer(settings, load(settings), placing)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

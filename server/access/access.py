@@ -15,12 +15,17 @@ from headwater.protos import access_pb2_grpc
 from headwater.server.access.authority import FOLDER, Authority
 from headwater.server.access.credentials import ServerCredentials
 from headwater.server.access.enrolment import EnrolmentService
+from headwater.server.access.guard import Guard
+from headwater.server.access.limits import Allowances, DeviceLimits
+from headwater.server.access.options import ONLY_PLAIN
 from headwater.server.access.register import Register
 from headwater.server.federation.doorbell import Doorbell, ring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    from headwater.server.access.denials import Denials
 
 ENROL_PORT = "enrol_port"
 """The fact in the register that tells `headwater server devices token` where devices enrol."""
@@ -31,14 +36,19 @@ EXPIRY_S = 60.0
 and how often it is written down who was seen."""
 PATIENCE_S = 0.5
 """How long a command may hold the register's lock; nothing else moves meanwhile, and who waits is refused after it."""
-MOST_ENROLMENTS = 16
+MOST_ENROLMENTS = 64
 """That run at a time."""
+_LIMITS = DeviceLimits(requests_per_s=10, bytes_per_s=1 << 16, calls=4)
+"""Of one connection: who comes to enrol has no other name yet."""
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", 1 << 14),  # a secret, a signing request and a name have half a kilobyte
     ("grpc.max_connection_age_ms", 30_000),  # nobody stays
     ("grpc.max_connection_idle_ms", 10_000),
     ("grpc.server_handshake_timeout_ms", 20_000),  # six kilobytes take ten seconds at 5 kbit/s
+    ("grpc.max_allowed_incoming_connections", 4 * MOST_ENROLMENTS),
+    ("grpc.max_concurrent_streams", _LIMITS.calls),
+    ("grpc.compression_enabled_algorithms_bitset", ONLY_PLAIN),
 )
 _log = logging.getLogger("headwater.server.access")
 
@@ -57,13 +67,13 @@ class Door(Protocol):
 class Access:
     """Lets devices in, on the running event loop, until :meth:`stop`."""
 
-    def __init__(self, state: Path, days: float, refused: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, state: Path, days: float, denials: Denials) -> None:
         """Open what is in the server's state, or begin it.
 
         Args:
             state: the server's folder.
             days: how long devices' certificates are valid.
-            refused: called for every enrolment that is refused.
+            denials: where enrolments that are refused are counted.
 
         Raises:
             IdentityError: the authority's files are damaged or open to other users.
@@ -76,8 +86,9 @@ class Access:
         self._bell = Doorbell(state / FOLDER)
         self._looking: asyncio.Task[None] | None = None
         self._rang = asyncio.Event()
-        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MOST_ENROLMENTS)
-        enrolment = EnrolmentService(self.authority, self.register, days, refused)
+        guard = Guard(Allowances(_LIMITS, 4 * MOST_ENROLMENTS, asyncio.get_running_loop().time), denials, {})
+        self._server = grpc.aio.server(interceptors=(guard,), options=_OPTIONS, maximum_concurrent_rpcs=MOST_ENROLMENTS)
+        enrolment = EnrolmentService(self.authority, self.register, days, lambda: denials.count("enrolment"))
         access_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, self._server)
 
     async def start(self, address: str, door: Door) -> int:

@@ -106,6 +106,10 @@ class Denials:
         self._lines: dict[Reason, Meter] = {reason: Meter(LINES_PER_S, LINES_AT_ONCE) for reason in REASONS}
         self._silent: dict[Reason, int] = dict.fromkeys(REASONS, 0)
 
+    def count(self, reason: Reason) -> None:
+        """Count one that is logged elsewhere."""
+        self._metrics.count_denied(reason)
+
     def note(self, why: Denied, method: str, device: str, peer: str) -> None:
         """Count a call that is refused, and log it unless many like it were logged just now."""
         self._metrics.count_denied(why.reason)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import resource
 from typing import TYPE_CHECKING
 
 from headwater.compression.transfer import MOST_BYTES
@@ -23,9 +25,30 @@ IDLE_S = 120
 """How long a connection may stay open on which there is no call."""
 BESIDE = 64
 """Connections beyond two for each device: of tools, and of those that are about to be refused."""
-_ONLY_PLAIN = 1
+OTHER_FILES = 256
+"""Descriptors for everything but connections: graphs, databases, what Python has open."""
+ONLY_PLAIN = 1
 """The set of compressions that are read, bit 0 being none: frames are coded already, and what unpacks to a thousand
 times its size is sent by nobody else."""
+
+_log = logging.getLogger("headwater.server.access")
+
+
+def most_connections(settings: ServerSettings) -> int:
+    """Connections that are accepted; one more is closed at once."""
+    return 2 * settings.max_streams + BESIDE
+
+
+def make_room(settings: ServerSettings) -> None:
+    """Let this process open as many descriptors as its connections may take; log where the system does not let it."""
+    wanted = most_connections(settings) + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
+        if allowed < wanted:
+            extra = {"descriptors": allowed, "wanted": wanted, "remedy": "raise LimitNOFILE, or lower --max-streams"}
+            _log.warning("the system lets this process have fewer connections than are set", extra=extra)
 
 
 def most_bytes(settings: ServerSettings) -> Mapping[str, int]:
@@ -48,8 +71,8 @@ def server_options(settings: ServerSettings) -> tuple[tuple[str, int], ...]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.bdp_probe", 0),  # its pings cost a LoRa-like link more than the windows that it tunes are worth
         ("grpc.max_concurrent_streams", CALLS_A_CONNECTION),
-        ("grpc.max_allowed_incoming_connections", 2 * settings.max_streams + BESIDE),
+        ("grpc.max_allowed_incoming_connections", most_connections(settings)),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
         ("grpc.max_connection_idle_ms", IDLE_S * 1000),
-        ("grpc.compression_enabled_algorithms_bitset", _ONLY_PLAIN),
+        ("grpc.compression_enabled_algorithms_bitset", ONLY_PLAIN),
     )

@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from headwater.protos import access_pb2, edge_pb2
-from headwater.server.access import access, caller
+from headwater.server.access import access, caller, guard
 from headwater.server.access.denials import REASONS, Reason
 from tests import tiny
 from tests.security.rpcs import Rpc, attempt, listed
@@ -154,6 +154,21 @@ async def test_who_cannot_finish_the_handshake_reaches_no_method(tmp_path: Path,
             for rpc in rpcs:
                 assert (await attempt(channel, rpc, "cam"))[0] is grpc.StatusCode.UNAVAILABLE
         assert not handlers, "no call came as far as the guard"
+
+
+async def test_where_devices_enrol_nothing_else_is_to_be_had_and_nobody_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "FIRST_MESSAGE_S", 0.05)
+    async with fleet(tmp_path) as its:
+        assert its.edge.addresses.enrol is not None
+        async with material.channel(its.edge.addresses.enrol, its.access.authority, None) as channel:
+            for rpc in its.rpcs:
+                assert (await attempt(channel, rpc, "cam"))[0] is grpc.StatusCode.UNIMPLEMENTED
+            for method in access_pb2.DESCRIPTOR.services_by_name["Enrolment"].methods:
+                silent = channel.stream_stream(f"/headwater.v1.Enrolment/{method.name}")()
+                assert await silent.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert its.edge.denied("slow") == 2
 
 
 async def test_no_device_speaks_for_another(tmp_path: Path) -> None:
