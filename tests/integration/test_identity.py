@@ -150,6 +150,7 @@ async def test_a_device_s_life(rig: Rig) -> None:
     assert answered["source"] == "edge"
 
 
+@pytest.mark.slow
 async def test_a_device_that_was_not_enrolled_gets_nothing_and_is_told_why(rig: Rig) -> None:
     refused = rig.once("stranger")
     assert refused.returncode == 1
