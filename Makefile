@@ -4,6 +4,9 @@
 # torch: `pip install torch==2.13.0` gives a CPU build where the machine provides one. Elsewhere on x86 Linux it brings
 # CUDA packages of several GB; to avoid them, create .venv yourself, install the CPU build of torch 2.13.0 in it as
 # torch's own installation page says, then run make: what is there is kept.
+#
+# What the demo runs on is installed by the hashes of requirements-demo.txt, all but torch and the CUDA packages that it
+# may bring: which file torch==2.13.0 is depends on where it comes from. docs/security.md says who is trusted with what.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -13,14 +16,15 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
-INPUTS := pyproject.toml constraints.txt $(wildcard compression/*.[ch])
+INPUTS := pyproject.toml constraints.txt requirements-demo.txt $(wildcard compression/*.[ch])
+SUPPLY := build/supply
 FOLDERS := protos compression device server simulations
 PROTOC := $(BIN)/python -m grpc_tools.protoc --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: $(VENV)/.dev ## make .venv with everything for development
@@ -61,6 +65,33 @@ types: $(VENV)/.dev
 bench: $(VENV)/.peers ## every benchmark, beside its peers; writes out/bench.json; ARGS=--quick for a trial
 	$(BIN)/python -m benchmarks --json out/bench.json $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(VENV)/.fuzz ## hostile bytes for five minutes, guided by coverage; ARGS="--minutes 60 message" for more of one
+	$(BIN)/python -m tests.fuzz.run --json out/bench.json $(ARGS)
+
+.PHONY: audit
+audit: $(BIN)/python $(SUPPLY)/.ready ## look up every pinned package in the database of known vulnerabilities
+	$(BIN)/python -m tests.supply.audit $(SUPPLY)/bin/pip-audit constraints.txt out/audit.json
+
+.PHONY: sbom
+sbom: $(SUPPLY)/.ready ## write out/sbom.json, CycloneDX: what the demo and a device with learning are made of
+	mkdir -p out
+	{ cat requirements-demo.txt; grep '^torch==' constraints.txt; } > $(SUPPLY)/sbom.txt
+	$(SUPPLY)/bin/cyclonedx-py requirements $(SUPPLY)/sbom.txt --pyproject pyproject.toml --mc-type application \
+	    --output-reproducible --output-format JSON --output-file out/sbom.json
+
+.PHONY: lock
+lock: $(SUPPLY)/.ready ## write requirements-demo.txt again from pyproject.toml and constraints.txt
+	$(SUPPLY)/bin/uv pip compile pyproject.toml --extra demo --extra federated --constraint constraints.txt \
+	    --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet --output-file $(SUPPLY)/lock.txt
+	{ echo "# Written by make lock. torch, and what its CUDA builds bring, is not here: see the Makefile's head."; \
+	  awk '/^[a-zA-Z]/ { keep = $$0 !~ /^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/ } keep' $(SUPPLY)/lock.txt; } \
+	    > requirements-demo.txt
+
+.PHONY: aarch64
+aarch64: $(VENV)/.dev ## show on an emulated 64-bit ARM that headwater builds, codes and answers there; as root, ten minutes
+	PATH="$(CURDIR)/$(BIN):$$PATH" tests/aarch64/run.sh
+
 .PHONY: train-solar
 train-solar: $(VENV)/.dev ## train the bundle of the demo again, about an hour on two cores; writes out/solar.zip
 	$(BIN)/headwater train solar --out out/solar.zip $(ARGS)
@@ -90,20 +121,32 @@ wheel: $(VENV)/.dev ## build dist/headwater-*.whl
 .PHONY: clean
 clean: ## remove what was built, but keep .venv
 	rm -rf build dist out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis compression/*.so
-	rm -f $(VENV)/.demo $(VENV)/.dev $(VENV)/.peers
+	rm -f $(VENV)/.demo $(VENV)/.dev $(VENV)/.fuzz $(VENV)/.peers
 
 # The environment, in steps: each stamp says which extras have been installed at these pins.
 
 $(BIN)/python:
 	python3 -m venv $(VENV)
 
+# By hash; then torch; then headwater, for which nothing may be fetched any more.
 $(VENV)/.demo: $(INPUTS) | $(BIN)/python
-	$(PIP) setuptools torch==2.13.0
-	$(PIP) --no-build-isolation --editable '.[demo,federated]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement requirements-demo.txt
+	$(PIP) torch==2.13.0
+	$(PIP) --no-index --no-build-isolation --editable '.[demo,federated]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) --no-build-isolation --editable '.[train,federated,simulate,demo,dev]'
+	touch $@
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(PIP) --only-binary :all: atheris==3.0.0 || echo "atheris is not to be had here; make fuzz will say so"
+	touch $@
+
+# In an environment of their own: what describes the project's packages is not to be one of them.
+$(SUPPLY)/.ready: Makefile
+	python3 -m venv $(SUPPLY)
+	$(SUPPLY)/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0 uv==0.12.24
 	touch $@
 
 # CompressAI pins numpy<2 and torchvision; only its entropy coder is wanted, which needs neither; so

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import io
 import os
 import warnings
 from collections.abc import Callable
@@ -118,7 +117,7 @@ def flower() -> Peer:
 
     def restore(data: bytes, layout: Layout) -> Floats:
         arrays = recorddict_from_proto(Message.FromString(data)).array_records["arrays"]
-        return np.concatenate([np.load(io.BytesIO(arrays[name].data)).ravel() for name in layout.shapes])
+        return np.concatenate([arrays[name].numpy().ravel() for name in layout.shapes])
 
     return Peer(f"flwr {importlib.metadata.version('flwr')}", shrink, restore)
 

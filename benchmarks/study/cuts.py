@@ -53,7 +53,7 @@ def train(study: Study, folder: Path, progress: Progress, seed: int, cut: int) -
     """Train with this cut and measure every mode."""
     prepared, recipe = study.prepared(seed), recipe_of(study.plan, seed, cut)
     if not (path := folder / CHECKPOINT).exists():
-        state = torch.load(study.folder / f"seed{seed}" / TEACHER / CHECKPOINT, weights_only=True)
+        state = torch.load(study.folder / f"seed{seed}" / TEACHER / CHECKPOINT, weights_only=True)  # noqa: TID251 - tensors alone
         classes = [len(task.labels) for task in prepared.tasks if task.labels]
         state["model"] = recut(state["model"], Lite0(prepared.spec.channels, classes, cut))
         torch.save(state, path.with_suffix(".part"))

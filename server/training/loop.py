@@ -124,7 +124,7 @@ class Run:
         if not path.exists():
             torch.manual_seed(self.recipe.seed)
             return 0
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True)  # noqa: TID251 - tensors alone
         stage.model.load_state_dict(state["model"])
         stage.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import pickle
+import pickle  # noqa: TID251 - that it can be, for processes that are spawned
 import subprocess
 import sys
 from random import Random
