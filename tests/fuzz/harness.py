@@ -45,10 +45,11 @@ def main(name: str, folder: Path, seconds: int) -> None:
     """Fuzz until the time is over; libFuzzer ends the process, and prints what it found."""
     import atheris
 
-    with atheris.instrument_imports(include=["headwater"]):
+    with atheris.instrument_imports(include=["headwater", "tests.fuzz"]):
         from tests.fuzz.targets import CORPUS, load
 
         target = load(name)
+    name = target.name
     found, seeds = folder / "found", folder / "seeds"
     for each in (found, seeds):
         each.mkdir(parents=True, exist_ok=True)

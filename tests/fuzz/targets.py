@@ -35,7 +35,8 @@ class Target(NamedTuple):
 
 @cache
 def load(name: str) -> Target:
-    """Import a target."""
-    module = importlib.import_module(f"tests.fuzz.{MODULES[name]}")
+    """Import a target, of those here by its name, of other modules by MODULE.NAME."""
+    inside, _, name = name.rpartition(".")
+    module = importlib.import_module(f"tests.fuzz.{inside or MODULES[name]}")
     kept = [path.read_bytes() for path in sorted((CORPUS / name).glob("*"))]
     return Target(name, getattr(module, name), getattr(module, f"{name}_seeds")(), kept)
