@@ -65,6 +65,10 @@ types: $(VENV)/.dev
 bench: $(VENV)/.peers ## every benchmark, beside its peers; writes out/bench.json; ARGS=--quick for a trial
 	$(BIN)/python -m benchmarks --json out/bench.json $(ARGS)
 
+.PHONY: soak
+soak: $(VENV)/.dev ## 500 streams through every kind of fault for 30 minutes, every frame accounted for; ARGS="--minutes 5"
+	$(BIN)/python -m benchmarks.soak --minutes 30 --json out/bench.json $(ARGS)
+
 .PHONY: fuzz
 fuzz: $(VENV)/.fuzz ## hostile bytes for five minutes, guided by coverage; ARGS="--minutes 60 message" for more of one
 	$(BIN)/python -m tests.fuzz.run --json out/bench.json $(ARGS)
