@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -35,8 +36,9 @@ async def run(settings: DeviceSettings, *, as_json: bool = False, watch: bool = 
     source = open_source(settings.source)
     feed = Feed(source, settings.fps, repeat=settings.repeat, wait_for_source=settings.wait_for_source)
     screen = Screen(Console(), as_json=as_json, watch=Watch() if watch else None)
-    work = asyncio.create_task(_work(agent, feed, screen))
-    _stop_on_signals(feed, work)
+    over = asyncio.Event()
+    work = asyncio.create_task(_work(agent, feed, screen, over))
+    _stop_on_signals(feed, work, over)
     try:
         await work
     except asyncio.CancelledError:
@@ -44,7 +46,8 @@ async def run(settings: DeviceSettings, *, as_json: bool = False, watch: bool = 
     return 0 if screen.totals.answered == screen.totals.statuses.total() else 1
 
 
-async def _work(agent: Agent, feed: Feed, screen: Screen) -> None:
+async def _work(agent: Agent, feed: Feed, screen: Screen, over: asyncio.Event) -> None:
+    """Answer pictures to the end of the feed; once it is ``over``, no answer is waited for."""
     async with agent, feed:
 
         def state() -> State:
@@ -64,6 +67,8 @@ async def _work(agent: Agent, feed: Feed, screen: Screen) -> None:
                 with screen:
                     while not (await asyncio.wait([answers], timeout=REFRESH_S))[0]:
                         screen.wait(state())
+                        if over.is_set():
+                            agent.link.window.stop("the agent was stopped before an answer came", time.monotonic())
         finally:
             screen.summary(state())
             answers.cancel()
@@ -71,15 +76,19 @@ async def _work(agent: Agent, feed: Feed, screen: Screen) -> None:
         answers.result()
 
 
-def _stop_on_signals(feed: Feed, work: asyncio.Task[None]) -> None:
-    """First signal: no more pictures, a moment for the answers that are due. Second one: end now."""
+def _stop_on_signals(feed: Feed, work: asyncio.Task[None], over: asyncio.Event) -> None:
+    """First signal: no more pictures, a moment for the answers that are due, then a record without one for the others.
+
+    Second signal, or if that takes long: end now.
+    """
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, work.cancel)
         feed.stop()
-        loop.call_later(GRACE_S, work.cancel)
+        loop.call_later(GRACE_S, over.set)
+        loop.call_later(2 * GRACE_S, work.cancel)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)

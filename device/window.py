@@ -135,6 +135,7 @@ class Window:
         self._rng = rng
         self._on_late = on_late
         self._sequence = 0
+        self._stopped = ""
         self._waiting: list[Outgoing] = []
         self._limit = float(size)
         self._busy_in_a_row = 0
@@ -185,6 +186,8 @@ class Window:
         self.submitted_s = now_s
         self.idle.clear()
         future.add_done_callback(lambda _: self._mark())  # answered, given up, or withdrawn
+        if self._stopped:
+            self._cancel(outgoing, now_s)
         return outgoing
 
     def _mark(self) -> None:
@@ -296,6 +299,17 @@ class Window:
             detail = "no answer before the deadline" if outgoing.attempts else "not sent before the deadline"
             answer = pb.Answer(sequence=outgoing.sequence, status=pb.STATUS_EXPIRED, detail=detail)
             outgoing.future.set_result(_reply(outgoing, answer, outgoing.written_s or now_s, None))
+
+    def stop(self, why: str, now_s: float) -> None:
+        """Report every frame as cancelled that has no answer yet, or comes from now on: nobody waits any longer."""
+        self._stopped = why
+        for outgoing in [*self._waiting, *self.flying.values()]:
+            if not outgoing.future.done():
+                self._cancel(outgoing, now_s)
+
+    def _cancel(self, outgoing: Outgoing, now_s: float) -> None:
+        answer = pb.Answer(sequence=outgoing.sequence, status=pb.STATUS_CANCELLED, detail=self._stopped)
+        outgoing.future.set_result(_reply(outgoing, answer, outgoing.written_s or now_s, None))
 
     def fail_all(self, error: Exception) -> None:
         """End the way of every frame with an error."""

@@ -16,7 +16,7 @@ from headwater.compression.errors import LinkError
 from headwater.device.agent import Agent
 from headwater.device.controller import Decision
 from headwater.device.feed import Picture
-from headwater.device.record import FrameRecord
+from headwater.device.record import FrameRecord, read_records
 from headwater.device.settings import DeviceSettings
 from headwater.device.spool import Spool
 from headwater.protos import edge_pb2 as pb
@@ -98,6 +98,30 @@ async def test_nothing_is_kept_unless_it_is_asked_for(tmp_path: Path) -> None:
     async with keeping(FakeEdge(answer=refuse), Scripted(), tmp_path / "spool", keep="none") as agent:
         await infer(agent, 1)
     assert kept(tmp_path / "spool") == []
+
+
+async def test_what_has_no_answer_when_nobody_waits_any_longer_is_recorded_and_kept(
+    tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    pictures = asyncio.Event()
+
+    async def taken() -> AsyncIterator[Picture]:
+        for seed in range(3):
+            yield Picture(str(seed), Image.fromarray(tiny.image(seed)[0]), {}, asyncio.get_running_loop().time())
+        await pictures.wait()
+
+    settings = DeviceSettings(spool=tmp_path / "spool", keep="unanswered", records=tmp_path / "records")
+    async with Agent(tiny_bundle, "127.0.0.1:1", settings, connect_timeout_s=None) as agent:
+        running = asyncio.create_task(agent.run(taken()))
+        await until(lambda: agent.link.window.unanswered == 3)
+        agent.link.window.stop("the agent was stopped", 0.0)
+        pictures.set()
+        await running
+    found = [
+        (record.name, record.source, record.status, record.detail) for record in read_records(tmp_path / "records")
+    ]
+    assert sorted(found) == [(str(seed), "none", "cancelled", "the agent was stopped") for seed in range(3)]
+    assert sorted(frame.name for frame in kept(tmp_path / "spool")) == ["0", "1", "2"]
 
 
 async def test_who_stops_in_the_middle_loses_no_frame_that_was_answered(

@@ -140,6 +140,19 @@ async def test_a_draining_server_gets_nothing_more(window: Window) -> None:
     assert write_all(window) == [1, 2, 3, 4]
 
 
+async def test_at_the_end_what_has_no_answer_is_cancelled_and_so_is_what_comes(window: Window) -> None:
+    outgoing = [submit(window) for _ in range(6)]
+    write_all(window)
+    window.answered(answer(1), 0.0)
+    window.stop("the end", 2.0)
+    outgoing.append(submit(window, 3.0))
+    replies = [out.future.result() for out in outgoing]
+    assert [reply.answer.status for reply in replies] == [pb.STATUS_OK, *[pb.STATUS_CANCELLED] * 6]
+    assert {reply.answer.detail for reply in replies[1:]} == {"the end"}
+    assert [reply.answer.sequence for reply in replies] == list(range(1, 8))
+    assert write_all(window) == []
+
+
 async def test_fail_all_ends_what_waits_and_what_flies(window: Window) -> None:
     outgoing = [submit(window) for _ in range(6)]
     write_all(window)
