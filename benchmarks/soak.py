@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 NAME = "soak"
 OUT = Path("out/soak")
-QUICK = Size(minutes=1 / 3, streams=40, agents=2, swarms=2, links=4, frames_per_s=20.0, fault_every_s=1.0)
+QUICK = Size(minutes=1 / 3, streams=40, agents=2, links=4, fps=0.5, fault_every_s=1.0)
 SHOWN = 20
 
 

@@ -4,7 +4,8 @@
     ───────      ──────────────                                     ────────────────────────────────────────────────
     deadline     an answer in a second; the exit steps in           answered locally, and kept for the archive
     patient      no deadline: a frame waits for the server          nothing else: it waits
-    deaf         a deadline, and nothing that could step in         refused with a reason, and kept for the archive
+    deaf         a deadline, and nothing that could step in         kept for the archive
+    curt         the same, and nothing is kept                      refused with a reason
     everything   as the first, and every frame is kept              kept, as all are
 
 Every third device knows one server, every third the other, the rest both. One of the servers is killed again and again;
@@ -13,10 +14,11 @@ the other never, so that its memory can be watched. So it is with the processes 
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
-Kind = Literal["deadline", "patient", "deaf", "everything"]
+Kind = Literal["deadline", "patient", "deaf", "curt", "everything"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DEADLINE_MS = 1000
 RETRY_S = 4.0
@@ -33,19 +35,17 @@ class Size:
     """Devices, each with a connection of its own."""
     agents: int = 4
     """Of these, ``headwater device`` processes; the others share processes."""
-    swarms: int = 5
-    """Those processes."""
     links: int = 8
-    frames_per_s: float = 60.0
-    """Of all devices together."""
-    fault_every_s: float = 2.5
+    fps: float = 0.12
+    """Pictures a second of one device."""
+    fault_every_s: float = 1.5
     """On average."""
     seed: int = 0
 
     @property
-    def fps(self) -> float:
-        """Of one device."""
-        return self.frames_per_s / self.streams
+    def swarms(self) -> int:
+        """Those processes."""
+        return max(2, math.ceil(self.streams / 100))
 
 
 @dataclass(frozen=True)

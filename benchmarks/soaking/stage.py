@@ -232,7 +232,7 @@ class Stage:
         """Start again what ended by itself, which it was not to do."""
         while True:
             for process in self._processes:
-                if process.status is None or lottery.has(process):
+                if lottery.has(process) or process.status is None:  # one that is being started has none yet
                     continue
                 if isinstance(process, Agent) and process.status in {0, 1} and not process.left:
                     continue

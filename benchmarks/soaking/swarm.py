@@ -100,14 +100,14 @@ def settings_of(member: Member, folder: Path, bundle: Bundle) -> DeviceSettings:
     assert manifest.exit is not None, "a soak needs a bundle with a local exit"
     labelled = tuple(task.name for task in manifest.tasks if task.labels)
     deadline_ms = None if member.kind == "patient" else DEADLINE_MS
-    keep = {"deadline": "unanswered", "patient": "none", "deaf": "unanswered", "everything": "all"}[member.kind]
+    keep = {"patient": "none", "curt": "none", "everything": "all"}.get(member.kind, "unanswered")
     return DeviceSettings(
         name=member.name,
         server=member.servers,
         deadline_ms=deadline_ms,
-        tasks=labelled if member.kind == "deaf" else (manifest.exit.task,),
+        tasks=labelled if member.kind in {"deaf", "curt"} else (manifest.exit.task,),
         keep=keep,  # type: ignore[arg-type]
-        spool=None if member.kind == "patient" else folder / f"{member.name}.db",
+        spool=None if keep == "none" else folder / f"{member.name}.db",
         records=folder / f"{member.name}.jsonl",
         state=folder / member.name,
         retry_s=RETRY_S,

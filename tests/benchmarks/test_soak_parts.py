@@ -120,10 +120,10 @@ def test_the_diary_resumes_a_device_with_what_it_heard() -> None:
 
 
 def test_every_kind_of_device_meets_every_server() -> None:
-    size = Size(streams=500, agents=4, swarms=5)
+    size = Size(streams=500, agents=4)
     swarms, agents = devices(size)
     every = [one for swarm in swarms for one in swarm]
-    assert (len(every), len(agents)) == (496, 4)
+    assert (len(swarms), len(every), len(agents)) == (5, 496, 4)
     assert len({one.name for one in [*every, *agents]}) == 500
     assert {(one.kind, one.servers) for one in every} == {(kind, servers) for kind in KINDS for servers in SERVERS}
     orders = Orders("b.zip", "f", 0.1, (Member("d0", "deaf", ("h:1",), 3, ("d0/1",)),))
