@@ -95,31 +95,38 @@ class Counts:
 class _Lane(Generic[WorkT, ResultT]):
     """The waiting tickets of a group: a queue a priority, in order of arrival; settled ones are skipped when met."""
 
-    queues: list[deque[Ticket[WorkT, ResultT]]] = field(default_factory=lambda: [deque() for _ in range(PRIORITIES)])
+    queues: dict[int, deque[Ticket[WorkT, ResultT]]] = field(default_factory=dict)
+    """Of the priorities that have been asked for, the highest first."""
     waiting: int = 0
     held: int = 0
     """Tickets in the queues, settled ones included."""
 
     def add(self, ticket: Ticket[WorkT, ResultT]) -> None:
         """Append a waiting ticket to the queue of its priority."""
-        self.queues[min(max(ticket.priority, 0), PRIORITIES - 1)].append(ticket)
+        queue = self.queues.get(ticket.priority)
+        if queue is None:
+            queue = self._queue(min(max(ticket.priority, 0), PRIORITIES - 1))
+        queue.append(ticket)
         self.waiting += 1
         self.held += 1
 
+    def _queue(self, priority: int) -> deque[Ticket[WorkT, ResultT]]:
+        if priority not in self.queues:
+            self.queues = dict(sorted([*self.queues.items(), (priority, deque())], reverse=True))
+        return self.queues[priority]
+
     def heads(self) -> list[Ticket[WorkT, ResultT]]:
-        """The oldest waiting ticket of each priority that has one, lowest priority first."""
-        for queue in self.queues:
+        """The oldest waiting ticket of each priority that has one, highest priority first."""
+        for queue in self.queues.values():
             while queue and queue[0].state is not State.WAITING:
                 queue.popleft()
                 self.held -= 1
-        return [queue[0] for queue in self.queues if queue]
+        return [queue[0] for queue in self.queues.values() if queue]
 
     def pop(self, count: int) -> list[Ticket[WorkT, ResultT]]:
         """Take the most urgent tickets out."""
         taken: list[Ticket[WorkT, ResultT]] = []
-        for queue in reversed(self.queues):
-            if not queue:
-                continue
+        for queue in self.queues.values():
             while queue and len(taken) < count:
                 ticket = queue.popleft()
                 self.held -= 1
@@ -130,8 +137,8 @@ class _Lane(Generic[WorkT, ResultT]):
 
     def compact(self) -> None:
         """Forget settled tickets, so that a client that submits and cancels cannot grow the queues."""
-        for index, queue in enumerate(self.queues):
-            self.queues[index] = deque(ticket for ticket in queue if ticket.state is State.WAITING)
+        for priority, queue in self.queues.items():
+            self.queues[priority] = deque(ticket for ticket in queue if ticket.state is State.WAITING)
         self.held = self.waiting
 
 
@@ -243,7 +250,7 @@ class BatchQueue(Generic[WorkT, ResultT]):
         keyed = []
         for lane in self._lanes.values():
             if lane.waiting:
-                first = lane.heads()[-1]
+                first = lane.heads()[0]
                 keyed.append(((-first.priority, first.arrived), lane))
         return sorted(keyed, key=lambda pair: pair[0])
 
