@@ -140,6 +140,8 @@ def _table(name: str, resolved: settings.Resolved[Any]) -> Table:
 
 def main() -> None:
     """Run the command line; the entry point of the script ``headwater``."""
+    # gRPC's own lines, one for each failed handshake, are no part of any log format here, and anybody can cause them.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         app(prog_name="headwater")
     except (HeadwaterError, ModuleNotFoundError, OSError) as error:

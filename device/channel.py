@@ -135,7 +135,7 @@ def _unreached(server: str, detail: str) -> str:
         )
     if "handshake" in detail:
         return f"the server at {server} does not speak TLS: {detail}"
-    closed = "; does it want a certificate, and is this device's still good?" if "Socket closed" in detail else ""
+    closed = " Does it want a certificate, and is this device's still good?" if "Socket closed" in detail else ""
     return f"no server answers at {server} ({detail}); is it running, and is the address right?{closed}"
 
 

@@ -185,6 +185,10 @@ class Register:
         with self.change() as db:
             db.execute("UPDATE certificates SET used = ? WHERE serial = ?", (now, serial))
             db.execute(
+                "UPDATE devices SET seen = ? WHERE number = (SELECT device FROM certificates WHERE serial = ?)",
+                (now, serial),
+            )
+            db.execute(
                 "UPDATE certificates AS old SET ended = ?, why = 'renewed' FROM certificates new "
                 "WHERE new.serial = ? AND old.device = new.device AND old.serial != new.serial "
                 "AND old.issued <= new.issued AND old.ended IS NULL",

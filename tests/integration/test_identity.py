@@ -154,4 +154,4 @@ async def test_a_device_s_life(rig: Rig) -> None:
 async def test_a_device_that_was_not_enrolled_gets_nothing_and_is_told_why(rig: Rig) -> None:
     refused = rig.once("stranger")
     assert refused.returncode == 1
-    assert "does it want a certificate" in refused.stderr
+    assert "Does it want a certificate" in refused.stderr

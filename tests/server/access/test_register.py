@@ -134,10 +134,11 @@ def test_the_list_shows_the_newest_certificate_in_use(register: Register, author
     issued = enrolled(register, authority)
     register.admit(caller(issued), NOW)
     enrolled(register, authority, at=1)
-    assert [entry.seen for entry in register.entries(NOW)] == [None]
+    register.admit(caller(issued), NOW + 5)
+    assert [entry.seen for entry in register.entries(NOW)] == [NOW], "written down now and then only"
     register.flush()
     (entry,) = register.entries(NOW)
-    assert (entry.name, entry.seen, entry.serial) == ("cam", NOW, issued.serial)
+    assert (entry.name, entry.seen, entry.serial) == ("cam", NOW + 5, issued.serial)
     assert (entry.issued, entry.expires, entry.standing) == (NOW, NOW + 30 * 86400, Standing.IN_FORCE)
     assert entry.fingerprint == issued.fingerprint
     began = time.time()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -122,3 +124,24 @@ def test_old_tokens_are_forgotten(register: Register, authority: Authority) -> N
     secret = tokens.mint(register, now=NOW)
     tokens.mint(register, now=NOW + 2 * 86400)
     assert refused(register, authority, secret, late_s=2 * 86400) == "wrong_token"
+
+
+def test_of_many_who_come_at_once_with_a_token_one_gets_in(tmp_path: Path, authority: Authority) -> None:
+    with Register.open(tmp_path) as register:
+        secret = tokens.mint(register, now=NOW)
+    start = threading.Barrier(6)
+
+    def come(number: int) -> str:
+        with Register.open(tmp_path) as own:
+            request = another_request()
+            start.wait()
+            try:
+                return spend(own, authority, secret, f"cam-{number}", request)[0]
+            except TokenError as error:
+                return error.reason
+
+    with ThreadPoolExecutor(6) as pool:
+        results = sorted(pool.map(come, range(6)))
+    assert results[1:] == ["used_token"] * 5
+    with Register.open(tmp_path) as register:
+        assert [entry.name for entry in register.entries(NOW)] == results[:1]
