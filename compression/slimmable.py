@@ -107,11 +107,10 @@ class ConvNorm(nn.Module):
         if isinstance(norm, Affine):
             weight = weight if norm.scale is None else weight * norm.scale[:, None, None, None]
             bias = norm.shift
-            if self.keep < 1 and x.requires_grad:  # an image is small, and is kept as it is
+            if self.keep < 1:
+                keep = self.keep if x.requires_grad else 1.0  # an image is small: all of it is kept
                 groups = inputs if self.depthwise else 1
-                return pruned_conv(
-                    x, weight, bias, keep=self.keep, stride=self.stride, groups=groups, relu6=self.activation
-                )
+                return pruned_conv(x, weight, bias, keep=keep, stride=self.stride, groups=groups, relu6=self.activation)
         if self.depthwise and weight.shape[-1] == 1:
             x = x * weight.view(1, outputs, 1, 1)
             x = x if bias is None else x + bias.view(1, outputs, 1, 1)
@@ -258,9 +257,10 @@ class InvertedResidual(nn.Module):
 
     @property
     def residual(self) -> bool:
-        """Whether the input is added to the result."""
-        inputs = (self.expand or self.depthwise).conv.in_channels
-        return self.depthwise.stride == 1 and inputs == self.project.conv.out_channels
+        """Whether the input is added to the result: never without an expansion, where a prefix of it arrives."""
+        if self.expand is None:
+            return False
+        return self.depthwise.stride == 1 and self.expand.conv.in_channels == self.project.conv.out_channels
 
     def hidden_at(self, width: float) -> int:
         """Channels of the expansion at a width."""

@@ -76,6 +76,12 @@ def test_a_block_keeps_all_channels_at_its_ends(width: float) -> None:
     assert block.residual
 
 
+def test_a_block_without_an_expansion_adds_nothing_however_many_channels_it_has() -> None:
+    block = InvertedResidual.make(16, 16, 3, 1, 1, WIDTHS)
+    assert not block.residual
+    assert block(torch.randn(2, 8, 6, 6), WIDTHS[0]).shape == (2, 16, 6, 6)
+
+
 @pytest.mark.parametrize("side", [1, 2, 3, 8])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_small_maps_are_filtered_as_if_no_tap_had_been_left_out(side: int, stride: int) -> None:

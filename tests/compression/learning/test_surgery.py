@@ -101,6 +101,16 @@ def test_what_is_left_has_the_counts_asked_for_at_every_width_and_exports() -> N
     assert len(new[0]) < len(old[0])
 
 
+def test_a_stem_that_is_left_with_as_many_channels_as_its_block_makes_is_not_added_to_it() -> None:
+    smaller = removed(small.network(), {"head.blocks.0": np.arange(8)})
+    for width in small.WIDTHS:
+        session = ort.InferenceSession(head_graph(smaller.head, width, small.SPEC)[0])
+        (latent,) = session.run(["latent"], {"image": small.images(1).numpy()})
+        with torch.no_grad():
+            wanted = smaller.head(normalise(small.images(1)), width)
+        np.testing.assert_allclose(latent, wanted.numpy(), rtol=1e-3, atol=1e-3)
+
+
 def test_it_can_be_trained_on_and_pruned_again() -> None:
     network = removed(small.network(), {"head.blocks.2": np.arange(40), "tails.0.blocks.0": np.arange(64)})
     features = network.decoder(network.head(normalise(small.images()), 0.5), torch.full((8,), 3))
