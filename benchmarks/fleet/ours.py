@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord
+from flwr.app import Array, ArrayRecord
 
 from benchmarks.fleet.curve import Curve, Watch
 from headwater.compression.learning.fitting import needs
 from headwater.compression.learning.layout import belongs, layout_of
 from headwater.compression.learning.plan import Plan
 from headwater.compression.learning.sparse import maskable
-from headwater.compression.updates import Scheme, decode, encode
 from headwater.device.federated.app import app
 from headwater.device.federated.holding import start_of
 from headwater.protos.flower import acting_as
@@ -23,6 +22,7 @@ from headwater.server.federation.inprocess import InProcessGrid
 from headwater.server.federation.outline import Outline
 from headwater.server.federation.sparse import Sparse, SparseSettings
 from headwater.server.federation.strategy import FleetStrategy, Surroundings
+from headwater.simulations.learning.hostile import lied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     Tamper = Callable[[Message], Message]
 
 THIRD = 3
+LIES = {"sign": "sign-flip", "noise": "noise", "scaled": "scaled"}
+"""Of a contest with hostile devices, what they do to their updates; who flips labels learns what is wrong, honestly."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def rounds(ground: Ground, settings: RoundSettings, troubles: Troubles, folder: 
     network = start.network()
     layout, rng = layout_of(network), random.Random(ground.seed)
     third = sorted(rng.sample(ground.names, len(ground.names) // THIRD))
-    tamper = {name: _tampers(layout)[troubles.hostile] for name in third if troubles.hostile not in {"", "label"}}
+    tamper = dict.fromkeys(third, _tampers(layout, troubles.hostile)) if troubles.hostile in LIES else {}
     nodes: dict[str, dict[str, Any]] = {
         name: {"bundle": str(ground.bundle_path), "data": str(ground.data(name))} for name in ground.names
     }
@@ -98,41 +100,10 @@ class _Sleepers:
 # ---------------------------------------------------------------- hostile devices
 
 
-def _tampers(layout: Layout) -> dict[str, Tamper]:
-    """What a hostile device does to its update before it sends it."""
-    rng = np.random.default_rng(0)
-
-    def noise(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return rng.normal(0, float(np.abs(array).max()) or 1e-3, array.shape).astype(np.float32)
-
-    return {
-        "sign": _changed(layout, lambda array: -array),
-        "scaled": _changed(layout, lambda array: 10 * array),
-        "noise": _changed(layout, noise),
-    }
-
-
-def _changed(layout: Layout, change: Callable[[Any], Any]) -> Tamper:
-    def tamper(reply: Message) -> Message:
-        if reply.has_error() or "up" not in reply.content:
-            return reply
-        up = reply.content.config_records["up"]
-        block = _block(layout, up)
-        update = decode(bytes(up["update"]), block)  # type: ignore[arg-type]
-        lied = {name: change(array) for name, array in update.arrays.items()}
-        scheme: Scheme = update.scheme
-        up["update"] = encode(lied, block, scheme, base=update.base).data
-        return reply
-
-    return tamper
-
-
-def _block(layout: Layout, up: ConfigRecord) -> Layout:
-    """The layout of what the update is of."""
-    inside = layout.at(float(up["width"]))  # type: ignore[arg-type]
-    if up["part"] == "all":
-        return inside
-    return replace(inside, shapes={n: s for n, s in inside.shapes.items() if belongs(n, "head")})
+def _tampers(layout: Layout, kind: str) -> Tamper:
+    """What hostile devices do to each of their updates before they send it; no two of them the same noise."""
+    seeds = itertools.count()
+    return lambda reply: lied(reply, LIES[kind], layout, next(seeds))
 
 
 def _flipped(source: Path, target: Path) -> Path:
