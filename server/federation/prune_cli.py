@@ -70,7 +70,7 @@ def prune(
     new.save(out)
     for line in _found(old, new, carved, settings):
         typer.echo(line)
-    typer.echo(f"wrote {out} (id {new.short_id}); next: headwater server publish {out}")
+    typer.echo(f"wrote {out} (id {new.short_id}); next: headwater server publish {out} --data {data}")
 
 
 def _found(old: Bundle, new: Bundle, carved: Carved, settings: StructuredSettings) -> list[str]:

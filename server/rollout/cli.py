@@ -31,7 +31,10 @@ def publish(
     *,
     data: Annotated[
         str | None,
-        typer.Option(help="Build a bundle from what rounds have learnt, measured on solar, digits or a folder."),
+        typer.Option(
+            help="Build a bundle from what rounds have learnt, measured on solar, digits or a folder; with a BUNDLE, "
+            "the images that it was measured on, for the one in use where that was measured on others."
+        ),
     ] = None,
     parent: Annotated[
         Path | None, typer.Option(metavar="PATH", help="The bundle that they began from, if the server has it no more.")
@@ -165,16 +168,17 @@ def _new(
     from headwater.compression.bundle import Bundle
     from headwater.compression.errors import SettingsError
 
-    if (bundle is None) == (data is None):
-        raise SettingsError("name a BUNDLE, or the images (--data) that one is built by from what rounds have learnt.")
-    if bundle is not None:
+    if data is None:
+        if bundle is None:
+            raise SettingsError("name a BUNDLE, or the images (--data) that one is built by from what rounds learnt.")
         return Bundle.load(bundle), None
     from datetime import UTC, datetime
     from functools import partial
 
-    from headwater.server.rollout.build import measured_on, of_rounds
+    from headwater.server.rollout.build import images_of, measured_on, of_rounds
 
-    assert data is not None
+    if bundle is not None:
+        return Bundle.load(bundle), lambda old: measured_on(old, images_of(old, data))
     began = None if parent is None else Bundle.load(parent)
     made = of_rounds(state, data, created=datetime.now(UTC).isoformat(timespec="seconds"), parent=began)
     return made.bundle, partial(measured_on, images=made.images)
