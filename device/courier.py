@@ -10,7 +10,8 @@ meet on the line is one chunk and no more:
 - while a frame waits or flies, none is written, but one of :data:`BESIDE_S` after :data:`PATIENCE_S`, so that a device
   that is never without frames gets through as well;
 - where frames have come lately, chunks are that short too;
-- on a link without frames, one takes at most 200 ms.
+- on a link without frames, one takes at most 200 ms;
+- none is larger than the server's last acknowledgement says, since there are the frames of other devices, too.
 
 Downwards the server keeps to the same rule.
 
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc.aio
 
 from headwater.compression.errors import TransferError
-from headwater.compression.transfer import CHUNK_S, Incoming, Outgoing, Pace
+from headwater.compression.transfer import CHUNK_S, MOST_BYTES, Incoming, Outgoing, Pace
 from headwater.device.channel import FINAL
 from headwater.protos import edge_pb2 as pb
 from headwater.protos.edge_pb2_grpc import EdgeStub
@@ -102,6 +103,7 @@ class Courier:
         """Fetch what was offered; the file in ``folder``, named by its SHA-256, whole and checked.
 
         It waits for connections for as long as it is not cancelled; what has come stays on the disk for the next time.
+        A power cut after that may damage the file: then it is to be fetched again.
 
         Raises:
             TransferError: the server refuses, what it sends has not the hash that it offered, or the disk is full.
@@ -175,28 +177,34 @@ class Courier:
     async def _send(self, call: Call, opening: pb.TransferOpen, outgoing: Outgoing) -> None:
         began_s = time.monotonic()
         await call.write(pb.TransferMessage(open=opening))
-        have = await self._acknowledged(call)
+        ack = await self._acknowledged(call)
         pace = Pace(time.monotonic() - began_s, self._rate)
-        strikes = 0
-        while have is not None and strikes < MOST_STRIKES:
+        have = strikes = 0
+        while ack is not None and strikes < MOST_STRIKES:
+            have = ack.received_bytes
             if have >= outgoing.size:
-                have = await self._acknowledged(call)  # nothing is left to do but to hear that it was taken
+                ack = await self._acknowledged(call)  # nothing is left to do but to hear that it was taken
                 continue
-            last = have
-            have = await self._send_chunk(call, outgoing, have, pace)
-            strikes = strikes + 1 if have is not None and have <= last else 0
+            ack = await self._send_chunk(call, outgoing, ack, pace)
+            strikes = strikes + 1 if ack is not None and ack.received_bytes <= have else 0
         if strikes:
             raise TransferError(f"the server took none of {strikes} chunks at byte {have}; it acknowledged no more")
 
-    async def _send_chunk(self, call: Call, outgoing: Outgoing, offset: int, pace: Pace) -> int | None:
+    async def _send_chunk(
+        self, call: Call, outgoing: Outgoing, ack: pb.TransferAck, pace: Pace
+    ) -> pb.TransferAck | None:
         longest_s = await self._gap(self._link.window)
-        data, sha256 = await on_disk(partial(outgoing.chunk, offset, pace.chunk_bytes(longest_s)))
+        size = min(pace.chunk_bytes(longest_s), ack.next_bytes or MOST_BYTES)
+        data, sha256 = await on_disk(partial(outgoing.chunk, ack.received_bytes, size))
         written_s = time.monotonic()
-        await call.write(pb.TransferMessage(chunk=pb.Chunk(offset=offset, data=data, sha256=sha256)))
-        have = await self._acknowledged(call)
+        message = pb.TransferMessage()
+        chunk = message.chunk  # filled in place: a chunk that is handed over is copied once more
+        chunk.offset, chunk.data, chunk.sha256 = ack.received_bytes, data, sha256
+        await call.write(message)
+        taken = await self._acknowledged(call)
         pace.acknowledged(len(data), time.monotonic() - written_s)
         self._rate = pace.rate
-        return have
+        return taken
 
     async def _gap(self, window: Window) -> float:
         """Wait for a moment without frames; how long the line may be held then."""
@@ -207,12 +215,12 @@ class Courier:
             return BESIDE_S
         return BESIDE_S if time.monotonic() - window.submitted_s < LATELY_S else CHUNK_S
 
-    async def _acknowledged(self, call: Call) -> int | None:
-        """What the receiver has by now; None when it has closed in order."""
+    async def _acknowledged(self, call: Call) -> pb.TransferAck | None:
+        """What the receiver has by now, and what it takes next; None when it has closed in order."""
         message = await _read(call, self._slowest)
         match message.WhichOneof("kind"):
             case "ack":
-                return message.ack.received_bytes
+                return message.ack
             case "close":
                 return None
             case other:
@@ -241,7 +249,7 @@ async def _receive(call: Call, opening: pb.TransferOpen, folder: Path, slowest: 
         opening.have_bytes = incoming.have
         await call.write(pb.TransferMessage(open=opening))
         await _receive_chunks(call, incoming, slowest)
-        path = await on_disk(incoming.finish)
+        path = await on_disk(partial(incoming.finish, lasting=False))
     except TransferError as error:
         await _close(call, slowest, pb.STATUS_INVALID_FRAME, str(error))
         raise
