@@ -185,14 +185,18 @@ async def describe(
     """
 
     async def ask(server: str) -> Sequence[pb.TaskSpec]:
-        async with _calling(server, timeout_s, channel) as stub:
-            description: pb.Description = await stub.Describe(
-                pb.DescribeRequest(), timeout=timeout_s, wait_for_ready=False
-            )
+        description = await describe_server(server, timeout_s=timeout_s, channel=channel)
         served = (one for one in description.bundles if bundle_id in {one.id, *one.answers_for})
         return next((one.tasks for one in served), ())
 
     return await _first(servers, ask)
+
+
+async def describe_server(server: str, *, timeout_s: float, channel: Opener) -> pb.Description:
+    """What a server says of itself; raises a :class:`LinkError`."""
+    async with _calling(server, timeout_s, channel) as stub:
+        said: pb.Description = await stub.Describe(pb.DescribeRequest(), timeout=timeout_s, wait_for_ready=False)
+    return said
 
 
 async def _first(servers: Sequence[str], ask: Callable[[str], Awaitable[T]]) -> T:

@@ -66,18 +66,20 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("server_version", "bundles", "max_frame_bytes", "queue_capacity", "draining")
+    __slots__ = ("server_version", "bundles", "max_frame_bytes", "queue_capacity", "draining", "unix_ms")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     BUNDLES_FIELD_NUMBER: _ClassVar[int]
     MAX_FRAME_BYTES_FIELD_NUMBER: _ClassVar[int]
     QUEUE_CAPACITY_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     bundles: _containers.RepeatedCompositeFieldContainer[ServedBundle]
     max_frame_bytes: int
     queue_capacity: int
     draining: bool
-    def __init__(self, server_version: _Optional[str] = ..., bundles: _Optional[_Iterable[_Union[ServedBundle, _Mapping]]] = ..., max_frame_bytes: _Optional[int] = ..., queue_capacity: _Optional[int] = ..., draining: bool = ...) -> None: ...
+    unix_ms: int
+    def __init__(self, server_version: _Optional[str] = ..., bundles: _Optional[_Iterable[_Union[ServedBundle, _Mapping]]] = ..., max_frame_bytes: _Optional[int] = ..., queue_capacity: _Optional[int] = ..., draining: bool = ..., unix_ms: _Optional[int] = ...) -> None: ...
 
 class ServedBundle(_message.Message):
     __slots__ = ("id", "name", "modes", "tasks", "answers_for")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import time
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, cast
 
@@ -143,6 +144,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             max_frame_bytes=self._settings.max_frame_bytes,
             queue_capacity=self._settings.queue,
             draining=self.admission.draining,
+            unix_ms=int(time.time() * 1e3),
         )
 
     async def Infer(self, request: pb.InferRequest, context: Context) -> pb.Answer:

@@ -1,0 +1,1 @@
+"""`headwater doctor`: what is wrong with a device or a server, and what to do about it."""
