@@ -66,7 +66,7 @@ async def ask(link: Link, seed: int) -> Reply:
 
 
 def pending(edge: Edge) -> int:
-    return sum(len(session.pending) for session in edge.server.service._sessions._sessions.values())
+    return sum(len(session.pending) for session in edge.server.service._sessions)
 
 
 def check(replies: Sequence[Reply]) -> None:
