@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Self
 
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from headwater.compression.errors import IdentityError
 
 if TYPE_CHECKING:
@@ -41,6 +39,8 @@ _LAYOUT = struct.Struct(f">BH32s{SECRET_BYTES}s")
 
 def pin_of(authority: x509.Certificate) -> bytes:
     """What a token says of a certificate authority, 32 bytes."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # noqa: PLC0415 - seldom needed
+
     key = authority.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return sha256(key).digest()
 

@@ -20,7 +20,8 @@ from cryptography import x509
 from headwater.compression.enrolment import Token, pin_of
 from headwater.compression.errors import IdentityError, LinkError
 from headwater.device.channel import open_channel, to_error
-from headwater.device.identity import Identity, check_certified, make_key, signing_request
+from headwater.device.identity import Identity
+from headwater.device.keys import check_certified, make_key, signing_request
 from headwater.protos import access_pb2 as pb
 from headwater.protos.access_pb2_grpc import EnrolmentStub
 

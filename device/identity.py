@@ -10,6 +10,8 @@ identity is shown where goes by the address all the same:
     loopback, unix:                                none: without TLS, to this machine or through a tunnel that it ends
     any other, and there is one identity           that one: the same server under another name, or one that it named
     any other                                      an error that says how to enrol there
+
+`cryptography` is loaded only where a device has an identity: it takes as long as a tenth of all that the agent loads.
 """
 
 from __future__ import annotations
@@ -26,11 +28,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
-
 from headwater.compression import keyfiles
 from headwater.compression.enrolment import pin_of
 from headwater.compression.errors import IdentityError
@@ -40,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import grpc.aio
+    from cryptography import x509
 
 FOLDER = "identity"
 _log = logging.getLogger(__name__)
@@ -65,12 +63,12 @@ class Identity:
     @cached_property
     def name(self) -> str:
         """Of its file."""
-        return pin_of(x509.load_pem_x509_certificate(self.authority.encode())).hex()[:16]
+        return pin_of(_certificate(self.authority)).hex()[:16]
 
     @cached_property
     def expires(self) -> datetime:
         """When the certificate does."""
-        return x509.load_pem_x509_certificate(self.certificate.encode()).not_valid_after_utc
+        return _certificate(self.certificate).not_valid_after_utc
 
     def channel(self, server: str) -> grpc.aio.Channel:
         """An encrypted channel, on which both ends prove who they are."""
@@ -181,33 +179,10 @@ def is_here(server: str) -> bool:
         return host == "localhost"
 
 
-def make_key() -> str:
-    """A new private key, ECDSA over P-256, PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+def _certificate(pem: str) -> x509.Certificate:
+    from cryptography import x509  # noqa: PLC0415 - see above
 
-
-def signing_request(key: str) -> bytes:
-    """A request to sign a key's public half, PKCS#10, PEM; it names nobody, for the server knows better."""
-    private = load_pem_private_key(key.encode(), password=None)
-    assert isinstance(private, ec.EllipticCurvePrivateKey)
-    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(private, hashes.SHA256())
-    return request.public_bytes(Encoding.PEM)
-
-
-def check_certified(certificate: bytes, key: str, authority: str) -> str:
-    """The certificate as text; raises :class:`IdentityError` if it is not for this key and by this authority."""
-    private = load_pem_private_key(key.encode(), password=None)
-    assert isinstance(private, ec.EllipticCurvePrivateKey)
-    try:
-        signed = x509.load_pem_x509_certificate(certificate)
-        signed.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.encode()))
-        matches = signed.public_key() == private.public_key()
-    except Exception as error:  # whatever is wrong with it: cryptography has many words for that
-        raise IdentityError(f"the server sent no certificate of its authority: {error}") from error
-    if not matches:
-        raise IdentityError("the server sent a certificate for another key")
-    return certificate.decode()
+    return x509.load_pem_x509_certificate(pem.encode())
 
 
 def _read(path: Path) -> Identity:

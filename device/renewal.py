@@ -18,7 +18,6 @@ import grpc.aio
 
 from headwater.compression.errors import HeadwaterError
 from headwater.device.channel import to_error
-from headwater.device.identity import check_certified, make_key, signing_request
 from headwater.protos import access_pb2 as pb
 from headwater.protos.access_pb2_grpc import IdentityStub
 
@@ -40,6 +39,8 @@ async def renew(channel: grpc.aio.Channel, identities: Identities, identity: Ide
 
     Raises :class:`LinkError`, :class:`IdentityError`.
     """
+    from headwater.device.keys import check_certified, make_key, signing_request  # noqa: PLC0415 - once a year
+
     key = make_key()
     try:
         request = pb.RenewRequest(signing_request=signing_request(key))

@@ -11,7 +11,8 @@ import pytest
 from cryptography import x509
 
 from headwater.compression.errors import IdentityError
-from headwater.device.identity import Identities, Identity, check_certified, is_here, make_key, signing_request
+from headwater.device.identity import Identities, Identity, is_here
+from headwater.device.keys import check_certified, make_key, signing_request
 from headwater.server.access.authority import Authority
 
 
