@@ -25,6 +25,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from headwater.compression.errors import HeadwaterError, LearningError, SettingsError, TransferError
+from headwater.device.disk import refuses
 from headwater.device.federated.budget import Budget
 from headwater.device.federated.jobs import Job
 from headwater.device.federated.state import LIMIT_BYTES, State
@@ -108,8 +109,17 @@ class Learner:
 
     @classmethod
     def of(cls, settings: DeviceSettings, link: Link, courier: Courier, bundle: Callable[[], Path]) -> Learner | None:
-        """That of the settings; None where they name no data to train with. Raises as making one does."""
-        return None if settings.train_data is None else cls(settings, link, courier, bundle)
+        """That of the settings; None where they name no data to train with, or the disk takes nothing now.
+
+        Raises as making one does.
+        """
+        if settings.train_data is None:
+            return None
+        assert settings.state is not None, "the settings are checked when they are made"
+        if refuses(settings.state):
+            _log.error("the disk of %s takes nothing; no rounds until the agent is started again", settings.state)
+            return None
+        return cls(settings, link, courier, bundle)
 
     async def __aenter__(self) -> Self:
         """Go on with what was not ended; raises :class:`StorageError` if the disk does not let it."""

@@ -211,3 +211,15 @@ async def test_an_app_whose_package_is_not_there_is_told_at_once(tmp_path: Path)
     link = Link("127.0.0.1:1", LinkOptions("cam-1", b"b" * 32))
     with pytest.raises(SettingsError, match="needs the package nowhere, which is not here"):
         Learner(settings, link, Courier(link), lambda: tmp_path)
+
+
+@pytest.mark.parametrize("takes", [True, False])
+async def test_a_disk_that_takes_nothing_costs_the_rounds_and_not_the_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, takes: bool
+) -> None:
+    monkeypatch.setattr(module, "refuses", lambda _: not takes)
+    link = Link("127.0.0.1:1", LinkOptions("cam-1", b"b" * 32))
+    settings = DeviceSettings(state=tmp_path, train_data=tmp_path, train_app=APP)
+    made = Learner.of(settings, link, Courier(link), lambda: tmp_path)
+    assert (made is not None) is takes
+    assert ("no rounds until the agent is started again" in caplog.text) is not takes
