@@ -191,7 +191,7 @@ def _reached(findings: Findings, server: str) -> bool:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S):
             return True
     except socket.gaierror as error:
-        remedy = "is the name right? `getent hosts NAME` asks as the agent does; an address in its place needs no names"
+        remedy = "is the name right? `getent hosts NAME` asks as the agent does; an address needs no names"
         findings.wrong("link", f"the name {host} is not known here: {error.strerror}", remedy)
     except ConnectionRefusedError:
         remedy = "start `headwater server` there with --listen 0.0.0.0:PORT; on loopback it hears only its own machine"
