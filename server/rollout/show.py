@@ -35,13 +35,14 @@ def as_plain(versions: Versions) -> dict[str, Any]:
 
 def tables(versions: Versions) -> list[Table]:
     """The releases, then the bundles, the newest first."""
-    releases = Table("release", "bundle", "stage", "devices", "why", title="Releases")
+    releases = Table("release", "until", "bundle", "stage", "devices", "why", title="Releases")
     for release in versions.releases():
         stage = _STAGES[release.stage]
         if release.stage == "canary":
             stage = f"{stage} by {release.share:.0%}"
         what = f"{release.name} {release.bundle[:5].hex()}" + (" (back)" if release.back else "")
-        releases.add_row(_when(release.began_unix_ms), what, stage, _standings(versions, release), release.reason)
+        began, until = _when(release.began_unix_ms), _when(release.expires * 1000)[:10]
+        releases.add_row(began, until, what, stage, _standings(versions, release), release.reason)
     bundles = Table("bundle", "built", "frames", "failed", "agreement", "confidence", title="Bundles in the field")
     for version in versions.all():
         figures = versions.figures(version.id)
@@ -60,6 +61,7 @@ def _plain(versions: Versions, release: Released) -> dict[str, Any]:
         "share": release.share,
         "reason": release.reason,
         "began_unix_ms": release.began_unix_ms,
+        "expires": release.expires,
         "devices": {
             device: {"standing": standing, "detail": detail}
             for device, (standing, detail) in versions.members(release.serial).items()
