@@ -59,9 +59,9 @@ class TimedFedAvg(FedAvg):
         return arrays, metrics
 
 
-def timed_rounds(grid: Grid, nodes: int, floats: int, rounds: int) -> list[float]:
-    """Run rounds; the seconds of each. The result is asserted."""
-    values = np.random.default_rng(0).normal(size=floats).astype(np.float32)
+def timed_rounds(grid: Grid, nodes: int, floats: int, rounds: int, seed: int = 0) -> list[float]:
+    """Run rounds, from other numbers with another seed; the seconds of each. The result is asserted."""
+    values = np.random.default_rng(seed).normal(size=floats).astype(np.float32)
     strategy = TimedFedAvg(nodes)
     result = strategy.start(grid, ArrayRecord([values]), num_rounds=rounds)
     np.testing.assert_allclose(result.arrays.to_numpy_ndarrays()[0], values * LARGER**rounds, rtol=1e-4)

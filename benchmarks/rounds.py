@@ -3,11 +3,12 @@
     python -m benchmarks.rounds
 
 Real processes at both ends, over loopback. Ours: `headwater server --state`, two `headwater device` with a training
-process each, and Flower's FedAvg in this process on `StreamGrid`. The peer: Flower's SuperLink and two SuperNodes, and
-the very same strategy and app by `flwr run`, in the same run by turns. The first round of each is left out: at both
-ends it starts processes that later ones find warm, where they are kept at all. The strategy's own part, making the
-messages and averaging, is in both figures. Each device makes every number a little larger, so that what goes up is not
-what came down (bytes that the server has already do not travel), and packs no better; the result is asserted.
+process each, and Flower's FedAvg in this process on `StreamGrid`; the server's limit of bytes a device and second is
+off, or at its 8 MiB a round of 4 MB would take half a second whatever it cost. The peer: Flower's SuperLink and two
+SuperNodes, and the very same strategy and app by `flwr run`, in the same run by turns. The first round of each is left
+out: at both ends it starts processes that later ones find warm, where they are kept at all. The strategy's own part,
+making the messages and averaging, is in both figures. Each device makes every number a little larger, so that what goes
+up is not what came down (bytes that the server has already do not travel), and packs no better; the result is asserted.
 
 Beside that: a third device, which does not train, sends frames, by turns while rounds go on and while none do. All of
 its frames have to be answered, and its p95 is compared. Devices are machines of their own, so here the first core is
@@ -148,11 +149,11 @@ def _beside(grid: StreamGrid, folder: Path, address: str, cores: set[int], float
     spans: dict[bool, list[tuple[datetime, datetime]]] = {False: [], True: []}
     with _watching(folder, address, records, cores):
         _until(lambda: records.exists() and records.stat().st_size > 0, "the third device's frames are answered")
-        for _ in range(turns):
+        for turn in range(turns):
             for learning in (False, True):
                 began = datetime.now(UTC)
                 if learning:
-                    timed_rounds(grid, NODES, floats, ROUNDS_A_TURN)
+                    timed_rounds(grid, NODES, floats, ROUNDS_A_TURN, seed=1 + turn)
                 else:
                     time.sleep(QUIET_S)
                 spans[learning].append((began, datetime.now(UTC)))
@@ -192,7 +193,7 @@ def _watching(folder: Path, address: str, records: Path, cores: set[int]) -> Ite
 def _server(folder: Path) -> Iterator[tuple[int, str]]:
     """A server; its number and its address."""
     words = ("server", "--bundle", str(BUNDLE), "--listen", "127.0.0.1:0", "--http", "", "--grace-s", "0")
-    more = ("--state", str(folder / "state"), "--log-level", "warning")
+    more = ("--state", str(folder / "state"), "--log-level", "warning", "--max-device-bytes-per-s", "0")
     with subprocess.Popen([*_HEADWATER, *words, *more], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stdout is not None
