@@ -205,10 +205,12 @@ def enroll(
     """Make a key on this device and have a server sign it, for a token; from then on both ends prove who they are."""
     import asyncio
 
+    from headwater.device.argv import forget
     from headwater.device.enrolling import enroll as enrol
     from headwater.device.enrolling import with_port
     from headwater.device.identity import Identities
 
+    forget(token or "")
     servers = tuple(map(with_port, _listed(server) or ())) or None
     settings = _settings({"server": servers, "name": name, "state": state}, config)
     identities = Identities.under(settings.state)

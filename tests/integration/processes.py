@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 HEADWATER = (sys.executable, "-m", "headwater.compression.cli")
 END_TIMEOUT_S = 60
@@ -18,8 +18,15 @@ END_TIMEOUT_S = 60
 class ServerProcess:
     """``headwater server`` on one port for its whole life, across kills."""
 
-    def __init__(self, *bundles: Path, more: Sequence[str] = (), env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *bundles: Path,
+        more: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        stderr: IO[str] | None = None,
+    ) -> None:
         self.bundles = bundles
+        self._stderr = stderr
         self.more = more
         """Further arguments."""
         self._env = env
@@ -35,7 +42,11 @@ class ServerProcess:
         bundles = [word for bundle in self.bundles for word in ("--bundle", str(bundle))]
         listen = ("--listen", self.address, "--http", "", "--log-level", "warning", *self.more)
         self._process = subprocess.Popen(
-            [*HEADWATER, "server", *bundles, *listen], stdout=subprocess.PIPE, text=True, env=self._env
+            [*HEADWATER, "server", *bundles, *listen],
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+            env=self._env,
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
