@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 MEMORY_BYTES = 3 << 30
 """Of the process: an input for which more is asked is a finding."""
-SECONDS_EACH = 10
+SECONDS_EACH = 25
 """For one input, with the tracing that makes all of it ten times as slow."""
 MAX_BYTES = 4096
 """Of an input."""
