@@ -13,8 +13,8 @@ up is not what came down (bytes that the server has already do not travel), and 
 Beside that: a third device, which does not train, sends frames, by turns while rounds go on and while none do. All of
 its frames have to be answered, and its p95 is compared. Devices are machines of their own, so here the first core is
 the server's machine: the serving process, and the rounds at the priority that `headwater server federate` has. The
-other cores are the devices': those that train are at the lowest priority, so that they do not take what the third one,
-which in life has its own, needs for its heads. On a machine with one core all share it.
+other cores are the devices': those that train have what the third one, which in life has its own, leaves of them. On a
+machine with one core all share it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ BUNDLE = Path("simulations/bundles/solar")
 NODES, FLOATS = 2, 1_000_000
 TARGET_S = 0.15
 FPS, QUIET_S, ROUNDS_A_TURN = 20, 4.0, 10
-LOWEST = 19
 WITHIN_S = 180.0
 ROOT = Path(__file__).parents[1]
 _HEADWATER = (sys.executable, "-m", "headwater.compression.cli")
@@ -126,7 +125,7 @@ def _apart(server: int, agents: Sequence[int]) -> Iterator[set[int]]:
         for task in _tasks(process):
             os.sched_setaffinity(task, cores)
     for task in (task for agent in agents for task in _tasks(agent)):
-        os.setpriority(os.PRIO_PROCESS, task, LOWEST)
+        os.sched_setscheduler(task, os.SCHED_IDLE, os.sched_param(0))
     stand_back()
     try:
         yield rest
