@@ -13,14 +13,18 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import zstandard
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from headwater.compression import patch, settings
 from headwater.compression.bundle import Bundle, from_safetensors, to_safetensors
 from headwater.compression.coder import Coder
-from headwater.compression.errors import BundleError, DataError, FrameError, SettingsError
+from headwater.compression.errors import BundleError, DataError, FrameError, SettingsError, SignatureError
 from headwater.compression.exits import SCORES, ExitTables
 from headwater.compression.manifest import Manifest
+from headwater.compression.release import Release, heard
+from headwater.compression.signature import SIGNATURE_BYTES, sign
 from headwater.compression.tables import PriorTables
+from headwater.compression.trust import KeyList, Trust, read_chain
 from headwater.device.settings import DeviceSettings
 from headwater.server.federation.settings import RoundSettings
 from headwater.server.rollout.settings import RolloutSettings
@@ -30,6 +34,7 @@ from headwater.simulations.fleet.calibration import Calibration
 from headwater.simulations.trace import Trace
 from tests import tiny
 
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 SECTIONS = (DeviceSettings, ServerSettings, RoundSettings, RolloutSettings)
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder with a name of its own in it
 _FOLDER = TemporaryDirectory(prefix="headwater-fuzz-", dir=_MEMORY if _MEMORY.is_dir() else None)
@@ -156,6 +161,31 @@ def _named(data: bytes) -> bytes:
         text = patch._unpack(patch._next(patch._entries(data)), _device_bundle().manifest_bytes, 1 << 20)
         return data[:4] + hashlib.sha256(text).digest() + data[36:]
     return data
+
+
+def release(data: bytes) -> bool:
+    """Byte 0: 1 with a right signature at its end; the rest is a release, after lists of keys or without."""
+    how, data = data[:1], data[1:]
+    try:
+        trust, rest = heard(_released(data) if how == b"\x01" else data, Trust.anchored(KEY.public_key()))
+        got = Release.read(rest, *trust.newest.release)
+    except SignatureError:
+        return False
+    assert Release.read(got.signed(KEY), KEY.public_key()) == got
+    assert trust.following(trust.chain) == trust
+    return True
+
+
+def release_seeds() -> list[bytes]:
+    public = KEY.public_key()
+    lists = KeyList(1, 1 << 40, (public,), (public,)).signed(KEY) + KeyList(2, 1, (public,) * 2, (public,)).signed(KEY)
+    made = Release(7, bytes(32), "solar", 1000, 1, 1 << 40), Release(1, bytes(32), "", 0, 0, 0, back=True)
+    return [b"\x01" + made[0].signed(KEY), b"\x00" + made[1].signed(KEY), b"\x01" + made[0].signed(KEY, lists)]
+
+
+def _released(data: bytes) -> bytes:
+    chain, rest = read_chain(data)
+    return chain + rest[:-SIGNATURE_BYTES] + sign(rest[:-SIGNATURE_BYTES], KEY)
 
 
 # ---------------------------------------------------------------- text

@@ -11,6 +11,7 @@ import mmap
 import resource
 import struct
 import sys
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,10 +47,12 @@ def main(name: str, folder: Path, seconds: int) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["headwater", "tests.fuzz"]):
+        from headwater.compression import settings
         from tests.fuzz.targets import CORPUS, load
 
         target = load(name)
     name = target.name
+    settings.entry_points = cache(settings.entry_points)  # looks through all that is installed, each time
     found, seeds = folder / "found", folder / "seeds"
     for each in (found, seeds):
         each.mkdir(parents=True, exist_ok=True)

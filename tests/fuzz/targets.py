@@ -16,7 +16,7 @@ from typing import NamedTuple
 CORPUS = Path(__file__).parent / "corpus"
 NAMES = {
     "codecs": ("frame", "parts", "coder", "update", "integers"),
-    "files": ("manifest", "arrays", "archive", "packed", "config", "trace", "scenario", "calibration"),
+    "files": ("manifest", "arrays", "archive", "packed", "release", "config", "trace", "scenario", "calibration"),
     "messages": ("message",),
 }
 MODULES = {name: module for module, names in NAMES.items() for name in names}
