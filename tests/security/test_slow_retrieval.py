@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -107,15 +106,17 @@ async def test_slow_retrieval_by_dripping(tmp_path: Path, caplog: pytest.LogCapt
 
 async def test_slow_retrieval_ends_with_the_release(tmp_path: Path) -> None:
     async with attacked(tmp_path) as (edge, agent):
-        edge.gate.clear()
-        edge.on_chunk = lambda _: True
-        short = of(version(3), 11, expires=int(time.time()) + 2).signed(KEY)
+        store = agent._store
+        assert store is not None
+        ends = store.state.issued + 100
+        store.trusting._clock = lambda: ends - 0.05
 
         async def never(_: pb.Offer, __: Path) -> Path:
             await asyncio.Event().wait()
             raise AssertionError
 
         agent._courier.download = never  # type: ignore[method-assign]  # a link on which nothing comes
-        found = await edge.refused(short, patch.make(version(3), device=True), version(3))
+        statement = of(version(3), 11, expires=ends).signed(KEY)
+        found = await edge.refused(statement, patch.make(version(3), device=True), version(3))
         assert "release 11 ended before its bundle had come" in found
         assert unchanged(agent)
