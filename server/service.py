@@ -19,6 +19,7 @@ from headwater.protos import edge_pb2 as pb
 from headwater.protos import edge_pb2_grpc
 from headwater.server.access.denials import PUSHBACK
 from headwater.server.access.door import Door
+from headwater.server.access.guard import allowance_of
 from headwater.server.admission import Admission, Refusal, Wish
 from headwater.server.archive import Archive
 from headwater.server.batcher import Batcher
@@ -233,7 +234,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         wish = Wish(
             lambda ticket: None if settled.done() else settled.set_result(ticket),
             request.tasks,
-            request.priority,
+            request.priority if request.priority and allowance_of(context).rush() else 0,
             math.inf if remaining is None else remaining,
         )
         try:

@@ -258,6 +258,11 @@ class Call:
             raise Denied("device", f"the certificate is that of {self.caller.device}, not of {naming.device!r}")
 
 
+def allowance_of(context: Context) -> Allowance:
+    """What the device of a call has taken of what it may; the context is that which a method is given."""
+    return cast("Call", context).allowance
+
+
 def that_names_a_device(message: Message) -> Message | None:
     """The part of a call's first message that says which device it comes from, if it has one."""
     if "device" in message.DESCRIPTOR.fields_by_name:

@@ -163,6 +163,24 @@ async def test_a_flood_of_urgent_frames_goes_first_as_often_as_it_may_and_then_w
         assert order == [1, 2, 3, 4, 101, *range(5, 12), 102]
 
 
+async def test_single_calls_go_before_others_no_more_often() -> None:
+    frames = [tiny.bundle().frames().pack_file(tiny.frame(tiny.bundle(), seed, 0)) for seed in range(4)]
+    async with edge(clock=lambda: 1000.0, max_device_urgent_per_s=1, max_batch=1) as server, Talk(server) as talk:
+        server.gate.shut()
+        await talk.frame(1)
+        await server.gate.holds()
+        await talk.frame(2)
+        await until(lambda: server.waiting == 1)
+        calls = []
+        for number, frame_file in enumerate(frames[:3], 2):
+            calls.append(server.stub.Infer(pb.InferRequest(frame=frame_file, priority=9), timeout=TIMEOUT_S))
+            await until(lambda number=number: server.waiting == number)
+        server.gate.open()
+        await asyncio.gather(*calls)
+        assert [(await talk.answer()).sequence for _ in range(2)] == [1, 2]
+        assert server.gate.batches == [[1], [0], [2], [0], [0]]
+
+
 async def test_a_flood_takes_no_more_places_of_the_queue_than_one_device_may() -> None:
     async with edge(queue=20, max_in_flight=8, max_batch=4) as server, Talk(server, device="calm") as calm:
         server.gate.shut()
