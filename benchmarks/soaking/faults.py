@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 HOUR_S = 3600.0
 TORN_BYTES = 5000
+TRIES = 20
+"""Targets that are drawn until one is free."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +114,13 @@ class Lottery:
             task.result()
 
     def draw(self) -> None:
-        """Begin the next fault, unless its target has one."""
+        """Begin the next fault, at a target that has none; where they all have, it is the next again."""
         if not self._deck:
             self._deck = self._chance.sample(self._deeds, len(self._deeds))
-        kind, targets, deed = self._deck.pop()
-        target = targets()
-        if target.name not in self._busy:
+        kind, targets, deed = self._deck[-1]
+        free = (target for target in (targets() for _ in range(TRIES)) if target.name not in self._busy)
+        if (target := next(free, None)) is not None:
+            self._deck.pop()
             self._busy.add(target.name)
             self.counts[kind] += 1
             self._tasks.add(asyncio.create_task(self._do(kind, target, deed), name=f"{kind} {target.name}"))
