@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
     own, rest = parser.parse_known_args(arguments)
     options = claims.options(__doc__, rest)
-    bench = Bench(own.bundle, seconds=1.0 if options.quick else 5.0, rounds=1 if options.quick else 3)
+    bench = Bench(own.bundle, seconds=1.0 if options.quick else 3.0, rounds=1 if options.quick else 3)
     found = [
         attacks(bench),
         excess(bench),
