@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,7 @@ AGAIN_S = 2.0
 PIPE_BYTES = 1 << 20
 
 
-class Process:
+class Process(ABC):
     """What faults can be done to."""
 
     def __init__(self, name: str, folder: Path, disk: Path | None = None) -> None:
@@ -51,21 +52,22 @@ class Process:
         return self.folder / "log.txt"
 
     @property
+    @abstractmethod
     def pid(self) -> int:
-        raise NotImplementedError
+        """Of the one that runs, or ran last."""
 
     @property
+    @abstractmethod
     def status(self) -> int | None:
         """Exit status; None while it runs."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def start(self) -> None:
         """Start it, and wait until it works."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def gone(self) -> int:
         """Wait for its end; the exit status."""
-        raise NotImplementedError
 
     async def start_again(self) -> None:
         """Until it runs."""

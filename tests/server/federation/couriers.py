@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,15 @@ import grpc
 
 from headwater.compression.transfer import Incoming
 from headwater.protos import edge_pb2 as pb
+from headwater.protos.nodes import node_id
 from headwater.server.federation.mailbox import Mailbox
 from headwater.server.federation.post import Post
+from headwater.server.federation.records import Offered, Subject, Wanted
 from headwater.server.session import Session
 from tests.server.edges import TIMEOUT_S, Edge, Talk
+
+CONTENT, REPLY = random.Random(4).randbytes(30_000), random.Random(5).randbytes(8_000)
+CAM = node_id("cam")
 
 
 class Courier(Talk):
@@ -134,3 +140,10 @@ def waiting(session: Session) -> asyncio.Event:
 
     session.quiet = noted  # type: ignore[method-assign]
     return waits
+
+
+def put(
+    box: Mailbox, key: str = "a", *, data: bytes = CONTENT, subject: Subject = "message", ttl_s: float = 60
+) -> Offered:
+    wanted = Wanted(key, CAM, subject, box.put(data), b"b" * 32, 7, "3", b"envelope", ttl_s)
+    return box.offer([wanted])[0]

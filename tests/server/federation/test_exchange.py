@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hashlib
-import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +14,11 @@ import pytest
 from headwater.compression.transfer import BlobStore, Incoming
 from headwater.protos import edge_pb2 as pb
 from headwater.protos.nodes import node_id
-from headwater.server.federation import exchange, gaps, offers
+from headwater.server.federation import exchange, offers
 from headwater.server.federation.mailbox import Mailbox
-from headwater.server.federation.records import Offered, Subject, Wanted
+from headwater.server.federation.records import Wanted
 from tests.server.edges import Talk, edge, until
-from tests.server.federation.couriers import Courier, counted, mailbox_of, post_of, waiting
-
-CONTENT, REPLY = random.Random(4).randbytes(30_000), random.Random(5).randbytes(8_000)
-CAM = node_id("cam")
+from tests.server.federation.couriers import CAM, CONTENT, REPLY, Courier, counted, mailbox_of, post_of, put
 
 
 @pytest.fixture
@@ -35,13 +31,6 @@ def box(state: Path) -> Iterator[Mailbox]:
     """The mailbox as another process has it open."""
     with Mailbox(state) as opened:
         yield opened
-
-
-def put(
-    box: Mailbox, key: str = "a", *, data: bytes = CONTENT, subject: Subject = "message", ttl_s: float = 60
-) -> Offered:
-    wanted = Wanted(key, CAM, subject, box.put(data), b"b" * 32, 7, "3", b"envelope", ttl_s)
-    return box.offer([wanted])[0]
 
 
 def state_of(box: Mailbox, key: str = "a") -> str:
@@ -320,52 +309,6 @@ async def test_a_content_that_is_gone_is_withdrawn(box: Mailbox, state: Path) ->
         box.blobs.forget(made.sha256)
         assert (await (await cam.transfer(cam.opening(offer))).closed()).status == pb.STATUS_EXPIRED
         assert state_of(box) == "withdrawn"
-
-
-async def test_no_chunk_goes_while_a_frame_is_being_answered(
-    box: Mailbox, state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gaps, "PATIENCE_S", 1e6)
-    put(box)
-    async with edge(state=state) as running, Courier(running) as cam:
-        offer = await cam.offer()
-        running.gate.shut()
-        await cam.frame(1)
-        await running.gate.holds()
-        waits = waiting(post_of(running).offers.lines(CAM)[0].session)
-        transfer = await cam.transfer(cam.opening(offer))
-        await waits.wait()
-        assert counted(running, "transferred_bytes", way="down") == 0
-        running.gate.open()
-        await cam.answer()
-        assert (await transfer.read()).chunk.offset == 0
-
-
-async def test_a_device_that_is_never_without_frames_gets_short_chunks(
-    box: Mailbox, state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gaps, "PATIENCE_S", 0.01)
-    put(box)
-    async with edge(state=state) as running, Courier(running) as cam:
-        offer = await cam.offer()
-        running.gate.shut()
-        await cam.frame(1)
-        await running.gate.holds()
-        transfer = await cam.transfer(cam.opening(offer))
-        assert 0 < len((await transfer.read()).chunk.data) < 1000
-
-
-async def test_a_reply_comes_in_small_chunks_where_another_device_sends_frames(box: Mailbox, state: Path) -> None:
-    put(box)
-    reply = {"content_sha256": hashlib.sha256(REPLY).digest(), "content_bytes": len(REPLY)}
-    async with edge(state=state) as running, Courier(running) as cam, Courier(running, "other", 8) as other:
-        opening = cam.opening(await cam.offer(), upload=True, **reply)
-        for frames, most in ((False, 0), (True, gaps.BUSY_BYTES)):
-            if frames:
-                await other.frame(1)
-                await other.answer()
-            transfer = await cam.transfer(opening)
-            assert (await transfer.read()).ack.next_bytes == most
 
 
 async def test_an_upload_that_ends_while_its_files_are_opened_leaves_none_open(
