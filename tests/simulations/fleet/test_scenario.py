@@ -105,7 +105,7 @@ def test_recorded_links_take_the_place_of_rates_only(tmp_path: Path) -> None:
         ('name = "gate"', 'name = "trees"', "trees is there twice"),
         ("share = 0.2", "share = 2", "share is 2.0"),
         ("[[servers]]", "[[server]]", "did you mean servers"),
-        ("hours = ", "links = 3\nhours = ", "links is 3; it must be a list of tables"),
+        ("[[servers]]", "[servers]", "servers is .*; it must be a list of tables"),
         ("interval_s = 60", "interval_s = inf", "interval_s is inf; it must be a number"),
         ("interval_s = 60", f"interval_s = 1{'0' * 400}", "must be a number"),
         ("hours = ", f"x = {'[' * 3000}\nhours = ", "cannot be read as TOML"),
