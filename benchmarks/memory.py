@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from benchmarks.claims import Claim
 
 NAME = "memory"
+TIMED = False  # its times are of two networks by turns
 BUNDLE = Path("simulations/bundles/solar")
 DENSITY, KEEP, EXTRUDE = 0.3, 0.3, 0.2
 WAYS: Mapping[str, Mapping[str, float]] = {

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 BUNDLE = Path(__file__).parent.parent / "simulations" / "bundles" / "solar"
 SWAPS, QUICK_SWAPS = 20, 2
-CALM_S, QUICK_CALM_S = 30.0, 3.0
-GAP_S, QUICK_GAP_S = 5.0, 0.5
+CALM_S, QUICK_CALM_S = 20.0, 3.0
+GAP_S, QUICK_GAP_S = 3.5, 0.5
 """Between two swaps: a roll-out is no state to live in, but it is not to be seen either."""
 FPS = 20
 PICTURES = 40

@@ -55,7 +55,7 @@ class Size:
     fps: float = 5.0
 
 
-USUAL = Size(seconds=6, pictures=240, rounds=12)
+USUAL = Size(seconds=8, pictures=240, rounds=12)
 FULL = Size(seconds=60, pictures=656, rounds=40, everywhere=True)
 QUICK = Size(
     seconds=1.6, pictures=12, rounds=2, deadlines_ms=(300,), links=("drop-100k",), kills=1, pairs=1, stress_s=2
