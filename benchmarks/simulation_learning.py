@@ -1,6 +1,6 @@
 """Learning of virtual devices: a round beside Flower's own quick-start, the driver's memory, and that results repeat.
 
-    python -m benchmarks.simulation_learning           # 100 devices a round, 10,000 in all; needs [simulate]
+    python -m benchmarks.simulation_learning           # 200 devices a round, 10,000 in all; needs [simulate]
     python -m benchmarks.simulation_learning --full    # 1,000 devices a round
     python -m benchmarks.simulation_learning --quick   # tens
 
@@ -39,7 +39,7 @@ MB = 1e6
 class Size:
     """How much is simulated."""
 
-    devices: int = 100
+    devices: int = 200
     rounds: int = 2
     few: int = 100
     many: int = 10_000
