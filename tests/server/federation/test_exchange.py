@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import hashlib
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,6 @@ from headwater.server.federation.mailbox import Mailbox
 from headwater.server.federation.records import Wanted
 from tests.server.edges import Talk, edge, until
 from tests.server.federation.couriers import CAM, CONTENT, REPLY, Courier, counted, mailbox_of, post_of, put
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    return tmp_path / "state"
-
-
-@pytest.fixture
-def box(state: Path) -> Iterator[Mailbox]:
-    """The mailbox as another process has it open."""
-    with Mailbox(state) as opened:
-        yield opened
 
 
 def state_of(box: Mailbox, key: str = "a") -> str:

@@ -1,7 +1,6 @@
 """Transfers beside frames: chunks go between the batches of frames, and are short where frames come without a pause."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,18 +9,6 @@ from headwater.server.federation import gaps
 from headwater.server.federation.mailbox import Mailbox
 from tests.server.edges import edge
 from tests.server.federation.couriers import CAM, REPLY, Courier, counted, post_of, put, waiting
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    return tmp_path / "state"
-
-
-@pytest.fixture
-def box(state: Path) -> Iterator[Mailbox]:
-    """The mailbox as another process has it open."""
-    with Mailbox(state) as opened:
-        yield opened
 
 
 async def test_no_chunk_goes_while_a_frame_is_being_answered(
