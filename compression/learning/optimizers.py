@@ -12,7 +12,9 @@ Memory is in multiples of what is trained.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import torch
 
@@ -27,24 +29,83 @@ STATES: dict[Name, int] = {"sgd": 0, "scaled": 0, "adam": 2}
 """Copies of what is trained that an optimiser keeps."""
 FLOOR = 1e-2
 """An array of zeros moves like one of this root mean square."""
+Move = Callable[[torch.nn.Parameter, torch.Tensor, float], None]
+"""Moves an array, by its gradient and the step size."""
 
 
-class Scaled(torch.optim.Optimizer):
-    """A step of each array is ``lr`` times its own size."""
+class Optimizer(Protocol):
+    """What training needs of an optimiser; any of torch's is one."""
 
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float) -> None:
+    param_groups: list[dict[str, Any]]
+    """``params`` and ``lr``, the step size, of each."""
+
+    def step(self) -> object:
+        """Move every array that has a gradient."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002 - torch's signature
+        """Let go of the gradients."""
+
+
+class Steps:
+    """Moves each array by a function of it and its step size.
+
+    Making one of torch's own optimisers imports torch's compiler, which costs a device seconds and 70 MB.
+    """
+
+    def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float, move: Move) -> None:
         """Move ``parameters``."""
-        super().__init__(parameters, {"lr": lr})
+        self.param_groups: list[dict[str, Any]] = [{"params": list(parameters), "lr": lr}]
+        self._move = move
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is ever given
+    def step(self) -> None:
         """Move every array that has a gradient."""
-        del closure
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    size = max(_size(parameter), FLOOR)
-                    parameter.sub_(parameter.grad, alpha=group["lr"] * size / max(_size(parameter.grad), 1e-12))
+                    self._move(parameter, parameter.grad, group["lr"])
+
+    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002 - torch's signature
+        """Let go of the gradients, or fill them with zeros."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if set_to_none or parameter.grad is None:
+                    parameter.grad = None
+                else:
+                    parameter.grad.zero_()
+
+
+def descend(parameter: torch.nn.Parameter, gradient: torch.Tensor, lr: float) -> None:
+    """Along the gradient."""
+    parameter.add_(gradient, alpha=-lr)
+
+
+def scaled(parameter: torch.nn.Parameter, gradient: torch.Tensor, lr: float) -> None:
+    """A step is ``lr`` times the array's own size."""
+    parameter.sub_(gradient, alpha=lr * max(_size(parameter), FLOOR) / max(_size(gradient), 1e-12))
+
+
+class Adam:
+    """Moments of each array's gradients, and the step that follows from them."""
+
+    def __init__(self, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+        """Begin with no moments."""
+        self._betas, self._eps = betas, eps
+        self._moments: dict[torch.nn.Parameter, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._count: Counter[torch.nn.Parameter] = Counter()
+
+    def __call__(self, parameter: torch.nn.Parameter, gradient: torch.Tensor, lr: float) -> None:
+        """Move an array."""
+        first, second = self._betas
+        if parameter not in self._moments:
+            self._moments[parameter] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        mean, square = self._moments[parameter]
+        self._count[parameter] += 1
+        mean.lerp_(gradient, 1 - first)
+        square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        steps = self._count[parameter]
+        longest = (square.sqrt() / (1 - second**steps) ** 0.5).add_(self._eps)
+        parameter.addcdiv_(mean, longest, value=-lr / (1 - first**steps))
 
 
 def _size(x: torch.Tensor) -> float:
@@ -60,8 +121,7 @@ def name_of(text: str) -> Name:
     raise LearningError(f"an optimiser is called {text!r}; want one of {', '.join(NAMES)}")
 
 
-def make(name: Name, parameters: Iterable[torch.nn.Parameter], rate: float) -> torch.optim.Optimizer:
+def make(name: Name, parameters: Iterable[torch.nn.Parameter], rate: float) -> Optimizer:
     """The optimiser of a name."""
-    if name == "scaled":
-        return Scaled(parameters, rate)
-    return torch.optim.SGD(parameters, rate) if name == "sgd" else torch.optim.Adam(parameters, rate)
+    moves: dict[Name, Callable[[], Move]] = {"sgd": lambda: descend, "scaled": lambda: scaled, "adam": Adam}
+    return Steps(parameters, rate, moves[name]())
