@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from headwater.compression.learning.optimizers import Optimizer
+
 CANDIDATES = 2
 """How many gradients a device reports for each weight that grows: no two devices have the same largest ones."""
 
@@ -69,7 +71,7 @@ class Sparsity(Protocol):
     def before_step(self, *, last: bool) -> None:
         """A step begins: gradients are made next. ``last``: no other step follows."""
 
-    def step(self, optimizer: torch.optim.Optimizer, longest: float) -> None:
+    def step(self, optimizer: Optimizer, longest: float) -> None:
         """Move what is trained, its gradients together no longer than ``longest``; none of them are left."""
 
     def gathered(self) -> dict[str, NDArray[Any]]:
@@ -205,7 +207,7 @@ class _FedMef:
             self._gathered[f"{name}:{part}"] = array
 
     @torch.no_grad()
-    def step(self, optimizer: torch.optim.Optimizer, longest: float) -> None:
+    def step(self, optimizer: Optimizer, longest: float) -> None:
         """Move the dense arrays, then each masked one by the gradient of its active weights."""
         dense = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         every = [*dense, *self._gradients.values()]
