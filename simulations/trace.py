@@ -143,6 +143,10 @@ class Trace:
         """Mean rate of one period."""
         return self._bytes[-1] / self._ends[-1] * 8
 
+    def segments(self) -> tuple[list[float], list[float], list[float]]:
+        """Ends of the segments and bytes by then, both [N + 1] from 0, and bytes a second of each, [N]."""
+        return self._ends, self._bytes, self._rate_list
+
     def bits_per_s(self, time_s: float) -> float:
         """Rate at a time."""
         within = time_s % self.period_s

@@ -14,7 +14,7 @@ Designer's Guide") and the radio then silent until its share of the time, the du
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from headwater.simulations.trace import LinkTrace, Trace, load_folder
 
@@ -186,6 +186,16 @@ class RateLink(_Radio):
         return size * 8 / (self._up if up else self._down).mean_bits_per_s
 
 
+class Segments(NamedTuple):
+    """One direction of a trace, black-outs aside; see :meth:`headwater.simulations.trace.Trace.segments`."""
+
+    ends: Sequence[float]
+    bytes: Sequence[float]
+    rates: Sequence[float]
+    byte_s: float | None
+    """Of a constant rate, what a byte takes."""
+
+
 class _Carrier:
     """One direction of a trace with its black-outs."""
 
@@ -199,6 +209,16 @@ class _Carrier:
         """Of a constant rate."""
         self.carry = self._around_gaps if gaps else self._crossed
         """When bytes have crossed whose first starts then: of its start, how many, and where in the trace it begins."""
+
+    @property
+    def has_gaps(self) -> bool:
+        """There are black-outs."""
+        return bool(self._gaps)
+
+    def segments(self) -> Segments:
+        """What the compiled core carries by."""
+        ends, crossed, rates = self._trace.segments()
+        return Segments(ends, crossed, rates, self._byte_s)
 
     def _around_gaps(self, start_s: float, size: float, shift_s: float) -> float:
         for from_s, to_s in self._gaps:
@@ -302,11 +322,16 @@ class LoRaLink(_Radio):
 # ------------------------------------------------------------ of a scenario
 
 
-def links_of(radio: Radio, overheads: Overheads, used: Used, gaps: Sequence[Gap], seed: int) -> list[Link]:
-    """The links that the devices of a class are spread over; raises :class:`DataError` for a damaged recording."""
+def links_of(
+    radio: Radio, overheads: Overheads, used: Used, gaps: Sequence[Gap], seed: int, rate: type[RateLink] = RateLink
+) -> list[Link]:
+    """The links that the devices of a class are spread over; raises :class:`DataError` for a damaged recording.
+
+    ``rate``: what those with the rate of a trace are made of.
+    """
     if radio.lora is not None:
         return [LoRaLink(radio, overheads, used, gaps)]
-    return [RateLink(trace, radio, overheads, used, gaps) for trace in traces_of(radio, seed)]
+    return [rate(trace, radio, overheads, used, gaps) for trace in traces_of(radio, seed)]
 
 
 def traces_of(radio: Radio, seed: int) -> list[LinkTrace]:

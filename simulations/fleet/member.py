@@ -47,3 +47,7 @@ class Device:
         """Of the roll-out on its server, where there is one."""
         self.uses_new = False
         """It has that release's bundle."""
+
+    def part(self) -> None:
+        """Let go of frames and release, when all is done: they go round in circles, and nobody collects those."""
+        self.flights, self.release = [], None

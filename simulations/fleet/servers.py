@@ -16,6 +16,8 @@ from headwater.simulations.fleet.chance import NORMAL, draw, key_of
 from headwater.simulations.fleet.outcome import ServerHour, ServerOutcome
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from headwater.simulations.fleet.agenda import Agenda
     from headwater.simulations.fleet.flight import Flight
     from headwater.simulations.fleet.links import Gap
@@ -49,7 +51,11 @@ class Station:
 
     def is_up(self, time_s: float) -> bool:
         """Whether it answers at a time."""
-        return not any(from_s <= time_s < to_s for from_s, to_s in self.outages)
+        return is_up(self.outages, time_s)
+
+    def close(self) -> ServerOutcome:
+        """What it did."""
+        return self.outcome
 
     # ------------------------------------------------------------ what comes in
 
@@ -147,6 +153,11 @@ class Station:
             self._hour = self.outcome.hours.setdefault(number, ServerHour())
             self._hour_number = number
         return self._hour
+
+
+def is_up(outages: Iterable[Gap], time_s: float) -> bool:
+    """Whether a server answers at a time."""
+    return not any(from_s <= time_s < to_s for from_s, to_s in outages)
 
 
 def _settled(ticket: Frame) -> None:

@@ -6,28 +6,29 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from headwater.simulations.fleet.agenda import Agenda
 from headwater.simulations.fleet.arrivals import Clock
 from headwater.simulations.fleet.bulk import FederatedRound, Mover
 from headwater.simulations.fleet.calibrated import CalibratedCrew, CalibratedStation
 from headwater.simulations.fleet.calibration import Calibration
 from headwater.simulations.fleet.chance import draw, key_of, share
-from headwater.simulations.fleet.crew import Crew
+from headwater.simulations.fleet.core import PYTHON, Implementation, kit
 from headwater.simulations.fleet.drawn import Drawn
-from headwater.simulations.fleet.links import Line, RateLink, links_of
-from headwater.simulations.fleet.member import Device
+from headwater.simulations.fleet.links import RateLink, links_of
 from headwater.simulations.fleet.outcome import ClassOutcome, RolloutOutcome, RoundOutcome, ServerOutcome
 from headwater.simulations.fleet.releases import Release
 from headwater.simulations.fleet.routes import Routes
-from headwater.simulations.fleet.servers import Station
-from headwater.simulations.fleet.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from headwater.simulations.fleet.agenda import Agenda
+    from headwater.simulations.fleet.core import Kit
+    from headwater.simulations.fleet.crew import Crew
     from headwater.simulations.fleet.links import Gap
+    from headwater.simulations.fleet.member import Device
     from headwater.simulations.fleet.model import Model
     from headwater.simulations.fleet.scenario import DeviceClass, Round, Scenario
+    from headwater.simulations.fleet.servers import Station
 
 EVENTS_A_SLICE = 300
 
@@ -53,16 +54,29 @@ class Shard:
     members: Sequence[Sequence[int]]
     """Numbers of the devices of each class."""
 
-    def run(self, agenda: Agenda | None = None) -> Part:
-        """Simulate it to the end, and until every frame on its way has landed; ``agenda``: another kind of one."""
-        return _Run(self, agenda or Agenda(_slice_s(self))).part()
+    def run(self, agenda: Agenda | None = None, implementation: Implementation | None = None) -> Part:
+        """Simulate it to the end, and until every frame on its way has landed.
+
+        Args:
+            agenda: another kind of one, which runs the simulation in Python.
+            implementation: "c" or "python", which change the time that it takes and nothing else; None for what there
+                is. Devices or servers that are calibrated are simulated in Python.
+        """
+        used = PYTHON if agenda is not None or self._calibrated else kit(implementation)
+        return _Run(self, agenda or used.agenda(_slice_s(self)), used).part()
+
+    @property
+    def _calibrated(self) -> bool:
+        """Times are drawn from measured frames."""
+        drawn = any(model.drawn is not None for model in self.models)
+        return drawn or any(server.calibration is not None for server in self.scenario.servers)
 
 
 class _Run:
     """One shard being simulated."""
 
-    def __init__(self, shard: Shard, agenda: Agenda) -> None:
-        self._shard = shard
+    def __init__(self, shard: Shard, agenda: Agenda, used: Kit) -> None:
+        self._shard, self._kit = shard, used
         scenario = self._scenario = shard.scenario
         self._end_s = scenario.hours * 3600.0
         self._agenda = agenda
@@ -83,7 +97,7 @@ class _Run:
             release.begin(mover, self._agenda)
         self._agenda.run()
         classes = [self._closed(crew, devices) for crew, devices in self._teams]
-        servers = [station.outcome for station in self._stations.values()]
+        servers = [station.close() for station in self._stations.values()]
         of_rounds, of_releases = [each.outcome() for each in rounds], [each.outcome for each in releases]
         return Part(classes, servers, of_rounds, of_releases, self._agenda.events)
 
@@ -132,15 +146,15 @@ class _Run:
         ]
         given = (name, server, self._agenda, self._scenario.seed, _merged(outages))
         if server.calibration is None:
-            return Station(*given)
+            return self._kit.station(*given)
         return CalibratedStation(*given, drawn=Drawn(Calibration.load(server.calibration), widths, 0.0))
 
     def _team(self, devices: DeviceClass, model: Model, numbers: Sequence[int]) -> tuple[Crew, list[Device]]:
         scenario = self._scenario
-        tally = Tally(ClassOutcome(devices.name, len(numbers)), devices.settings.deadline_ms)
+        tally = self._kit.tally(ClassOutcome(devices.name, len(numbers)), devices.settings.deadline_ms)
         clock = Clock(devices.arrivals, scenario.start_h)
         given = (devices, model, clock, self._agenda, tally, self._routes, self._end_s, scenario.content_s)
-        crew = Crew(*given) if model.drawn is None else CalibratedCrew(*given, drawn=model.drawn)
+        crew = self._kit.crew(*given) if model.drawn is None else CalibratedCrew(*given, drawn=model.drawn)
         radio = scenario.radio(devices)
         gaps = _merged(
             [
@@ -150,7 +164,7 @@ class _Run:
             ]
         )
         seed = key_of("links", scenario.seed, devices.link) >> 32
-        links = links_of(radio, scenario.protocol, tally.used, gaps, seed)
+        links = links_of(radio, scenario.protocol, tally.used, gaps, seed, self._kit.rate_link)
         servers = devices.servers or scenario.server_names
         made = []
         for number in numbers:
@@ -159,7 +173,7 @@ class _Run:
             shift_s = share(key, -6) * link.period_s if isinstance(link, RateLink) else 0.0
             station = self._routes.first(key, f"{devices.name}-{number}", servers)
             station.outcome.devices += 1
-            device = Device(key, model.make(), link, Line(shift_s), station)
+            device = self._kit.device(key, model.make(), link, self._kit.line(shift_s), station)
             crew.begin(device)
             made.append(device)
         return crew, made
@@ -167,6 +181,7 @@ class _Run:
     def _closed(self, crew: Crew, devices: Sequence[Device]) -> ClassOutcome:
         for device in devices:
             device.link.rest(device.line, self._end_s)
+            device.part()
         return crew.tally.close(len(devices) * self._end_s)
 
 

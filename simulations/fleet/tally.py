@@ -9,6 +9,8 @@ from headwater.simulations.fleet.links import Used
 from headwater.simulations.fleet.outcome import BINS_PER_DECADE, LEAST_MS, ClassOutcome, Histogram, Hour
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headwater.simulations.fleet.flight import Flight
 
 _PER_LOG = BINS_PER_DECADE / math.log(10)
@@ -99,19 +101,25 @@ class Tally:
 
     def close(self, device_s: float) -> ClassOutcome:
         """Everything in one."""
-        outcome, used = self.outcome, self.used
-        outcome.device_s = device_s
-        outcome.up_bytes += used.up_bytes
-        outcome.down_bytes += used.down_bytes
-        outcome.wakes = used.wakes
+        outcome = self.outcome
         outcome.latency, outcome.server_latency = Histogram(self._latency), Histogram(self._server_latency)
-        names = ("prepare", "head", "exit", "code", "whole", "train")
-        outcome.busy_s |= {name: getattr(self, f"{name}_s") for name in names}
-        outcome.busy_s |= {"send": used.send_s, "receive": used.receive_s, "tail": used.tail_s}
-        scales = (1.0, 1e-3, 1e-3, 1e-3, 1e-3, 1.0, 1.0, 1.0, 1.0)
-        for name, total, scale in zip(outcome.stage_s, self._stages, scales, strict=True):
-            outcome.stage_s[name] = total * scale
+        add_times(self, self._stages, device_s)
         return outcome
+
+
+def add_times(tally: Tally, stages: Sequence[float], device_s: float) -> None:
+    """Write what was summed beside the outcome into it."""
+    outcome, used = tally.outcome, tally.used
+    outcome.device_s = device_s
+    outcome.up_bytes += used.up_bytes
+    outcome.down_bytes += used.down_bytes
+    outcome.wakes = used.wakes
+    names = ("prepare", "head", "exit", "code", "whole", "train")
+    outcome.busy_s |= {name: getattr(tally, f"{name}_s") for name in names}
+    outcome.busy_s |= {"send": used.send_s, "receive": used.receive_s, "tail": used.tail_s}
+    scales = (1.0, 1e-3, 1e-3, 1e-3, 1e-3, 1.0, 1.0, 1.0, 1.0)
+    for name, total, scale in zip(outcome.stage_s, stages, scales, strict=True):
+        outcome.stage_s[name] = total * scale
 
 
 def _bin(ms: float) -> int:

@@ -70,7 +70,8 @@ class Teller:
         if len(flights) == 1:
             (flight,) = flights
             if flight.back_s <= now_s and flight.back_s <= flight.due_s:
-                self._answered(device, flight)
+                if not flight.told:  # nor is a new controller told of what was sent before it
+                    self._answered(device, flight)
                 device.flights = []
                 return
         news: list[tuple[float, int, Flight]] = []
