@@ -1,6 +1,6 @@
 """What a running agent prints: at a terminal one live line, elsewhere a line a frame; a summary at the end.
 
-cell0031.png  defect intact 93%  cell_type mono 99%     31 B  mode 0.25/0    9.6 ms
+cell0031.png  defect intact 93%  cell_type mono 99%     31 B  mode 0.25/0, 3 groups    9.6 ms
 cell0032.png  defect intact 99%      0 B  exit 0.25/0    1.2 ms                        answered on the device
 cell0033.png  defect intact 97%     31 B  exit 0.25/0  290.4 ms  (no answer before the deadline)       the same, instead
 """
@@ -36,10 +36,17 @@ def line(record: FrameRecord) -> str:
         return f"{record.name}  no answer ({record.status}): {record.detail}"
     answers = "  ".join(f"{task} {result.label} {result.score:.0%}" for task, result in record.results.items())
     answers += "".join(f"  {task} {file}" for task, file in record.images.items())
-    mode = f"{'exit' if record.source == 'local' else 'mode'} {record.width:g}/{record.gain}"
-    mode = "whole model" if record.action == "whole" else mode
     why = f"  ({record.detail})" if record.stepped_in else ""
-    return f"{record.name}  {answers}  {record.bytes:5d} B  {mode}  {record.latency_ms:7.1f} ms{why}"
+    return f"{record.name}  {answers}  {record.bytes:5d} B  {_way(record)}  {record.latency_ms:7.1f} ms{why}"
+
+
+def _way(record: FrameRecord) -> str:
+    if record.action == "whole":
+        return "whole model"
+    mode = f"{record.width:g}/{record.gain}"
+    if record.source == "local":
+        return f"exit {mode}"
+    return f"mode {mode}, {record.groups} group{'' if record.groups == 1 else 's'}"
 
 
 class Totals:

@@ -25,7 +25,7 @@ def printed(*, terminal: bool, as_json: bool = False) -> str:
 
 def test_a_line_a_frame_where_there_is_no_terminal() -> None:
     lines = printed(terminal=False).splitlines()
-    assert lines[0] == "zelle ü.png  defect intact 75%     31 B  mode 0.25/0      9.5 ms"
+    assert lines[0] == "zelle ü.png  defect intact 75%     31 B  mode 0.25/0, 3 groups      9.5 ms"
     assert lines[1].startswith(
         "1 of 1 frames answered; 31 bytes a frame; latency p50 9.5 ms, p95 9.5 ms; right: defect"
     )
@@ -51,6 +51,12 @@ def test_markup_in_a_name_is_text() -> None:
 
 def test_a_frame_without_an_answer() -> None:
     assert "no answer (expired): late" in line(replace(RECORD, status="expired", detail="late"))
+
+
+def test_how_much_of_a_frame_was_sent() -> None:
+    assert "mode 0.25/0, 1 group  " in line(replace(RECORD, groups=1))
+    assert "exit 0.25/0  " in line(replace(RECORD, source="local", action="local"))
+    assert "  whole model  " in line(replace(RECORD, source="local", action="whole"))
 
 
 def test_totals() -> None:
