@@ -32,9 +32,10 @@ static void learn(Line *line, double size, double time_ms, double noise) {
     double guess_ms = isnan(line->guess_ms) ? GUESS * mean_ms : line->guess_ms;
     double spread = n * ss - s * s, whole = (n + anchor) * ss - s * s;
     double base_ms = ((t + anchor * guess_ms) * ss - s * st) / whole;
-    line->base_ms = base_ms = least(most(base_ms, 0.0), mean_ms);
+    int tells = spread > TOLD * whole;
+    line->base_ms = base_ms = least(most(base_ms, 0.0), tells || line->told ? mean_ms : MOST_BASE * mean_ms);
     line->byte_ms = (mean_ms - base_ms) * n / s;
-    if (spread > TOLD * whole) {
+    if (tells) {
         line->told = 1;
         line->guess_ms = base_ms;
     }

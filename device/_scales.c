@@ -17,6 +17,14 @@ static double chance_of(const Room *room, const Option *option, double left_ms) 
     return margin_chance(room->margin, times, room->beyond);
 }
 
+/* As ways.Fear.lost. */
+static double lost(const Fear *fear, double left_ms, double bytes) {
+    double over_ms = fear->base_ms + fear->byte_ms * bytes - left_ms;
+    if (!(over_ms > 0)) return 0.0;
+    double pictures = 1.0 + over_ms / fear->interval_ms;
+    return pictures < MOST_LOST ? pictures : MOST_LOST;
+}
+
 /* As ways._sends. */
 static double add_sends(Table *table, const Width *width, const Room *room, const Wanted *wanted,
                         const Option *smallest, double best, double compute_ms) {
@@ -34,7 +42,8 @@ static double add_sends(Table *table, const Width *width, const Room *room, cons
             if (instead + gain < best - wanted->slack) continue;
         }
         double chance = chance_of(room, option, left_ms);
-        double worth = alone ? gain : width->local + chance * gain;
+        double kept = (alone ? 1.0 : chance) - room->fear.share * lost(&room->fear, left_ms, bytes);
+        double worth = instead + (kept > 0 ? kept : 0.0) * gain;
         int sure = chance >= least;
         if (sure && worth > best) best = worth;
         add_way(table, (Way){SEND, option, worth, chance, sure, compute_ms, bytes});

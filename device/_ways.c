@@ -43,16 +43,17 @@ static int take_widths(const Scales *scales, PyObject *exits, PyObject *heads_ms
 }
 
 static int take_room(const Scales *scales, PyObject *object, Room *room) {
-    double of[7];
+    double of[7], feared[4];
     room->margin = NULL;
     if (object == Py_None) return 1;
-    PyObject *margin = PyTuple_GetItem(object, 7);
-    if (margin == NULL || !numbers_of(object, of, 7)) return 0;
+    PyObject *margin = PyTuple_GetItem(object, 7), *fear = PyTuple_GetItem(object, 8);
+    if (margin == NULL || fear == NULL || !numbers_of(object, of, 7) || !numbers_of(fear, feared, 4)) return 0;
     if ((PyObject *)Py_TYPE(margin) != scales->margin_type) {
         PyErr_SetString(PyExc_TypeError, "the room's margin is not the compiled one");
         return 0;
     }
-    *room = (Room){of[0], of[1], of[2], of[3], of[4], of[5], of[6], (const Margin *)margin};
+    const Fear then = {feared[0], feared[1], feared[2], feared[3]};
+    *room = (Room){of[0], of[1], of[2], of[3], of[4], of[5], of[6], (const Margin *)margin, then};
     return 1;
 }
 

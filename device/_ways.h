@@ -41,6 +41,7 @@ double margin_chance(const Margin *margin, double error, double beyond);
 #define GUESS 0.4
 #define GUESS_OFF 0.2
 #define LEAST_NOISE 0.01
+#define MOST_BASE 0.9
 #define TOLD 0.9
 
 extern PyType_Spec line_spec;
@@ -48,6 +49,7 @@ extern PyType_Spec line_spec;
 /* ---------------------------------------------------------------- ways */
 
 #define HOPELESS 0.1
+#define MOST_LOST 5.0
 #define NOISE 0.002
 #define STEADY 0.5
 
@@ -78,9 +80,15 @@ typedef struct {
     double compute_ms, bytes;
 } Way;
 
+/* What the link would be if it carried less: ways.Fear. */
+typedef struct {
+    double share, base_ms, byte_ms, interval_ms;
+} Fear;
+
 typedef struct {
     double left_ms, base_ms, byte_ms, ahead_ms, oldest_ms, steady_bytes, beyond;
     const Margin *margin; /* NULL: there is no room */
+    Fear fear;
 } Room;
 
 typedef struct {

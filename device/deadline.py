@@ -14,6 +14,11 @@ nearly as likely as the likeliest. The policy may ask for the fewest bytes or th
 points of the best, and for a budget of bytes a second: a frame that can only be sent now and then counts for that
 share.
 
+A link may carry a tenth from one moment to the next, and what was sent just before is then late, and so is what is
+behind it. So each frame counts for less by what it would cost then, times how often the rate has fallen so far; where
+the last frame was slow, or one is overdue, the rate may have fallen already (:class:`headwater.device.ways.Fear`). It
+is a hedge: while little is known of the link, or after a fall, frames are smaller than they could be.
+
 Nobody knows what a link would carry on which nothing is sent. So where nothing is worth sending by what is known, now
 and then a frame is sent nevertheless; and where a larger one would likely be in time, but not surely, one is tried
 after a while (:mod:`headwater.device.pacing`), as it is where frames have had one size only, which do not tell how much
@@ -50,6 +55,10 @@ LIKELY, LIKELIER = 0.5, 0.8
 """Chance from which on a larger frame may be tried: with a fallback, and without one."""
 LEAST_TIMES, MOST_TIMES = 1.2, 4.0
 """The bytes of a frame that is tried to learn what bytes take, times those of the last ones."""
+MOVING = 0.8
+"""Of the time that the first frame on its way was foretold to take: until then the link is taken to carry it."""
+UNHEARD = 8
+"""Frames on their way, the most on a link that nothing has come back from yet."""
 LINK_SHARE = 0.9
 """The most of the time between two pictures that a frame may occupy the link."""
 EXPLORING, TRYING = "exploring the link", "trying a larger frame"
@@ -126,8 +135,8 @@ class DeadlineController:
         best, self._worth = self._offered.ways.best(*asked, self._kept, self._cost(now))
         if best is None or best.action != "send":
             reason = "" if situation.connected else "no connection"
-            return self._explore(best, situation) or self._done(best or self._last_resort(situation), now, reason)
-        if self._climber.due and (larger := self._larger(best, asked, situation)):
+            return self._explore(best, situation, now) or self._done(best or self._last_resort(situation), now, reason)
+        if self._climber.due and self.link.calm and (larger := self._larger(best, asked, situation)):
             self._climber.tried()
             return self._decision(larger, now, TRYING)
         decision = self._done(best, now)
@@ -177,16 +186,19 @@ class DeadlineController:
         if not (situation.connected and link.known):
             return None
         left_ms -= self.device.code_ms + situation.held_ms
-        most_ms = LINK_SHARE * (situation.interval_ms or math.inf)
+        interval_ms = situation.interval_ms or math.inf
+        most_ms = LINK_SHARE * interval_ms
         base_ms, byte_ms = link.line
         if not frames:
             most_bytes = steady(most_ms, left_ms - base_ms, byte_ms, 0.0)
-            return Room(left_ms, base_ms, byte_ms, 0.0, 0.0, most_bytes, 0.0, link.margin)
+            fear = link.fear(0.0, 0, 0.0, interval_ms)
+            return Room(left_ms, base_ms, byte_ms, 0.0, 0.0, most_bytes, 0.0, link.margin, fear)
         ahead_bytes = situation.bytes_unanswered + frames * OVERHEAD_BYTES
         ahead_ms, oldest_ms = link.queue_ms(ahead_bytes), link.begun_ms(situation.oldest_ms, situation.time_s)
         most_bytes = steady(most_ms, left_ms - base_ms, byte_ms, max(ahead_ms - oldest_ms, 0.0))
         beyond = link.overdue(ahead_bytes / frames, oldest_ms)
-        return Room(left_ms, base_ms, byte_ms, ahead_ms, oldest_ms, most_bytes, beyond, link.margin)
+        fear = link.fear(ahead_bytes, frames, oldest_ms, interval_ms)
+        return Room(left_ms, base_ms, byte_ms, ahead_ms, oldest_ms, most_bytes, beyond, link.margin, fear)
 
     def _whole_way(self, situation: Situation, left_ms: float) -> Way | None:
         if situation.whole_ms is None or self._whole is None:
@@ -209,24 +221,33 @@ class DeadlineController:
             fit = [way for way in larger if way.chance >= likely]
             if fit and any(way.option.accuracy > enough for way in larger):
                 return min(fit, key=lambda way: way.wire_bytes)
-        return self._telling(best)
+        return self._telling(best, situation)
 
-    def _telling(self, best: Way) -> Way | None:
-        """A larger frame that shows what bytes take, where no more than a guess says that there is no room for it."""
+    def _telling(self, best: Way, situation: Situation) -> Way | None:
+        """A larger frame that shows what bytes take, where no more than a guess says that there is no room for it.
+
+        Where no exit can step in, one that is in time even if bytes are all that takes time, for long.
+        """
         if self.link.told:
             return None
-        most = min(best.wire_bytes * MOST_TIMES, self._budget.each, self._budget.left)
+        safe = not (situation.exit_available or self._climber.long)
+        spare_ms = situation.left_ms - best.compute_ms if safe else math.inf
+        times = min(spare_ms / self.link.usual_ms(best.wire_bytes), MOST_TIMES)
+        most = min(best.wire_bytes * times, self._budget.each, self._budget.left)
         for option in self._table[best.option.width]:
             longer = best.wire_bytes * LEAST_TIMES <= option.mean_bytes <= most
             if longer and option.accuracy > best.option.accuracy + self._slack:
                 return Way("send", option, 0.0, 0.0, sure=False, compute_ms=best.compute_ms)
         return None
 
-    def _explore(self, best: Way | None, situation: Situation) -> Decision | None:
+    def _explore(self, best: Way | None, situation: Situation, now: Room | None) -> Decision | None:
         """A frame that shows what the link carries, where that could be of use and it is time for one."""
         if not situation.connected or situation.held_ms > 0:
             return None
-        alone = best is None and not situation.exit_available and self._room_for_one_more(situation)
+        without = not situation.exit_available
+        if without and now is not None and 0 < now.beyond <= MOVING:
+            return None
+        alone = best is None and without and self._room_for_one_more(situation)
         if not alone and not self._explorer.due(situation.time_s, situation.frames_unanswered):
             return None
         option = self._cheapest_better(best, situation, widths=1 if alone else None)
@@ -242,7 +263,7 @@ class DeadlineController:
         """
         frames, link = situation.frames_unanswered, self.link
         if not (frames and link.known):
-            return True
+            return frames < UNHEARD
         ahead_ms = link.queue_ms(situation.bytes_unanswered + frames * OVERHEAD_BYTES)
         spare_ms = situation.left_ms - link.usual_ms(self._narrowest[0].mean_bytes)
         return ahead_ms <= max(QUEUE_SHARE * (situation.deadline_ms or math.inf), spare_ms)

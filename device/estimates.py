@@ -14,6 +14,8 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from headwater.device.kernel import line_type, margin_type
+from headwater.device.line import GUESS
+from headwater.device.ways import Fear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,8 +32,19 @@ so are two in a row that the margin does not hold."""
 
 FOLLOW, FOLLOW_SERVER = 0.5, 0.2
 """Share of the newest frame in the scale, and in the server's time."""
-QUEUED = 8
+QUEUED = 5
 """Frames behind others that say how fast a queue is through."""
+LASTING = 0.8
+"""Of the least time a frame ever took, what is thought at most to be there whatever the rate."""
+
+DROP = 10.0
+"""The fall of the rate that is hedged against, in times."""
+FALLS, FRAMES = 1.0, 100.0
+"""Before anything is known: the rate falls once in so many frames."""
+MOST_FRAMES = 2000.0
+"""That are looked back on for it."""
+DOUBTED = 0.5
+"""Chance that one slow frame, or one that is overdue, is a fall of the rate and no hiccup."""
 
 
 class Sent(NamedTuple):
@@ -42,6 +55,15 @@ class Sent(NamedTuple):
     """That were reckoned with before it was coded."""
     queued: bool
     """Others were unanswered when it was written."""
+
+
+class Odd(NamedTuple):
+    """A frame that was unusually slow, or unusually quick."""
+
+    size: float
+    own_ms: float
+    alone: bool
+    """Nothing was ahead of it: its time was measured, and not reckoned with the line."""
 
 
 class RoundTrip:
@@ -69,9 +91,13 @@ class RoundTrip:
         """The middle one of these."""
         self._usual_scale = 1.0
         """As it was when the last frame was no odd one."""
-        self._odd: list[tuple[float, float]] = []
-        """Size and time of the last frames, if they were all unusually slow, or all unusually quick."""
+        self._odd: list[Odd] = []
+        """The last frames, if they were all unusually slow, or all unusually quick."""
         self._odd_is_slow = False
+        self._least_ms = math.inf
+        """That a frame took."""
+        self._falls, self._frames = FALLS, FRAMES
+        """How often the link became slower, of how many frames."""
 
     def answered(self, sent: Sent, network_ms: float, server_ms: float, time_s: float) -> None:
         """Learn a frame that was answered at a time, what it took on the network, and what at the server."""
@@ -82,27 +108,38 @@ class RoundTrip:
             self._apart.append(apart_ms / sent.wire_bytes)
             self._apart_ms = sorted(self._apart)[len(self._apart) // 2]
         self._through_s = through_s
-        own_ms = max(own_ms, LEAST_MS)
+        frame = Odd(sent.wire_bytes, max(own_ms, LEAST_MS), own_ms == network_ms)
+        self._learn(frame, sent.foretold_bytes, server_ms)
+
+    def _learn(self, frame: Odd, foretold_bytes: float, server_ms: float) -> None:
+        size, own_ms, alone = frame
+        self._least_ms = min(self._least_ms, own_ms)
         if not self.known:
-            self._begin_anew([(sent.wire_bytes, own_ms)])
+            self._begin_anew([frame])
             self.server_ms, self.known = server_ms, True
             return
-        changed = self._judge(sent.wire_bytes, own_ms)
-        self.margin.add((own_ms + server_ms) / (self.expected_ms(sent.foretold_bytes) + self.server_ms))
+        changed = self._judge(frame)
+        self.margin.add((own_ms + server_ms) / (self.expected_ms(foretold_bytes) + self.server_ms))
+        self._count(fell=changed and self._odd_is_slow)
         if changed:
-            self._begin_anew(self._odd)
+            self._begin_anew([odd for odd in self._odd if odd.alone] or self._odd)
         else:
-            self._follow(sent.wire_bytes, own_ms, alone=own_ms == network_ms)
+            self._follow(size, own_ms, alone=alone)
         self.server_ms += FOLLOW_SERVER * (server_ms - self.server_ms)
+
+    def _count(self, *, fell: bool) -> None:
+        self._frames, self._falls = self._frames + 1, self._falls + fell
+        if self._frames > MOST_FRAMES:
+            self._frames, self._falls = self._frames / 2, self._falls / 2
 
     def waited(self, size: float, waited_ms: float) -> None:
         """Learn that a frame of this size has had no answer for so long."""
         if self.known:
             self.scale = max(self.scale, (waited_ms - self.server_ms) / self._line.at(size))
 
-    def _judge(self, size: float, own_ms: float) -> bool:
+    def _judge(self, frame: Odd) -> bool:
         """Whether a frame says that the link is not what it was: so odd a one, or the second one that is odd."""
-        error, slow = own_ms / (self._usual_scale * self._line.at(size)), self.margin.upper
+        error, slow = frame.own_ms / (self._usual_scale * self._line.at(frame.size)), self.margin.upper
         low = self.margin.quantile(0.05) if error < 1 / NEAR else 1.0
         if 1 / NEAR <= error <= NEAR or low <= error <= slow:
             if self._odd:  # it was a hiccup: half of it is forgotten at once
@@ -111,7 +148,7 @@ class RoundTrip:
         if self._odd_is_slow is not (error > 1):
             self._odd.clear()
         self._odd_is_slow = error > 1
-        self._odd.append((size, own_ms))
+        self._odd.append(frame)
         return len(self._odd) > 1 or not 1 / FAR <= error <= FAR
 
     def _follow(self, size: float, own_ms: float, *, alone: bool) -> None:
@@ -130,21 +167,20 @@ class RoundTrip:
         if not odd:
             self._usual_scale = self.scale
 
-    def _begin_anew(self, frames: Sequence[tuple[float, float]]) -> None:
-        """Begin another line with these frames, sizes and times, of which the last says what it is like now."""
-        size, own_ms = frames[-1]
-        self._line = self._new_line(self._lasting_ms(min(time_ms for _, time_ms in frames)))
+    def _begin_anew(self, frames: Sequence[Odd]) -> None:
+        """Begin another line with these frames, of which the last says what it is like now."""
+        size, own_ms, _ = frames[-1]
+        self._line = self._new_line(self._lasting_ms())
         for each in frames:
-            self._line.add(*each, self.margin.noise)
+            self._line.add(each.size, each.own_ms, self.margin.noise)
         self.scale = self._usual_scale = own_ms / self._line.at(size)
         self._odd = []
-        self._apart.clear()
-        self._apart_ms = math.inf
 
-    def _lasting_ms(self, own_ms: float) -> float | None:
+    def _lasting_ms(self) -> float:
         """What a frame takes beside its bytes, after a change: as before, for it is the rate that changes mostly."""
-        base_ms = self._line.base_ms * min(self.scale, 1.0)
-        return base_ms if 0 < base_ms < own_ms else None
+        if not self._line.told:
+            return GUESS * self._least_ms
+        return min(self._line.base_ms * min(self.scale, 1.0), LASTING * self._least_ms)
 
     @property
     def line(self) -> tuple[float, float]:
@@ -155,6 +191,40 @@ class RoundTrip:
     def told(self) -> bool:
         """It is known what of a frame's time is its bytes', since the link changed."""
         return self._line.told
+
+    @property
+    def calm(self) -> bool:
+        """The last frame took about what was foretold."""
+        return not self._odd
+
+    def fear(self, ahead_bytes: float, frames: int, oldest_ms: float, interval_ms: float) -> Fear:
+        """What there is to be hedged against: that the rate falls now, or that it has, where a frame says so.
+
+        Args:
+            ahead_bytes: on the wire, of the frames on their way.
+            frames: so many they are.
+            oldest_ms: how long the first of them has been on its way on its own.
+            interval_ms: between two pictures.
+        """
+        scale = self._steady_scale
+        base_ms, byte_ms = scale * self._line.base_ms, scale * self._line.byte_ms
+        slow_ms = self._slow_ms(base_ms, byte_ms, ahead_bytes / frames if frames else 0.0, oldest_ms)
+        around_ms = base_ms + self.server_ms
+        if slow_ms > byte_ms:
+            queue_ms = max(slow_ms * ahead_bytes - max(oldest_ms - base_ms, 0.0), 0.0)
+            return Fear(DOUBTED, around_ms + queue_ms, slow_ms, interval_ms)
+        byte_ms *= DROP
+        return Fear(self._falls / self._frames, around_ms + byte_ms * ahead_bytes, byte_ms, interval_ms)
+
+    def _slow_ms(self, base_ms: float, byte_ms: float, first_bytes: float, oldest_ms: float) -> float:
+        """What a byte takes if the last slow frame, or the one that is overdue, is no hiccup; 0 if there is none."""
+        slow_ms = 0.0
+        if self._odd and self._odd_is_slow:
+            slow_ms = (self._odd[-1].own_ms - base_ms) / self._odd[-1].size
+        around_ms = base_ms + self.server_ms
+        if first_bytes and oldest_ms > NEAR * (around_ms + byte_ms * first_bytes):
+            slow_ms = max(slow_ms, (oldest_ms - around_ms) / first_bytes)
+        return slow_ms
 
     def queue_ms(self, wire_bytes: float) -> float:
         """How long frames one after another keep the link busy when it carries what it did, as far as is known."""

@@ -8,6 +8,8 @@ GUESS, GUESS_OFF = 0.4, 0.2
 """Share of a frame's time that its bytes have no part in, before frames of several sizes tell, and how far off that may
 be. The noisier the times, the longer this guess counts."""
 LEAST_NOISE = 0.01
+MOST_BASE = 0.9
+"""Share of a frame's time that the guess may come to, lest a longer frame be taken for as quick."""
 TOLD = 0.9
 """Share of what the frames of several sizes say, beside the guess, from which on they make the guess: there may be but
 one size again for long."""
@@ -45,9 +47,10 @@ class Line:
         guess_ms = GUESS * mean_ms if self._guess_ms is None else self._guess_ms
         spread, whole = n * ss - s * s, (n + anchor) * ss - s * s
         base_ms = ((t + anchor * guess_ms) * ss - s * st) / whole
-        self.base_ms = base_ms = min(max(base_ms, 0.0), mean_ms)
+        tells = spread > TOLD * whole
+        self.base_ms = base_ms = min(max(base_ms, 0.0), mean_ms if tells or self.told else MOST_BASE * mean_ms)
         self.byte_ms = (mean_ms - base_ms) * n / s
-        if spread > TOLD * whole:
+        if tells:
             self.told, self._guess_ms = True, base_ms
 
     def at(self, size: float) -> float:

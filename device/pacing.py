@@ -90,6 +90,8 @@ class Explorer:
 
 
 FIRST_TRY, LAST_TRY = 16, 512
+LONG = 64
+"""Frames in the same option after which one may be lost to learn whether there is room for more."""
 
 
 class Climber:
@@ -103,6 +105,11 @@ class Climber:
     def due(self) -> bool:
         """Whether it is time."""
         return self._frames >= self._gap
+
+    @property
+    def long(self) -> bool:
+        """Whether it has been the same option for so long that a frame may be lost for another."""
+        return self._frames >= LONG
 
     def same(self) -> None:
         """Count a frame in the same option."""

@@ -31,6 +31,25 @@ STEADY = 0.5
 Key = tuple[Action, int, int | None]
 """What makes a way the same for the next picture: action, mode, channel groups."""
 Exits = tuple[float | None, ...]
+MOST_LOST = 5.0
+"""Pictures, the most that a frame is thought to cost if the link carries less: the next ones are chosen by then."""
+
+
+class Fear(NamedTuple):
+    """What the link would be if it carried less than it does, as far as is known: a hedge against that."""
+
+    share: float
+    """How likely that is."""
+    base_ms: float
+    """Of a frame then, beside its bytes: with what is yet to come of those on their way."""
+    byte_ms: float
+    interval_ms: float
+    """Between two pictures."""
+
+    def lost(self, left_ms: float, wire_bytes: float) -> float:
+        """Pictures without an answer in time then, if a frame of this size was sent: its own, and those behind it."""
+        over_ms = self.base_ms + self.byte_ms * wire_bytes - left_ms
+        return min(1.0 + over_ms / self.interval_ms, MOST_LOST) if over_ms > 0 else 0.0
 
 
 class Room(NamedTuple):
@@ -52,6 +71,7 @@ class Room(NamedTuple):
     that one, so that if it is overdue it takes its share of all chances."""
     margin: Margin
     """Of the forecast."""
+    fear: Fear
 
     def most_bytes(self, way: Way, upper: float) -> float:
         """On the wire, of the longest frame if times are `upper` of the middling ones, or if that is too much, those.
@@ -270,7 +290,7 @@ def _sends(
     """
     level, slack, _, affordable, each, doubt, _ = wanted
     instead, least = (0.0, level) if local is None else (local, HOPELESS)
-    all_ms, base_ms, byte_ms, ahead_ms, oldest_ms, most, beyond, margin = room
+    all_ms, base_ms, byte_ms, ahead_ms, oldest_ms, most, beyond, margin, fear = room
     left_ms = all_ms - compute_ms
     if left_ms <= 0:
         return best
@@ -289,7 +309,8 @@ def _sends(
         if ahead_ms:
             times = min(times, (all_ms + oldest_ms) / (own_ms + ahead_ms))
         chance = margin.chance(times, beyond)
-        worth, sure = gain if local is None else local + chance * gain, chance >= least
+        kept = max((1.0 if local is None else chance) - fear.share * fear.lost(left_ms, wire_bytes), 0.0)
+        worth, sure = instead + kept * gain, chance >= least
         if sure and worth > best:
             best = worth
         ways.append(Way("send", option, worth, chance, sure, compute_ms, wire_bytes))

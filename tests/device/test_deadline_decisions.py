@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 
 from headwater.device.controller import Decision, Observation, Situation
 from headwater.device.deadline import DeadlineController
 from headwater.device.policy import Policy
+from headwater.device.ways import MOST_LOST, Fear
 from headwater.simulations.trace import LinkTrace, Trace
 from headwater.simulations.twin import Twin
 from tests.device.twins import DEVICE, KBIT, LINKS, MODES, link, rule, twin
@@ -86,11 +88,11 @@ def test_refining_takes_what_is_left_of_the_time() -> None:
 
 
 def test_the_longest_frame_that_still_fits() -> None:
-    controller = trained(link(Trace.constant(200 * KBIT)), local=False)
+    controller = trained(link(Trace.constant(2000 * KBIT)), local=False)
     decision = controller.refine(controller.choose(now()), now(), None)
     assert decision.mode == 3
     assert decision.most_bytes is not None
-    assert 3000 < decision.most_bytes < 8500  # at 25 bytes a ms and 60 ms there and back that is the most in 400
+    assert 3000 < decision.most_bytes < 85_000  # at 250 bytes a ms and 60 ms there and back that is the most in 400
     sooner = controller.refine(decision, now(age_ms=100), None)
     assert sooner.most_bytes is not None
     assert sooner.most_bytes < decision.most_bytes
@@ -151,3 +153,27 @@ def test_every_decision_says_why() -> None:
     reasons = Counter(outcome.decision.reason for outcome in twin(LINKS["black-out"]).run(rule(), 200))
     assert "" not in reasons
     assert {"exploring the link", "the local exit does best"} <= set(reasons)
+
+
+def test_hedges_against_a_fall_of_the_rate_the_less_the_longer_none_came() -> None:
+    steady = link(Trace.constant(200 * KBIT))
+    early, late = trained(steady, local=False), trained(steady, local=False)
+    for _ in range(4):
+        twin(steady, 400, local=False).run(late, 500)
+    assert early.choose(now()).mode == 2, "3 kB would take 1.2 s at a tenth of the rate"
+    assert late.choose(now(time_s=1e4)).mode == 3
+
+
+def test_an_overdue_frame_makes_the_next_one_small() -> None:
+    controller = trained(link(Trace.constant(1000 * KBIT)), local=False)
+    overdue = now(frames_unanswered=1, bytes_unanswered=3000, oldest_ms=190.0)
+    assert controller.choose(now()).mode == 3
+    assert controller.choose(overdue).mode <= 1
+
+
+def test_a_frame_is_lost_on_a_link_that_carries_less_with_those_behind_it() -> None:
+    fear = Fear(0.1, 50.0, 1.0, 200.0)
+    assert fear.lost(300.0, 250.0) == 0
+    assert fear.lost(300.0, 350.0) == 1.5
+    assert fear.lost(300.0, 1e6) == MOST_LOST
+    assert fear.lost(math.inf, 1e6) == 0, "without a deadline nothing is late"

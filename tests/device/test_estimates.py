@@ -85,6 +85,33 @@ class TestRoundTrip:
             answer(trip, 2.0 + number / 200, 1000.0 - 195 * number, queued=number > 0)
         assert trip.queue_ms(300) == pytest.approx(15, rel=0.01)
 
+    def test_a_fall_is_feared_as_often_as_it_comes_and_at_once_where_a_frame_says_so(self) -> None:
+        trip = RoundTrip(0.99)
+        for step in range(30):
+            answer(trip, step / 5, 30.0 + step % 2 * 20, size=100 + step % 2 * 200)
+        calm = trip.fear(0.0, 0, 0.0, 200.0)
+        assert calm.share < 0.01
+        assert calm.byte_ms == pytest.approx(1.0, rel=0.05), "a tenth of the rate, of which a byte takes 0.1 ms"
+        assert calm.base_ms == pytest.approx(22, rel=0.05)
+        overdue = trip.fear(300.0, 1, 250.0, 200.0)
+        assert (overdue.share, overdue.byte_ms) == (0.5, pytest.approx(228 / 300, rel=0.05))
+        answer(trip, 6.0, 100.0)
+        slow = trip.fear(0.0, 0, 0.0, 200.0)
+        assert not trip.calm
+        assert (slow.share, slow.byte_ms) == (0.5, pytest.approx(0.8, rel=0.05))
+        answer(trip, 6.2, 120.0)
+        assert trip.calm
+        assert trip.fear(0.0, 0, 0.0, 200.0).share > 1.5 * calm.share, "it has fallen once more"
+
+    def test_what_piled_up_in_a_stall_is_not_taken_for_the_time_without_bytes(self) -> None:
+        trip = RoundTrip(0.99)
+        for step in range(5):
+            answer(trip, 1.0 + step / 100, 1000.0 - 200 * step, queued=step > 0)
+        for step in range(10):
+            answer(trip, 2.0 + step / 5, 240.0 - 10 * (step % 3))
+        base_ms, byte_ms = trip.line
+        assert byte_ms * 100 > 0.1 * base_ms, "a frame three times as long is not as quick"
+
     def test_how_far_a_frame_is_overdue(self) -> None:
         trip = RoundTrip(0.99)
         answer(trip, 0.0, 48.0)

@@ -19,7 +19,7 @@ from headwater.device.margin import MEMORY, Margin
 from headwater.device.offers import Offers
 from headwater.device.options import Option
 from headwater.device.policy import Cost, Policy
-from headwater.device.ways import Room, Wanted, Way, Ways, Work
+from headwater.device.ways import Fear, Room, Wanted, Way, Ways, Work
 from headwater.simulations.trace import LinkTrace, Trace
 from headwater.simulations.twin import Device, Twin
 from tests.device.twins import MODES
@@ -125,7 +125,9 @@ class Case:
         queue = rng.choice([(0.0, 0.0), (rng.uniform(0, 200), rng.uniform(0, 300))])
         left_ms, steady = rng.choice([math.inf, rng.uniform(-50, 600)]), rng.choice([math.inf, rng.uniform(50, 900)])
         beyond = rng.choice([0.0, rng.lognormvariate(0, 1)])
-        room = Room(left_ms, rng.uniform(1, 99), rng.choice([0.0, rng.random()]), *queue, steady, beyond, margin)
+        rates = rng.uniform(1, 99), rng.choice([0.0, rng.random()])
+        fear = Fear(rng.choice([0.0, rng.random()]), rng.uniform(1, 300), rng.random(), rng.choice([math.inf, 200.0]))
+        room = Room(left_ms, *rates, *queue, steady, beyond, margin, fear)
         return room if rng.random() < 0.9 else None
 
     def all(self, implementation: Implementation) -> tuple[list[Way], float]:
@@ -166,7 +168,7 @@ class TestWays:
         with pytest.raises(TypeError):
             best(case.exits, None, case.work._replace(factor="two"), *given[1:])  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="margin"):
-            best(case.exits, None, case.work, Room(*[1.0] * 7, Margin(0.99)), *given[2:])
+            best(case.exits, None, case.work, Room(*[1.0] * 7, Margin(0.99), Fear(0, 0, 0, 1)), *given[2:])
         with pytest.raises(ValueError, match="no widths"):
             _ways.Scales(Way, [])
         with pytest.raises(ValueError, match="no options"):

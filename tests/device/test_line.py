@@ -25,6 +25,12 @@ class TestLine:
         assert line.byte_ms == pytest.approx(0.2, rel=0.05)
         assert line.at(1000) == pytest.approx(240, rel=0.05)
 
+    def test_a_guess_leaves_some_of_the_time_to_the_bytes(self) -> None:
+        line = Line(100.0)
+        line.add(100, 60.0, 0.5)
+        assert line.base_ms == pytest.approx(54)
+        assert line.at(100) == pytest.approx(60)
+
     def test_neither_is_ever_below_zero(self) -> None:
         rng = random.Random(2)
         line = Line()
