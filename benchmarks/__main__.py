@@ -4,8 +4,9 @@
     python -m benchmarks coder serving --quick        # some, smallest size
     python -m benchmarks --json out/bench.json        # also write the claims there, in place of what the file holds
 
-Those whose figures are no times (they say ``TIMED = False``) run first, side by side, each on a core of its own; then
-the others, one after the other and alone.
+Those whose figures are no times (they say ``TIMED = False``) run first, side by side, each on a core of its own, those
+that last longest (they say for about how many ``SECONDS``) before others; then the others, one after the other and
+alone. How long each of them took stands at the end.
 
 The exit status is that of the runs, not of the claims: a figure that misses its target is a result and stands in the
 summary; a benchmark that crashes, or finds a wrong answer, fails the run. The others still run.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,7 @@ from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
+from rich.table import Table
 
 from benchmarks.claims import Claim, merge, table
 
@@ -45,6 +48,7 @@ class Ended(NamedTuple):
     well: bool
     """It ended by itself and found no wrong answer."""
     claims: list[Claim]
+    seconds: float
 
 
 def names() -> list[str]:
@@ -57,8 +61,18 @@ def timed(name: str) -> bool:
     return not _says(name, "TIMED = False")
 
 
+def lasts(name: str) -> int:
+    """For about how many seconds an untimed benchmark runs, as it says."""
+    found = re.search(r"^SECONDS = (\d+)", _text(name), re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
 def _says(name: str, line: str) -> bool:
-    return f"\n{line}" in (HERE / f"{name}.py").read_text(encoding="utf-8")
+    return f"\n{line}" in _text(name)
+
+
+def _text(name: str) -> str:
+    return (HERE / f"{name}.py").read_text(encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,9 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := set(options.names) - set(names()):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(names())}")
     chosen = options.names or names()
-    alone = [name for name in chosen if timed(name)]
-    every = [*side_by_side([name for name in chosen if not timed(name)], quick=options.quick)]
-    every += [run(name, quick=options.quick) for name in alone]
+    start_s = time.monotonic()
+    untimed = sorted((name for name in chosen if not timed(name)), key=lasts, reverse=True)
+    every = [*side_by_side(untimed, quick=options.quick)]
+    every += [run(name, quick=options.quick) for name in chosen if timed(name)]
     every.sort(key=lambda ended: chosen.index(ended.name))
     found = [claim for ended in every for claim in ended.claims]
     if options.json is not None:
@@ -81,10 +96,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         merge(found, options.json)
     if len(chosen) > 1:
         Console().print(table("All claims", found))
+        Console().print(durations(every, time.monotonic() - start_s))
     failed = [ended.name for ended in every if not ended.well]
     for name in failed:
         print(f"FAILED: python -m benchmarks.{name}")
     return len(failed)
+
+
+def durations(every: Sequence[Ended], all_s: float) -> Table:
+    """How long each took, and all of them."""
+    result = Table(title="How long they took", title_justify="left")
+    result.add_column("benchmark")
+    result.add_column("s", justify="right")
+    result.add_column("ran")
+    for ended in every:
+        ran = "alone" if timed(ended.name) else "beside others"
+        result.add_row(ended.name, f"{ended.seconds:.0f}", ran if ended.well else f"{ran}, [red]FAILED")
+    result.add_section()
+    result.add_row("all", f"{all_s:.0f}", f"{int(all_s) // 60} min {int(all_s) % 60:02d} s")
+    return result
 
 
 def side_by_side(chosen: Sequence[str], *, quick: bool) -> Iterator[Ended]:
@@ -122,8 +152,9 @@ def run(name: str, *, quick: bool, output: IO[bytes] | None = None) -> Ended:
             print(f"{name} was stopped after {LIMIT_S} s")
             code = 1
         found = [Claim(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
-    print(f"== {name}: {time.monotonic() - start_s:.0f} s", flush=True)
-    return Ended(name, code == 0, found)
+    seconds = time.monotonic() - start_s
+    print(f"== {name}: {seconds:.0f} s", flush=True)
+    return Ended(name, code == 0, found, seconds)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 NAME = "memory"
 TIMED = False  # its times are of two networks by turns
+SECONDS = 110
 BUNDLE = Path("simulations/bundles/solar")
 DENSITY, KEEP, EXTRUDE = 0.3, 0.3, 0.2
 WAYS: Mapping[str, Mapping[str, float]] = {

@@ -62,6 +62,8 @@ class Terrain:
     """If above 0, so much of what is learnt from takes the place of the test pictures."""
     alpha: float = 0.5
     """Of the Dirichlet distribution by which the labels are skewed."""
+    pictures: int = 0
+    """That each device draws; 0: each picture is one device's alone."""
 
     @property
     def where(self) -> str:
@@ -79,6 +81,7 @@ class Terrain:
             "servers_share",
             "validation_share",
             "alpha",
+            "pictures",
         )
         return {name: repr(getattr(self, name)) for name in names}
 
@@ -96,9 +99,18 @@ _SMALL = replace(
 )
 """Small pictures, so that three splits of all contests are hours of a core, not days."""
 SOLAR_FLEET = Terrain("solar", _SMALL, "cell_type", devices=16, rounds=12, epochs=2.0, rate=0.01, servers_share=0.3)
-_LONGER = replace(DIGITS, teacher_epochs=12, match_epochs=4, tune_epochs=8)
-"""A fifth of the digits needs more epochs than all of them."""
-DIGITS_FLEET = Terrain("digits", _LONGER, "", devices=3, rounds=2)
+_SHORTER = replace(
+    DIGITS,
+    widths=(0.25, 1.0),
+    start_gains=(0.6, 2.4, 10.0),
+    rate_weights=(3e-3, 5e-4, 5e-5),
+    teacher_epochs=6,
+    match_epochs=1,
+    tune_epochs=3,
+    exit_epochs=1,
+)
+DIGITS_FLEET = Terrain("digits", _SHORTER, "", devices=3, rounds=2, servers_share=0.3, pictures=32)
+"""A minute of a core: that all of it runs."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +178,8 @@ class Ground:
     def _share_out(self, dataset: Dataset) -> None:
         task, recipe = dataset.tasks[0], self.terrain.recipe
         spec = InputSpec(recipe.colour, recipe.side, recipe.side)  # in files of the size that is learnt from
-        shares = Shares(self.terrain.devices, self.terrain.domain, self.terrain.alpha, self.seed)
+        terrain = self.terrain
+        shares = Shares(terrain.devices, terrain.domain, terrain.alpha, self.seed, terrain.pictures)
         for number, name in enumerate(self.names):
             for index, item in enumerate(shares.part(dataset, task.name, number).items):
                 folder = self.data(name) / task.labels[item.labels[task.name]]

@@ -12,7 +12,6 @@ from benchmarks.federated import committed, stated
 from benchmarks.fleet.contests import HOSTILE, OURS, PARTS, PEER, PRUNED, SPARSE, START, WEAK, Study
 from benchmarks.fleet.curve import Curve
 from benchmarks.fleet.ground import SOLAR_FLEET
-from benchmarks.fleet.kills import kills_claim
 from benchmarks.fleet.stated import Statement
 
 PEERS = Curve([0.5, 0.6, 0.7, 0.8, 0.8, 0.8], [0, 1, 2, 3, 4, 5000], [0, 1, 2, 3, 4, 6000])
@@ -73,8 +72,3 @@ def test_a_study_has_a_piece_for_every_claim_and_those_that_are_done_are_stated(
 
 def test_without_results_nothing_is_stated(tmp_path: Path) -> None:
     assert committed(tmp_path / "none.json") == []
-
-
-@pytest.mark.slow
-def test_rounds_among_kills_end_with_the_hash_of_an_undisturbed_run() -> None:
-    assert kills_claim().holds

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def main(arguments=None):
 if __name__ == "__main__":
     sys.exit(main())
 """
+CORES = os.sched_getaffinity(0)
 BAD = """
 def main():
     raise AssertionError("a wrong answer")
@@ -54,6 +56,10 @@ def test_all_run_and_a_failure_is_counted(tmp_path: Path, capfd: pytest.CaptureF
     assert (claim["benchmark"], claim["value"], claim["holds"]) == ("good", 2.0, True)
     output = capfd.readouterr()
     assert "FAILED: python -m benchmarks.bad" in output.out
+    took = output.out[output.out.index("How long they took") :]
+    assert re.search(r"bad +│ +\d+ │ alone, FAILED", took)
+    assert re.search(r"good +│ +\d+ │ alone", took)
+    assert re.search(r"all +│ +\d+ │ 0 min \d\d s", took)
     assert "a wrong answer" in output.err
 
 
@@ -104,6 +110,31 @@ print(f"{me} runs on {len(os.sched_getaffinity(0))} core")
     printed = capfd.readouterr().out
     assert printed.count("runs on 1 core") == 2
     assert printed.index("== left:") < printed.index("== good\n")
+
+
+@pytest.mark.usefixtures("folder")
+def test_one_alone_needs_no_summary(capfd: pytest.CaptureFixture[str]) -> None:
+    assert runner.main(["good"]) == 0
+    assert "How long they took" not in capfd.readouterr().out
+
+
+def test_those_that_last_longest_begin_first(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {min(CORES)})  # one at a time
+    for name, seconds in (("brief", 1), ("long", 30), ("longer", 200)):
+        text = GOOD.replace('"good"', f'"{name}"')
+        (folder / f"{name}.py").write_text(f'"""Untimed."""\nTIMED = False\nSECONDS = {seconds}\n{text}')
+    assert [runner.lasts(name) for name in ("good", "brief", "longer")] == [0, 1, 200]
+    assert runner.main(["brief", "good", "long", "longer"]) == 0
+    begun = re.findall(r"^== (\w+)$", capfd.readouterr().out, re.MULTILINE)
+    assert begun == ["longer", "long", "brief", "good"]
+
+
+@pytest.mark.parametrize("name", ["federated", "kills", "memory", "rate_accuracy"])
+def test_the_long_untimed_benchmarks_of_the_project_say_how_long_they_last(name: str) -> None:
+    assert not runner.timed(name)
+    assert runner.lasts(name) > 30
 
 
 def test_every_benchmark_of_the_project_is_found() -> None:

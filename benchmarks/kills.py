@@ -1,5 +1,8 @@
 """Rounds by the commands that users have, in processes of their own, which are killed for good while the rounds go on.
 
+    python -m benchmarks.kills                         # three rounds, eight kills
+    python -m benchmarks.kills --quick                 # one round, three kills
+
     undisturbed    a server, two devices, `headwater server federate` to its end
     killed         the same, but that server, devices and the process of the rounds are killed (SIGKILL) and started
                    again, each when a message is where :data:`KILLS` says
@@ -31,9 +34,9 @@ from headwater.server.federation.versions import latest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.claims import Claim
-
-BUNDLE = Path(__file__).parents[2] / "simulations" / "bundles" / "solar"
+TIMED = False
+SECONDS = 85
+BUNDLE = Path(__file__).parent.parent / "simulations" / "bundles" / "solar"
 NAMES = ("cam-1", "cam-2")
 SERVER, LEARNING = "server", "rounds"
 STATES = ("offered", "accepted", "fetched", "replied")
@@ -50,31 +53,38 @@ KILLS = (
 )
 """In which round, who, and what a message to one of the devices is by then."""
 ROUNDS = 3
+QUICK_ROUNDS = 1
+PICTURES = 3
+"""Of each label on each device."""
 WITHIN_S = 500.0
 _HEADWATER = (sys.executable, "-m", "headwater.compression.cli")
 
 
-def kills_claim() -> Claim:
-    """Run them."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the rounds twice, and compare."""
+    options = claims.options(__doc__, arguments)
+    rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    kills = [kill for kill in KILLS if kill[0] <= rounds]
     with tempfile.TemporaryDirectory(prefix="headwater-kills-") as folder:
-        quiet, killed = (ended(Path(folder) / str(len(kills)), kills) for kills in ((), KILLS))
+        quiet, killed = (ended(Path(folder) / str(len(those)), those, rounds) for those in ([], kills))
     counts = ", ".join(
-        f"{what} {sum(who.startswith(start) for _, who, _ in KILLS)}"
+        f"{what} {sum(who.startswith(start) for _, who, _ in kills)}"
         for what, start in (("server", SERVER), ("devices", "cam-"), ("rounds", LEARNING))
     )
-    return claims.at_least(
-        "federated",
-        f"runs that end with the hash of an undisturbed one after {len(KILLS)} kills -9 ({counts})",
+    same = claims.at_least(
+        "kills",
+        f"runs that end with the hash of an undisturbed one after {len(kills)} kills -9 ({counts})",
         float(quiet == killed),
         unit="of 1",
         target=1,
         peer=f"undisturbed: {quiet[:10]}; killed: {killed[:10]}",
     )
+    return claims.report("Rounds among kills", [same], options)
 
 
-def ended(folder: Path, kills: Sequence[tuple[int, str, str]]) -> str:
+def ended(folder: Path, kills: Sequence[tuple[int, str, str]], rounds: int) -> str:
     """The version that rounds end with."""
-    with Fleet(folder) as fleet, Mailbox(fleet.state) as mailbox:
+    with Fleet(folder, rounds) as fleet, Mailbox(fleet.state) as mailbox:
         fleet.until(lambda: sum(one.connected for one in mailbox.devices()) == len(NAMES), "the devices connect")
         fleet.start(LEARNING)
         for round_, who, state in kills:
@@ -84,7 +94,7 @@ def ended(folder: Path, kills: Sequence[tuple[int, str, str]]) -> str:
             fleet.start(who)
         fleet.until(fleet.over, "the rounds end")
         learnt = latest(fleet.state)
-        assert (learnt.finished, learnt.round) == (True, ROUNDS), fleet.log(LEARNING)
+        assert (learnt.finished, learnt.round) == (True, rounds), fleet.log(LEARNING)
         return learnt.version
 
 
@@ -97,12 +107,12 @@ def furthest(mailbox: Mailbox, round_: int) -> int:
 class Fleet:
     """A server and two devices with pictures of their own, as processes that can be killed and started again."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self.state = folder, folder / "state"
+    def __init__(self, folder: Path, rounds: int) -> None:
+        self._folder, self.state, self._rounds = folder, folder / "state", rounds
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._stack = ExitStack()
         for number, name in enumerate(NAMES):
-            pictures(folder / name, 6, 0.1 * number)
+            pictures(folder / name, PICTURES, 0.1 * number)
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             self._address = f"127.0.0.1:{one.getsockname()[1]}"
@@ -149,7 +159,18 @@ class Fleet:
         if name == SERVER:
             return ("server", "--bundle", BUNDLE, "--listen", self._address, "--http", "", "--state", self.state)
         if name == LEARNING:
-            settings = ("--rounds", ROUNDS, "--least", len(NAMES), "--epochs", 1, "--batch", 2, "--deadline-s", 600)
+            settings = (
+                "--rounds",
+                self._rounds,
+                "--least",
+                len(NAMES),
+                "--epochs",
+                1,
+                "--batch",
+                2,
+                "--deadline-s",
+                600,
+            )
             return ("server", "federate", "--bundle", BUNDLE, "--state", self.state, *settings)
         given = {"--name": name, "--bundle": BUNDLE, "--server": self._address, "--source": "-"}
         learning = {"--state": self._folder / f"{name}-state", "--train-data": self._folder / name, "--train-nice": 0}
@@ -166,3 +187,7 @@ def pictures(folder: Path, count: int, darker: float) -> None:
             (folder / label).mkdir(parents=True, exist_ok=True)
             shade = 1 - darker - 0.05 * number
             Image.fromarray((image[0] * shade).astype("uint8")).save(folder / label / f"{number}.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
