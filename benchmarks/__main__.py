@@ -15,7 +15,6 @@ summary; a benchmark that crashes, or finds a wrong answer, fails the run. The o
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -30,7 +29,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.claims import Claim, merge, table
+from benchmarks.claims import Claim, merge, read, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -148,10 +147,13 @@ def run(name: str, *, quick: bool, output: IO[bytes] | None = None) -> Ended:
             code = subprocess.run(
                 command, cwd=HERE.parent, timeout=LIMIT_S, check=False, stdout=output, stderr=output
             ).returncode
+            found = read(path) if path.exists() else []
         except subprocess.TimeoutExpired:
             print(f"{name} was stopped after {LIMIT_S} s")
-            code = 1
-        found = [Claim(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+            code, found = 1, []
+        except ValueError as error:
+            print(error)
+            code, found = 1, []
     seconds = time.monotonic() - start_s
     print(f"== {name}: {seconds:.0f} s", flush=True)
     return Ended(name, code == 0, found, seconds)

@@ -20,9 +20,9 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -128,6 +128,21 @@ def table(title: str, claims: Iterable[Claim]) -> Table:
             claim.claim, value, f"{_WORDS[claim.direction]} {claim.target:g} {claim.unit}", holds, claim.peer
         )
     return result
+
+
+def read(path: Path) -> list[Claim]:
+    """The claims of a file; raises ValueError for a row that is none, with what is wrong with it."""
+    return [_claim(row) for row in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _claim(row: dict[str, Any]) -> Claim:
+    name, wanted = f"{row.get('benchmark')}, {row.get('claim')}", [field.name for field in fields(Claim)]
+    if sorted(row) != sorted(wanted):
+        raise ValueError(f"the row of {name} has {', '.join(row)}; want {', '.join(wanted)}")
+    claim = Claim(**row)
+    if claim.direction not in _WORDS or (claim.holds is None) is not (claim.value is None):
+        raise ValueError(f"the row of {name} has value {claim.value}, holds {claim.holds}, {claim.direction}")
+    return claim
 
 
 def merge(claims: Sequence[Claim], path: Path) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
-from typing import TYPE_CHECKING
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from benchmarks import claims
+from benchmarks.__main__ import HERE, names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +20,36 @@ MISSING = claims.at_most("two", "size", None, unit="bytes", target=4, peer="peer
 def test_a_claim_has_exactly_the_agreed_keys() -> None:
     agreed = ["benchmark", "claim", "value", "unit", "target", "direction", "holds", "peer"]
     assert [field.name for field in fields(claims.Claim)] == agreed
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_benchmark_reports_by_claims_alone(name: str) -> None:
+    text = (HERE / f"{name}.py").read_text(encoding="utf-8")
+    assert "claims.report(" in text
+    assert "claims.options(" in text or "claims.Options(" in text
+    assert ".json.write" not in text, "rows have other keys where they are not made by claims"
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    claims.merge([FASTER, SLOWER, MISSING], tmp_path / "bench.json")
+    assert claims.read(tmp_path / "bench.json") == [FASTER, SLOWER, MISSING]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"peer": ...}, "the row of one, speed has benchmark, .*; want .*, peer"),
+        ({"extra": 1}, "has .*, extra; want"),
+        ({"direction": "up"}, "holds True, up"),
+        ({"value": None}, "value None, holds True"),
+        ({"holds": None}, "value 1.235, holds None"),
+    ],
+)
+def test_a_row_that_is_no_claim_is_an_error(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    row = {key: value for key, value in (asdict(FASTER) | change).items() if value is not ...}
+    (tmp_path / "bench.json").write_text(json.dumps([row]), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        claims.read(tmp_path / "bench.json")
 
 
 def test_whether_a_claim_holds() -> None:

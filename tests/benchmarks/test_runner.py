@@ -70,6 +70,17 @@ def test_a_figure_that_misses_its_target_is_no_failure(tmp_path: Path) -> None:
     assert [claim["holds"] for claim in json.loads(path.read_text())] == [False]
 
 
+def test_one_whose_rows_are_no_claims_fails(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text = GOOD.replace('"good"', '"bad"').replace(
+        "return claims.report", "claims.asdict = lambda _: {}\n    return claims.report"
+    )
+    (folder / "bad.py").write_text(text)
+    path = tmp_path / "bench.json"
+    assert runner.main(["--json", str(path)]) == 1
+    assert [claim["benchmark"] for claim in json.loads(path.read_text())] == ["good"]
+    assert "want benchmark, claim, value" in capfd.readouterr().out
+
+
 def test_one_that_hangs_is_stopped(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
