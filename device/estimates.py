@@ -36,6 +36,10 @@ QUEUED = 5
 """Frames behind others that say how fast a queue is through."""
 LASTING = 0.8
 """Of the least time a frame ever took, what is thought at most to be there whatever the rate."""
+STALE = 1.005
+"""How far that least time is forgotten with each frame."""
+UNDELAYED = 1.1
+"""Of it: a frame that took no more waited for no other, though others were on their way: there the delay is long."""
 
 DROP = 10.0
 """The fall of the rate that is hedged against, in times."""
@@ -69,10 +73,10 @@ class Odd(NamedTuple):
 class RoundTrip:
     """Time from writing a frame to its answer: the network's, a line over the size times a scale, and the server's.
 
-    The scale follows the last frames. A frame that was written behind others waited for them: a link is a queue, so its
-    own time begins when the one before it was through. That is known from the answers' times, and no guess at what was
-    still ahead is needed. The margin's errors are those of what was foretold before the frame was coded, so that they
-    hold what its size differed from the mode's mean, and the server's whims, too.
+    The scale follows the last frames. A frame that was written behind others waited for them, unless it was as quick as
+    any: a link is a queue, so its own time begins when the one before it was through. That is known from the answers'
+    times, and no guess at what was still ahead is needed. The margin's errors are those of what was foretold before the
+    frame was coded, so that they hold what its size differed from the mode's mean, and the server's whims, too.
     """
 
     def __init__(self, level: float, implementation: Implementation | None = None) -> None:
@@ -95,16 +99,18 @@ class RoundTrip:
         """The last frames, if they were all unusually slow, or all unusually quick."""
         self._odd_is_slow = False
         self._least_ms = math.inf
-        """That a frame took."""
+        """That a frame took from begin to end."""
         self._falls, self._frames = FALLS, FRAMES
         """How often the link became slower, of how many frames."""
 
     def answered(self, sent: Sent, network_ms: float, server_ms: float, time_s: float) -> None:
         """Learn a frame that was answered at a time, what it took on the network, and what at the server."""
         through_s, own_ms = time_s - server_ms / 1e3, network_ms
+        self._least_ms = min(self._least_ms * STALE, max(network_ms, LEAST_MS))
         if sent.queued and through_s >= self._through_s:
             apart_ms = (through_s - self._through_s) * 1e3
-            own_ms = min(own_ms, apart_ms + self.scale * self._line.base_ms)
+            if network_ms > UNDELAYED * self._least_ms:
+                own_ms = min(own_ms, apart_ms + self.scale * self._line.base_ms)
             self._apart.append(apart_ms / sent.wire_bytes)
             self._apart_ms = sorted(self._apart)[len(self._apart) // 2]
         self._through_s = through_s
@@ -113,7 +119,6 @@ class RoundTrip:
 
     def _learn(self, frame: Odd, foretold_bytes: float, server_ms: float) -> None:
         size, own_ms, alone = frame
-        self._least_ms = min(self._least_ms, own_ms)
         if not self.known:
             self._begin_anew([frame])
             self.server_ms, self.known = server_ms, True

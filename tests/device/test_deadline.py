@@ -195,6 +195,12 @@ def test_on_a_link_of_long_delay_a_larger_frame_tells_that_there_is_room(deadlin
     assert sum(decision.reason == "trying a larger frame" for decision in taken) <= 3
 
 
+def test_frames_that_are_on_their_way_together_since_the_delay_is_long_do_not_hide_that_there_is_room() -> None:
+    far = link(Trace.constant(30 * KBIT), delay_ms=200.0)
+    outcomes = twin(far, None, local=False).run(rule(local=False), 150)
+    assert {outcome.mode for outcome in outcomes[100:] if outcome.decision.reason == "no deadline"} == {1}, "300 bytes"
+
+
 def test_a_larger_frame_that_has_told_that_there_is_no_room_is_not_tried_again() -> None:
     taken = OneSize(100.0, 2.5).run(rule(local=False), 420.0, 800)  # 300 bytes more take 675 ms
     assert {decision.mode for decision in taken if decision.reason != "trying a larger frame"} == {0}
