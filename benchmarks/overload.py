@@ -122,16 +122,16 @@ async def _attack(address: str, state: Path) -> tuple[int, int]:
     async with material.channel(address, authority, new) as channel:
         rpcs = await listed(channel)
         assert len(rpcs) >= 8, "the server lists what it has"
-        codes = [(await attempt(channel, rpc, "cam"))[0] for rpc in rpcs]
+        codes = [(await attempt(channel, rpc, "cam")).code for rpc in rpcs]
         assert not refused & set(codes), "a device of the fleet is let in"
     let_in = tried = 0
     for name, credential in shown:
         async with material.channel(address, authority, credential) as channel:
             for rpc in rpcs:
                 if name != "another" or rpc.names_a_device:
-                    code, detail = await attempt(channel, rpc, name)
-                    if code not in refused:
-                        print(f"let in: {rpc.path} with {code.name} {detail}")
+                    ended = await attempt(channel, rpc, name)
+                    if ended.code not in refused:
+                        print(f"let in: {rpc.path} with {ended}")
                         let_in += 1
                     tried += 1
     return let_in, tried
@@ -148,7 +148,7 @@ def excess(bench: Bench) -> Claim:
             assert time.monotonic() < began + LIMIT_S, f"{len(statuses)} of {BURST} frames were answered or refused"
             select.select([device.socket], [], [], 1.0)
             device.receive()
-            statuses += [message.answer.status for message in device.messages]
+            statuses += [pb.ServerMessage.FromString(message).answer.status for message in device.messages]
             device.messages = []
         allowed = 100 + 100 * (time.monotonic() - began)
         device.socket.close()

@@ -94,8 +94,8 @@ class EdgeServer:
         self.access = _access(settings, denials)
         """Lets devices in; None without TLS."""
         self.service = EdgeService(registry, self.batcher, self.metrics, settings, archive, post, clock)
-        register = None if self.access is None else self.access.register
-        self.guard = Guard(self.service.door.allowances, denials, most_bytes(settings), register)
+        who = (None, None) if self.access is None else (self.access.register, self.access.arrivals)
+        self.guard = Guard(self.service.door.allowances, denials, most_bytes(settings), *who)
         self.ready = False
         self._health = health.aio.HealthServicer()
         self._http = HttpServer(self.metrics, lambda: self.ready)

@@ -5,16 +5,18 @@ A frame adds one to an integer; everything that costs more is observed once a ba
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from headwater.protos import edge_pb2 as pb
 from headwater.server.access.denials import REASONS, Reason
 from headwater.server.engine import BatchReport
+from headwater.server.spread import Spread, family
 
 _CALLS = ("infer", "stream")
 _OUTCOMES = {
@@ -43,6 +45,40 @@ class _Requests(Collector):
         yield family
 
 
+class _Batches(Collector):
+    """What batches took, from plain integers."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._frames = Spread(_BATCH_BUCKETS)
+        self._wait, self._decode, self._run = (Spread(_STAGE_BUCKETS) for _ in range(3))
+        self._mean = Spread(_BYTES_BUCKETS)
+        self._payload_bytes = 0
+
+    def observe(self, batch: BatchReport) -> None:
+        """Take in what a batch took."""
+        with self._lock:
+            self._frames.observe(batch.frames)
+            self._wait.observe(batch.wait_s)
+            self._decode.observe(batch.decode_s)
+            self._run.observe(batch.run_s)
+            self._mean.observe(batch.payload_bytes / batch.frames)
+            self._payload_bytes += batch.payload_bytes
+
+    def collect(self) -> list[Metric]:
+        """Four families."""
+        stages = "Time of a stage: a frame's wait (the oldest of its batch), a batch's entropy decoding, its network."
+        payload = "Payload bytes of frames that ran."
+        with self._lock:
+            by_stage = {"queue": self._wait, "decode": self._decode, "run": self._run}
+            return [
+                family("headwater_batch_frames", "Frames of a batch.", {"": self._frames}),
+                family("headwater_stage_seconds", stages, by_stage, "stage"),
+                family("headwater_batch_mean_payload_bytes", "Mean payload of a batch's frames.", {"": self._mean}),
+                CounterMetricFamily("headwater_payload_bytes", payload, self._payload_bytes),
+            ]
+
+
 class Metrics:
     """The server's metrics. :meth:`count` is for the event loop's thread, everything else for any."""
 
@@ -52,26 +88,8 @@ class Metrics:
         self.registry.register(_Requests(self._requests))
         self._queue_depth = Gauge("headwater_queue_depth", "Frames that wait for a batch.", registry=self.registry)
         self._devices = Gauge("headwater_connected_devices", "Open device streams.", registry=self.registry)
-        self._batch = Histogram(
-            "headwater_batch_frames", "Frames of a batch.", buckets=_BATCH_BUCKETS, registry=self.registry
-        )
-        stages = Histogram(
-            "headwater_stage_seconds",
-            "Time of a stage: a frame's wait (the oldest of its batch), a batch's entropy decoding, a batch's network.",
-            ["stage"],
-            buckets=_STAGE_BUCKETS,
-            registry=self.registry,
-        )
-        self._wait, self._decode, self._run = (stages.labels(stage) for stage in ("queue", "decode", "run"))
-        self._payload_bytes = Counter(
-            "headwater_payload_bytes", "Payload bytes of frames that ran.", registry=self.registry
-        )
-        self._mean_payload = Histogram(
-            "headwater_batch_mean_payload_bytes",
-            "Mean payload of a batch's frames.",
-            buckets=_BYTES_BUCKETS,
-            registry=self.registry,
-        )
+        self._batches = _Batches()
+        self.registry.register(self._batches)
         self._resent = Counter(
             "headwater_answers_resent",
             "Frames that came again after they had been run: answered from memory.",
@@ -134,9 +152,9 @@ class Metrics:
         """Count a frame's answer; `call` is infer or stream."""
         self._requests[call, status] += 1
 
-    def count_denied(self, reason: Reason) -> None:
-        """Count a call or a frame that was refused for what its sender is, or has taken already."""
-        self._denied.labels(reason).inc()
+    def count_denied(self, reason: Reason, count: int = 1) -> None:
+        """Count calls or frames that were refused for what their sender is, or has taken already."""
+        self._denied.labels(reason).inc(count)
 
     def count_resent(self) -> None:
         """Count an answer that was given from memory."""
@@ -176,12 +194,7 @@ class Metrics:
 
     def observe(self, batch: BatchReport) -> None:
         """Take in what a batch took."""
-        self._batch.observe(batch.frames)
-        self._wait.observe(batch.wait_s)
-        self._decode.observe(batch.decode_s)
-        self._run.observe(batch.run_s)
-        self._payload_bytes.inc(batch.payload_bytes)
-        self._mean_payload.observe(batch.payload_bytes / batch.frames)
+        self._batches.observe(batch)
 
     def watch(self, queue_depth: Callable[[], int], devices: Callable[[], int]) -> None:
         """Read two gauges from where the numbers are, when they are asked for."""

@@ -12,6 +12,7 @@ import grpc.aio
 
 from headwater.compression.errors import SettingsError, StorageError
 from headwater.protos import access_pb2_grpc
+from headwater.server.access.arrivals import Arrivals
 from headwater.server.access.authority import FOLDER, Authority
 from headwater.server.access.credentials import ServerCredentials
 from headwater.server.access.enrolment import EnrolmentService
@@ -81,12 +82,16 @@ class Access:
         """
         self.authority = Authority.open(state)
         self.register = Register.open(state, PATIENCE_S)
-        self.credentials = ServerCredentials(self.authority)
+        clock = asyncio.get_running_loop().time
+        self.arrivals = Arrivals(clock)
+        """On the main listener."""
+        self.credentials = ServerCredentials(self.authority, self.arrivals.begin)
         self.days = days
         self._bell = Doorbell(state / FOLDER)
         self._looking: asyncio.Task[None] | None = None
         self._rang = asyncio.Event()
-        guard = Guard(Allowances(_LIMITS, 4 * MOST_ENROLMENTS, asyncio.get_running_loop().time), denials, {})
+        self._denials = denials
+        guard = Guard(Allowances(_LIMITS, 4 * MOST_ENROLMENTS, clock), denials, {})
         self._server = grpc.aio.server(interceptors=(guard,), options=_OPTIONS, maximum_concurrent_rpcs=MOST_ENROLMENTS)
         enrolment = EnrolmentService(self.authority, self.register, days, lambda: denials.count("enrolment"))
         access_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, self._server)
@@ -121,6 +126,10 @@ class Access:
         self._bell.close()
         self.register.close()
 
+    def count_arrivals(self) -> None:
+        """Count the connections that ended in the handshake since this was asked last."""
+        self._denials.note_silent(self.arrivals.failed())
+
     def _heard(self) -> None:
         if self._bell.heard():
             self._rang.set()
@@ -138,6 +147,7 @@ class Access:
                 if due:
                     reviewed_s = loop.time()
                     self.register.flush(door.present)
+            self.count_arrivals()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._rang.wait()

@@ -22,10 +22,22 @@ if TYPE_CHECKING:
 
 
 class ServerCredentials:
-    """What both listeners of a server answer handshakes with."""
+    """What both listeners of a server answer handshakes with.
 
-    def __init__(self, authority: Authority, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    Args:
+        authority: signs the server's certificates.
+        begun: called from any thread when a device's handshake begins.
+        now: the time of day.
+    """
+
+    def __init__(
+        self,
+        authority: Authority,
+        begun: Callable[[], None] = lambda: None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._authority = authority
+        self._begun = begun
         self._now = now
         self._lock = Lock()  # gRPC asks from threads of its own, once a handshake
         self._make()
@@ -42,8 +54,14 @@ class ServerCredentials:
         news = self._news(mutual=mutual)
         first = news()
         assert first is not None, "the first is always new"
+
+        def asked() -> grpc.ServerCertificateConfiguration | None:
+            if mutual:
+                self._begun()
+            return news()
+
         # The stubs know no None, which is gRPC's word for no news.
-        return grpc.dynamic_ssl_server_credentials(first, news, require_client_authentication=mutual)  # type: ignore[arg-type]
+        return grpc.dynamic_ssl_server_credentials(first, asked, require_client_authentication=mutual)  # type: ignore[arg-type]
 
     def _news(self, *, mutual: bool) -> Callable[[], grpc.ServerCertificateConfiguration | None]:
         """What tells one listener of a certificate that it has not been told of; None if there is none."""

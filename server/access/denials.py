@@ -37,6 +37,7 @@ Reason = Literal[
     "memory",
     "size",
     "slow",
+    "handshake",
 ]
 """Why, as the metric's label:
 
@@ -56,6 +57,7 @@ Reason = Literal[
     memory      a stream holds as much as it may
     size        a message is larger than any of its kind
     slow        a call's first message did not come in time
+    handshake   a connection came to no call: no certificate that TLS would take, or nobody there (arrivals.py)
 """
 REASONS: tuple[Reason, ...] = get_args(Reason)
 _CODES: dict[Reason, grpc.StatusCode] = {
@@ -109,6 +111,13 @@ class Denials:
     def count(self, reason: Reason) -> None:
         """Count one that is logged elsewhere."""
         self._metrics.count_denied(reason)
+
+    def note_silent(self, connections: int) -> None:
+        """Count and log connections that ended in the handshake."""
+        if connections:
+            self._metrics.count_denied("handshake", connections)
+            extra = {"reason": "handshake", "connections": connections}
+            _log.warning("connections came to no call", extra=extra)
 
     def note(self, why: Denied, method: str, device: str, peer: str) -> None:
         """Count a call that is refused, and log it unless many like it were logged just now."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -29,6 +30,7 @@ from headwater.server.access.denials import Denials, Denied
 from headwater.server.access.register import Standing
 
 if TYPE_CHECKING:
+    from headwater.server.access.arrivals import Arrivals
     from headwater.server.access.caller import Context
     from headwater.server.access.denials import Reason
     from headwater.server.access.limits import Allowance, Allowances
@@ -52,15 +54,22 @@ class Guard(grpc.aio.ServerInterceptor):
         denials: where refusals are counted.
         most_bytes: by method, the largest message that is read; :data:`SMALL_BYTES` for any other.
         register: asked about every certificate; None where there is no TLS.
+        arrivals: told of the connections that calls come on.
     """
 
     def __init__(
-        self, allowances: Allowances, denials: Denials, most_bytes: Mapping[str, int], register: Register | None = None
+        self,
+        allowances: Allowances,
+        denials: Denials,
+        most_bytes: Mapping[str, int],
+        register: Register | None = None,
+        arrivals: Arrivals | None = None,
     ) -> None:
         self._allowances = allowances
         self._denials = denials
         self._most_bytes = most_bytes
         self.register = register
+        self._arrivals = arrivals
         self._handlers: dict[str, Handler] = {}
         self._open: dict[Call, asyncio.Task[Any]] = {}
 
@@ -108,7 +117,8 @@ class Guard(grpc.aio.ServerInterceptor):
         async def guarded(_: object, context: Context) -> Any:  # noqa: ANN401 - what the method answers
             call = Call(context, sized, self._allowances)
             try:
-                return await self._serve(serve, call)
+                with nullcontext() if self._arrivals is None else self._arrivals.calling(context.peer()):
+                    return await self._serve(serve, call)
             except Denied as why:
                 self._denials.note(why, method, call.device, context.peer())
                 await context.abort(why.code, why.detail, why.pushback)

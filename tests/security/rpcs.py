@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -15,6 +15,9 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.server.edges import TIMEOUT_S
+
+ATTEMPTS = 3
+BROKEN = "Internal error from Core"
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,29 @@ async def _reflected(channel: grpc.aio.Channel, request: Any) -> AsyncIterator[A
         yield answer
 
 
-async def attempt(channel: grpc.aio.Channel, rpc: Rpc, device: str) -> tuple[grpc.StatusCode, str]:
-    """Call it, as this device; how the call ended, or OK once it is answered."""
+class Ended(NamedTuple):
+    """How a call ended."""
+
+    code: grpc.StatusCode
+    detail: str
+    calls: int
+    """That it took to hear it."""
+
+
+async def attempt(channel: grpc.aio.Channel, rpc: Rpc, device: str) -> Ended:
+    """Call it, as this device; how the call ended, or OK once it is answered.
+
+    A call that ends while it is written may end for grpc.aio alone with "Internal error from Core", whatever the server
+    said, so it is made again; on a connection that TLS 1.3 refuses after the client's first bytes it ends so each time.
+    """
+    for calls in range(1, ATTEMPTS + 1):
+        code, detail = await _attempt(channel, rpc, device)
+        if detail != BROKEN:
+            return Ended(code, detail, calls)
+    return Ended(grpc.StatusCode.UNAVAILABLE, detail, ATTEMPTS)
+
+
+async def _attempt(channel: grpc.aio.Channel, rpc: Rpc, device: str) -> tuple[grpc.StatusCode, str]:
     call: Any = channel.stream_stream(rpc.path)()
     async with asyncio.timeout(TIMEOUT_S):
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # refused while it is written
@@ -87,7 +111,4 @@ async def attempt(channel: grpc.aio.Channel, rpc: Rpc, device: str) -> tuple[grp
             if await call.read() is not grpc.aio.EOF:
                 call.cancel()
                 return grpc.StatusCode.OK, ""
-        code, detail = await call.code(), await call.details()
-        # So grpc.aio reports a connection that breaks while it writes: TLS 1.3 refuses a client after its first bytes.
-        broken = detail == "Internal error from Core"
-        return (grpc.StatusCode.UNAVAILABLE if broken else code), detail
+        return await call.code(), await call.details()

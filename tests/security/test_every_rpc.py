@@ -16,8 +16,10 @@ import pytest
 
 from headwater.protos import access_pb2, edge_pb2
 from headwater.server.access import access, caller, guard
+from headwater.server.access.arrivals import PATIENCE_S
 from headwater.server.access.denials import REASONS, Reason
 from tests import tiny
+from tests.security import handshakes
 from tests.security.rpcs import Rpc, attempt, listed
 from tests.server.access import material
 from tests.server.access.material import Member
@@ -122,14 +124,15 @@ async def test_a_certificate_that_is_not_in_force_opens_nothing(
     tmp_path: Path, reason: Reason, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with fleet(tmp_path) as its:
-        member = IN_THE_REGISTER[reason](its)
+        member, calls = IN_THE_REGISTER[reason](its), 0
         async with its.channel(member) as channel:
             for rpc in its.rpcs:
-                code, detail = await attempt(channel, rpc, "cam")
-                assert code in REFUSED, f"{rpc.path} is open: {code}"
-                assert "cam" in detail
-        assert its.edge.denied(reason) == len(its.rpcs)
-        assert sum(its.edge.denied(any_reason) for any_reason in REASONS) == len(its.rpcs)
+                ended = await attempt(channel, rpc, "cam")
+                assert ended.code in REFUSED, f"{rpc.path} is open: {ended}"
+                assert "cam" in ended.detail
+                calls += ended.calls
+        assert its.edge.denied(reason) == calls
+        assert sum(its.edge.denied(any_reason) for any_reason in REASONS) == calls
         (first, *_) = [one for one in caplog.records if one.name == "headwater.server.access"]
         assert (first.levelno, vars(first)["reason"]) == (logging.WARNING, reason)
         text = "".join(f"{vars(record)}" for record in caplog.records)
@@ -156,6 +159,36 @@ async def test_who_cannot_finish_the_handshake_reaches_no_method(tmp_path: Path,
         assert not handlers, "no call came as far as the guard"
 
 
+async def test_connections_that_end_in_the_handshake_are_counted_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To the number, when the time for a handshake is over; those of devices are not among them."""
+    async with edge(tls=True, state=tmp_path) as running:
+        its = running.server.access
+        assert its is not None
+        late_s, now = 0.0, its.arrivals.clock
+        its.arrivals.clock = lambda: now() + late_s
+        await listed(running.channel)
+        host, port = running.addresses.grpc.split(":")
+        others = material.member(material.stranger(tmp_path))
+        expired = material.member(its.authority, now=datetime.now(UTC) - timedelta(days=40))
+        for shown in (None, others, expired, its.authority.make_server()):
+            for _ in range(3):
+                await asyncio.to_thread(handshakes.fail, (host, int(port)), its.authority, shown)
+        for _ in range(3):
+            await asyncio.to_thread(handshakes.hang_up, (host, int(port)))
+        its.count_arrivals()
+        assert running.denied("handshake") == 0, "they may still call"
+        late_s = PATIENCE_S
+        its.count_arrivals()
+        assert running.denied("handshake") == 15
+        its.count_arrivals()
+        assert running.denied("handshake") == 15
+        assert sum(vars(record).get("connections", 0) for record in caplog.records) == 15
+        text = "".join(f"{vars(record)}" for record in caplog.records)
+        assert others.pair.key.decode().splitlines()[2] not in text
+
+
 async def test_where_devices_enrol_nothing_else_is_to_be_had_and_nobody_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,11 +209,13 @@ async def test_no_device_speaks_for_another(tmp_path: Path) -> None:
         naming = [rpc for rpc in its.rpcs if rpc.names_a_device]
         assert {"/headwater.v1.Edge/Stream", "/headwater.v1.Edge/Exchange"} <= {rpc.path for rpc in naming}
         its.member("other")
+        calls = 0
         for rpc in naming:
             for name in ("other", "", "Cam", "cam\0"):
-                code, _ = await attempt(its.edge.channel, rpc, name)
-                assert code is grpc.StatusCode.PERMISSION_DENIED, f"{rpc.path} let cam speak for {name!r}"
-        assert its.edge.denied("device") == 4 * len(naming)
+                ended = await attempt(its.edge.channel, rpc, name)
+                assert ended.code is grpc.StatusCode.PERMISSION_DENIED, f"{rpc.path} let cam speak for {name!r}"
+                calls += ended.calls
+        assert its.edge.denied("device") == calls
 
 
 async def test_a_renamed_device_goes_on_and_is_known_by_its_new_name(tmp_path: Path) -> None:
@@ -235,6 +270,6 @@ async def test_the_register_s_failure_lets_nobody_in(tmp_path: Path) -> None:
     async with fleet(tmp_path) as its:
         with its.access.register.change() as db:
             db.execute("DROP TABLE certificates")
-        for rpc in its.rpcs:
-            assert (await attempt(its.edge.channel, rpc, "cam"))[0] is grpc.StatusCode.UNAVAILABLE
-        assert its.edge.denied("register") == len(its.rpcs)
+        ended = [await attempt(its.edge.channel, rpc, "cam") for rpc in its.rpcs]
+        assert {one.code for one in ended} == {grpc.StatusCode.UNAVAILABLE}
+        assert its.edge.denied("register") == sum(one.calls for one in ended)

@@ -250,7 +250,7 @@ async def test_an_enrolment_address_that_is_taken_names_its_flag(tmp_path: Path)
 
 def test_the_server_makes_a_new_certificate_at_half_of_its_life(tmp_path: Path) -> None:
     now = datetime(2030, 1, 1, tzinfo=UTC)
-    credentials = ServerCredentials(Authority.open(tmp_path), lambda: now)
+    credentials = ServerCredentials(Authority.open(tmp_path), now=lambda: now)
     first = credentials._current(mutual=True)
     now += timedelta(days=SERVER_DAYS / 2 - 1)
     assert credentials._current(mutual=True) is first

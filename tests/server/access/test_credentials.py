@@ -38,7 +38,7 @@ asyncio.run(main())
 def test_each_listener_is_told_of_a_certificate_once(tmp_path: Path) -> None:
     """gRPC takes every answer but None for a new certificate, and frees the old one under handshakes that run."""
     now = datetime(2030, 1, 1, tzinfo=UTC)
-    credentials = ServerCredentials(Authority.open(tmp_path), lambda: now)
+    credentials = ServerCredentials(Authority.open(tmp_path), now=lambda: now)
     mutual, one_sided = credentials._news(mutual=True), credentials._news(mutual=False)
     assert None not in {mutual(), one_sided()}
     now -= timedelta(days=400)  # a clock that is set back
