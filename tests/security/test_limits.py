@@ -208,12 +208,12 @@ async def test_answers_that_nobody_reads_and_those_that_are_remembered_are_count
             data = served.frames.pack(tiny.frame(tiny.bundle(), number, 0))
             session.frame(served, pb.FeatureFrame(sequence=number, data=data))
             await session.quiet()
-        statuses = [message.answer.status for message in outbox._messages]
+        statuses = [message.answer.status for message, _ in outbox._messages]
         ran = statuses.index(pb.STATUS_BUSY)
         assert statuses == [pb.STATUS_OK] * ran + [pb.STATUS_BUSY] * (20 - ran)
         assert outbox.full
-        assert sum(message.ByteSize() for message in list(outbox._messages)[:ran]) <= 400
-        assert session._answered_bytes == sum(answer.ByteSize() for answer in session._answered.values()) <= 400
+        assert sum(message.ByteSize() for message, _ in list(outbox._messages)[:ran]) <= 400
+        assert session._answered_bytes == sum(answer.ByteSize() for answer, _ in session._answered.values()) <= 400
         assert server.denied("memory") == 20 - ran
         session.detach(outbox)
         assert session.allowance.unanswered == session._waiting_bytes == 0

@@ -6,11 +6,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from headwater.compression import signature
 from headwater.compression.bundle import SIGNATURE
-from headwater.compression.bundle_cli import app as bundle_app
 from headwater.compression.errors import SignatureError
 from headwater.compression.release import Signer
 from headwater.compression.trust import KeyList
@@ -19,51 +17,19 @@ from headwater.device.settings import DeviceSettings
 from headwater.server.rollout.publish import publish, refresh
 from headwater.server.rollout.versions import Versions
 from tests.device.fake_edge import serving
-from tests.security.taken_over import THIEF, Evil, attacked, slip_in, stands
-from tests.server.releasing import ALL, BOUNDS, fleet, settle
-from tests.versions import KEY, SIGNER, signed, version, write_keys
-
-
-def command(*words: object) -> str:
-    result = CliRunner().invoke(bundle_app, [str(word) for word in words], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
+from tests.security import offers
+from tests.security.taken_over import THIEF, Evil, attacked
+from tests.server.releasing import ALL, BOUNDS, settle
+from tests.versions import KEY, SIGNER, signed, version
 
 
 async def test_a_release_key_is_stolen_and_replaced(tmp_path: Path) -> None:
     """The anchor stays in its drawer; releases are by another key, and after the theft by a third."""
-    root, _ = write_keys(tmp_path)
-    first, second, lists = tmp_path / "first.key", tmp_path / "second.key", tmp_path / "keys"
-    for key in (first, second):
-        command("keygen", key)
-    command("rotate", lists, "--key", root, "--release", f"{first}.pub")
-    before = lists.read_bytes()
-    stolen = signature.load_private(first)
-    async with fleet(tmp_path, "a", "asleep") as there:
-        publish(there.state, version(1), Signer(stolen, before), ALL, BOUNDS, served=version(0))
-        await settle(lambda: len(there.using(1)) == 2)
-        sleeper = there.agents.pop("asleep")
-        await sleeper.__aexit__()
-
-        shown = command("rotate", lists, "--key", root, "--release", f"{second}.pub")
-        assert shown.count("list ") == 2
-        owner = Signer(signature.load_private(second), lists.read_bytes())
-        refreshed = refresh(there.state, owner)
-        store = there.agents["a"]._store
-        assert store is not None
-        await settle(lambda: store.state.serial == refreshed.serial)
-        assert store.trusting.trust.newest.number == 2
-
-        evil = signed(version(2), stolen)
-        for statement in (Signer(stolen, before).release(1 << 51, evil), Signer(stolen).release(1 << 51, evil)):
-            serial = slip_in(there, evil, statement)
-            assert "not by the trusted key" in await stands(there, serial)
-        fork = KeyList(2, 1 << 40, (THIEF.public_key(),), (THIEF.public_key(),)).signed(stolen, THIEF)
-        serial = slip_in(there, evil, before + fork + Signer(THIEF).release(1 << 51, evil))
-        assert "another one than was heard before" in await stands(there, serial)
-        assert there.using(1) == ["a"]
-
-        publish(there.state, version(3), owner, ALL, BOUNDS)
+    async with offers.robbed(tmp_path) as robbed:
+        there = robbed.there
+        tried = await offers.signed_by_a_thief(robbed)
+        assert (len(tried), [one for one in tried if not one.stopped]) == (3, [])
+        publish(there.state, version(3), robbed.owner, ALL, BOUNDS)
         await there.join("asleep")  # hears of both lists at once
         await settle(lambda: len(there.using(3)) == 2)
 

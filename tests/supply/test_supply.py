@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -15,21 +14,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.supply import audit
+from tests.supply.lock import locked
 
 ROOT = Path(__file__).parents[2]
 UNHASHED = {"torch"}
 """Which file it is depends on where it comes from; and so do the packages that its CUDA builds bring."""
 TORCH_S_OWN = ("nvidia-", "cuda-", "triton", "torch")
-
-
-def locked() -> dict[str, tuple[str, int]]:
-    """Of each package in the lock its version and how many hashes it has."""
-    entries = re.split(r"\n(?=[a-zA-Z])", (ROOT / "requirements-demo.txt").read_text(encoding="utf-8"))
-    found = {}
-    for entry in entries[1:]:
-        name, version = re.match(r"([\w.-]+)==([^\s;]+)", entry).groups()  # type: ignore[union-attr]
-        found[canonicalize_name(name)] = (version, len(re.findall(r"--hash=sha256:[0-9a-f]{64}\b", entry)))
-    return found
 
 
 def pinned() -> dict[str, str]:

@@ -7,7 +7,6 @@ import re
 import shutil
 import stat
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -20,58 +19,22 @@ from headwater.device.cli import app
 from headwater.device.install import service
 from headwater.device.install.layout import BUNDLE, CONFIG, DROP_INS, STATE, UNIT, USERS, WANTED, Root
 from headwater.device.settings import DeviceSettings
+from tests.device.install import image
+from tests.device.install.image import PROGRAM, Tools, can_make_users, files
 
-PROGRAM = PurePosixPath("/opt/headwater/bin/headwater")
-TOOLS_OF_THEIR_OWN = {"etc/.pwd.lock", "etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-"}
 needs_root = pytest.mark.skipif(
-    os.geteuid() != 0 or not shutil.which("systemd-sysusers") or not shutil.which("userdel"),
-    reason="a user is made and deleted by root, with systemd-sysusers and userdel",
+    not can_make_users(), reason="a user is made and deleted by root, with systemd-sysusers and userdel"
 )
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Root:
-    """An image with users and headwater in it."""
-    users = {"passwd": "root:x:0:0::/root:/bin/sh\n", "group": "root:x:0:\nvideo:x:44:\n"}
-    for name, text in {**users, "shadow": "root:*:1:0:99999:7:::\n", "gshadow": "root:*::\nvideo:*::\n"}.items():
-        (tmp_path / "image/etc").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "image/etc" / name).write_text(text)
-    image = Root(tmp_path / "image")
-    image(Path(PROGRAM)).parent.mkdir(parents=True)
-    image(Path(PROGRAM)).touch(0o755)
-    return image
+    return image.make(tmp_path / "image")
 
 
 @pytest.fixture
 def bundle(tiny_bundle: Bundle, tmp_path: Path) -> Path:
     return tiny_bundle.save(tmp_path / "tiny.zip")
-
-
-def files(root: Root) -> dict[str, bytes]:
-    """Everything below the root, with what is in it."""
-    found = sorted(root.folder.rglob("*"))
-    return {
-        str(path.relative_to(root.folder)): path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-        for path in found
-        if str(path.relative_to(root.folder)) not in TOOLS_OF_THEIR_OWN
-    }
-
-
-class Tools:
-    """Stands in for systemd-sysusers, userdel and systemctl: what they were asked for, and a user all the same."""
-
-    def __init__(self, root: Root) -> None:
-        self.root = root
-        self.asked: list[list[str]] = []
-
-    def __call__(self, command: Sequence[str]) -> None:
-        self.asked.append(list(command))
-        for name in ("passwd", "group"):
-            path = self.root(Path("/etc") / name)
-            without = re.sub("(?m)^headwater:.*\n", "", path.read_text())
-            path.write_text(
-                without + (f"headwater:x:{os.getuid()}:{os.getgid()}::/:\n" if command[0] == "systemd-sysusers" else "")
-            )
 
 
 def unit_of(root: Root) -> dict[str, list[str]]:
