@@ -32,7 +32,7 @@ _SAMPLE = 16384
 """Values that a threshold is taken from: its share is right within a percent."""
 _BLOCK = 1 << 16
 """Elements that are packed at a time: they stay in the cache. A multiple of 8."""
-_AT_ONCE = 1 << 20
+_AT_ONCE = 1 << 19
 """Elements of a layer's input or output that are worked on at a time."""
 _ZERO = torch.zeros(1)
 _FINITE = torch.finfo(torch.float16).max
@@ -176,7 +176,8 @@ class _PrunedConv(torch.autograd.Function):
 
 def _convolved(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int, groups: int) -> torch.Tensor:
     """The convolution, a few images at a time: kernels lay out copies of what goes in and out as suits them."""
-    step, padding = max(1, _AT_ONCE // x[0].numel()), weight.shape[-1] // 2
+    outputs = len(weight) * x[0, 0].numel() // stride**2
+    step, padding = max(1, _AT_ONCE // max(x[0].numel(), outputs)), weight.shape[-1] // 2
     parts = (functional.conv2d(some, weight, bias, stride, padding, groups=groups) for some in x.split(step))
     if step >= len(x):
         return next(parts)

@@ -1,4 +1,4 @@
-"""The most memory that a piece of work took, as the system counts it."""
+"""Memory as the system counts it: the most that a piece of work took, and giving back what is free."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ class Meter:
     def __enter__(self) -> Self:
         """Give back what is free, and begin."""
         gc.collect()
-        with suppress(AttributeError):  # of glibc alone
-            ctypes.CDLL(None).malloc_trim(0)
+        give_back()
         with suppress(OSError):  # where it is not allowed, the peak is that of the process's life
             _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
         self._start = _status("VmRSS")
@@ -38,6 +37,16 @@ class Meter:
     ) -> None:
         """Read the peak."""
         self.peak_bytes = max(0, _status("VmHWM") - self._start)
+
+
+def give_back() -> None:
+    """Have the allocator give what is free back to the system, holes between what is in use too.
+
+    Small blocks that stay, such as a kernel's plan, come to lie among the many of a training step that are freed; glibc
+    gives back none of those by itself, and the next step's large blocks come on top.
+    """
+    with suppress(AttributeError):  # of glibc alone
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status(field: str) -> int:

@@ -40,7 +40,7 @@ from headwater.compression.learning.arrays import arrays_of
 from headwater.compression.learning.importance import collecting
 from headwater.compression.learning.layout import layout_of
 from headwater.compression.learning.losses import distillation, label_shift, relative_error
-from headwater.compression.learning.meter import Meter
+from headwater.compression.learning.meter import Meter, give_back
 from headwater.compression.learning.optimizers import make
 from headwater.compression.learning.plan import Plan, Trained
 from headwater.compression.learning.samples import augment, normalise
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from headwater.compression.learning.terms import Terms
     from headwater.compression.updates.layout import Layout
 
+ANSWERED_AT_ONCE = 4
+"""Images whose answers are computed together: more take memory that training may not have, and no less time."""
 LONGEST_GRADIENT = 5.0
 """Norm that the gradient of all arrays together is cut to."""
 
@@ -100,6 +102,7 @@ def train(
             stack.enter_context(sparsity.installed())
         figures = _steps(lesson, layout, sparsity)
         gathered = {**(collected.arrays() if collected else {}), **(sparsity.gathered() if sparsity else {})}
+        give_back()
         delta = _delta(network, before, layout, plan.width)
     return Trained(delta, {**figures, "peak-bytes": meter.peak_bytes}, gathered)
 
@@ -153,6 +156,7 @@ def _steps(lesson: _Lesson, layout: Layout, sparsity: Sparsity | None) -> dict[s
     batches = list(_batches(len(lesson.samples), plan, lesson.generator))
     started, sums, steps, seen = time.process_time(), dict[str, float](), 0, 0
     for step, indices in enumerate(batches):
+        give_back()
         if sparsity is not None:
             sparsity.before_step(last=step == len(batches) - 1)
         for name, value in lesson.gradients(indices, step).items():
@@ -282,7 +286,7 @@ def _classes(network: SplitNetwork, task: str) -> int:
 def _answers(network: SplitNetwork, samples: Samples, plan: Plan) -> list[torch.Tensor]:
     """What is said of every image at the widest width and the finest gain: [N, K] of each task, or of the exit."""
     parts: list[list[torch.Tensor]] = []
-    for images in samples.images.split(plan.at_once or plan.batch):
+    for images in samples.images.split(ANSWERED_AT_ONCE):
         if plan.part == "head":
             assert network.exit is not None
             parts.append([network.exit(network.head(normalise(images), plan.width), plan.width)])

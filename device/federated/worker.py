@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from headwater.compression.errors import HeadwaterError
+from headwater.compression.learning.meter import give_back
 from headwater.compression.transfer import BlobStore
 from headwater.device.federated.jobs import Answer, Failed, Job, Ready, from_line, to_line
 
@@ -180,7 +181,7 @@ def _seed(message: Message, content: str) -> None:
 def _settle() -> None:
     """Give back what is not needed while the process waits."""
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    give_back()
 
 
 def _status_bytes(key: str) -> int:
