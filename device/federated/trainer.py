@@ -147,7 +147,9 @@ class Trainer:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 limit=LONGEST_LINE,
-                start_new_session=True,  # Ctrl-C is for the agent
+                # Ctrl-C is for the agent. The session is the agent's: where Linux shares out the processor by sessions
+                # first (autogroup), a process in one of its own has as much of it as the head, whatever its priority.
+                process_group=0,
                 env={**ENVIRONMENT, **os.environ},
             )
         word = await self._word(self._process)

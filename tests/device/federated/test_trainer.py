@@ -69,6 +69,8 @@ async def test_it_runs_when_nobody_else_wants_to(tmp_path: Path) -> None:
         pid = process_of(trainer).pid
         await until(lambda: os.sched_getscheduler(pid) == os.SCHED_IDLE)
         assert os.getpriority(os.PRIO_PROCESS, pid) == 19
+        assert os.getsid(pid) == os.getsid(0), "among sessions its priority would not count"
+        assert os.getpgid(pid) == pid, "signals of the terminal are the agent's"
         answer.cancel()
         await asyncio.wait([answer])
 
