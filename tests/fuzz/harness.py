@@ -2,13 +2,16 @@
 
     python -m tests.fuzz.harness TARGET FOLDER SECONDS
 
-FOLDER gets `found`, the inputs that reached something new, `counts`, and `crash-*` where an input was a finding.
+FOLDER gets `found`, the inputs that reached something new, `counts`, `now`, the input that runs, and `crash-*` where
+an input was a finding.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import mmap
 import resource
+import signal
 import struct
 import sys
 from functools import cache
@@ -23,6 +26,7 @@ MAX_BYTES = 4096
 """Of an input."""
 WORDS = Path(__file__).with_name("words.dict")
 _COUNTS = struct.Struct("<QQQ")
+_LENGTH = struct.Struct("<Q")
 
 
 class Counts(NamedTuple):
@@ -39,7 +43,15 @@ class Counts(NamedTuple):
 def read_counts(folder: Path) -> Counts:
     """Of a run that ended, however it did."""
     path = folder / "counts"
-    return Counts(*_COUNTS.unpack(path.read_bytes())) if path.exists() else Counts(0, 0, 0)
+    data = path.read_bytes() if path.exists() else b""
+    return Counts(*_COUNTS.unpack(data)) if data else Counts(0, 0, 0)
+
+
+def read_now(folder: Path) -> bytes:
+    """The input that ran last, of a run that ended, however it did."""
+    path = folder / "now"
+    data = path.read_bytes() if path.exists() else bytes(_LENGTH.size)
+    return data[_LENGTH.size :][: _LENGTH.unpack_from(data)[0]]
 
 
 def main(name: str, folder: Path, seconds: int) -> None:
@@ -58,18 +70,23 @@ def main(name: str, folder: Path, seconds: int) -> None:
         each.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(target.seeds):
         (seeds / f"{number}").write_bytes(seed)
-    counted, counts = _shared(folder / "counts"), [0, 0, 0]
+    longest = max(MAX_BYTES, *map(len, (*target.seeds, *target.kept)))
+    counted, counts = _shared(folder / "counts", _COUNTS.size), [0, 0, 0]
+    now = _shared(folder / "now", _LENGTH.size + longest)
 
     def one(data: bytes) -> None:
         counts[0] += 1
         counts[1] += len(data)
         counted[:] = _COUNTS.pack(*counts)
+        kept = data[:longest]
+        now[: _LENGTH.size + len(kept)] = _LENGTH.pack(len(kept)) + kept
         counts[2] += target.run(data)
 
+    faulthandler.register(signal.SIGQUIT)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     flags = {
         "max_total_time": seconds,
-        "max_len": max(MAX_BYTES, *map(len, target.seeds)),
+        "max_len": longest,
         "timeout": SECONDS_EACH,
         "dict": WORDS,
         "artifact_prefix": f"{folder}/",
@@ -82,11 +99,11 @@ def main(name: str, folder: Path, seconds: int) -> None:
     atheris.Fuzz()
 
 
-def _shared(path: Path) -> mmap.mmap:
+def _shared(path: Path, size: int) -> mmap.mmap:
     """A file that holds what was last written to it, even if the process is killed."""
-    path.write_bytes(bytes(_COUNTS.size))
+    path.write_bytes(bytes(size))
     with path.open("r+b") as file:
-        return mmap.mmap(file.fileno(), _COUNTS.size)
+        return mmap.mmap(file.fileno(), size)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""A target with a fault that random bytes do not find, and one that takes all memory: the fuzzer has to find them."""
+"""A fault that random bytes do not find, an input that takes all memory, one that never ends: to be found."""
+
+import signal
+import threading
 
 
 def fault(data: bytes) -> bool:
@@ -11,8 +14,16 @@ def bomb(data: bytes) -> bool:
     return len(data) > 3 and len(bytearray(10 << 30)) > 0
 
 
+def stall(data: bytes) -> bool:
+    """Stands still where libFuzzer's clock does not reach, as one that waits for a lock would."""
+    if data == b"abcdef":
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        threading.Event().wait()
+    return True
+
+
 def fault_seeds() -> list[bytes]:
     return [b"abcdef"]
 
 
-bomb_seeds = fault_seeds
+bomb_seeds = stall_seeds = fault_seeds

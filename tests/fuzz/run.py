@@ -6,30 +6,37 @@
 
 Each target has a process of its own, which goes on from the inputs that earlier runs found (out/fuzz/TARGET/found). An
 input that is a finding is kept as out/fuzz/TARGET/crash-*: mend what it shows, and move it to tests/fuzz/corpus/TARGET
-under a name that says what it is, where the tests try it from then on. The status is the number of findings.
+under a name that says what it is, where the tests try it from then on. The status is the number of findings. A process
+that libFuzzer's own clock does not end, though no input follows the last, is killed, and that input is one too.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import claims
-from tests.fuzz.harness import Counts, read_counts
+from tests.fuzz.harness import Counts, read_counts, read_now
 from tests.fuzz.targets import MODULES
 
 ROOT = Path(__file__).parents[2]
 OUT = Path("out/fuzz")
-SPARE_S = 900
-"""For a process to import what it needs, and to end, on a machine that has much else to do."""
-FINDINGS = ("crash-*", "timeout-*", "oom-*", "leak-*")
+STALL_S = 300.0
+"""Without another input; libFuzzer ends a process after 25 s with one. It imports what it needs in that time, and ends,
+on a machine that has much else to do."""
+LOOK_S = 1.0
+FINDINGS = ("crash-*", "timeout-*", "oom-*", "leak-*", "stall-*")
 MISSING = """atheris is not installed here: `make fuzz` installs it, from wheels for Linux on x86-64 and CPython 3.11 to
 3.13. Without it the same targets run under hypothesis, not guided by coverage: `make test ARGS=tests/fuzz`."""
 
@@ -86,13 +93,35 @@ def _fuzzed(name: str, folder: Path, seconds: int, names: Path) -> Outcome:
     command = [sys.executable, "-m", "tests.fuzz.harness", name, str(folder.absolute()), str(seconds)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(names), str(ROOT)])}
     print(f"{name}: {seconds} s", flush=True)
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=seconds + SPARE_S
-    )
+    (folder / "counts").unlink(missing_ok=True)
+    with (folder / "log").open("w+", encoding="utf-8", errors="replace") as log:
+        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log) as process:
+            stalled = _watched(process, folder)
+        log.seek(0)
+        said = log.read()[-4000:]
+    if stalled:
+        data = read_now(folder)
+        (folder / f"stall-{hashlib.sha256(data).hexdigest()[:40]}").write_bytes(data)
     findings = sorted(path for pattern in FINDINGS for path in folder.glob(pattern))
-    if done.returncode and not findings:
-        raise SystemExit(f"{name} did not run (status {done.returncode}):\n{done.stderr[-4000:]}")
-    return Outcome(name, read_counts(folder), findings, (done.stdout + done.stderr)[-4000:])
+    if process.returncode and not findings:
+        raise SystemExit(f"{name} did not run (status {process.returncode}):\n{said}")
+    return Outcome(name, read_counts(folder), findings, said)
+
+
+def _watched(process: subprocess.Popen[bytes], folder: Path) -> bool:
+    """Wait for its end; whether it had to be killed, because no input followed the last for too long."""
+    inputs, since_s = -1, time.monotonic()
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(LOOK_S)
+            return False
+        if (now := read_counts(folder).inputs) != inputs:
+            inputs, since_s = now, time.monotonic()
+        elif time.monotonic() > since_s + STALL_S:
+            process.send_signal(signal.SIGQUIT)  # it says where it stands
+            time.sleep(LOOK_S)
+            process.kill()
+            return True
 
 
 def _tell(one: Outcome) -> None:
