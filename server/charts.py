@@ -39,7 +39,8 @@ p, figcaption { color: var(--soft); max-width: 46rem } figure { margin: 0 } figc
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem }
 table { display: block; overflow-x: auto }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
-th:first-child, td:first-child { text-align: left } th { color: var(--soft); font-weight: 600 }
+th:first-child, td:first-child { text-align: left }
+th { color: var(--soft); font-weight: 600; white-space: normal; vertical-align: bottom }
 svg { max-width: 100%; height: auto; background: var(--card); border-radius: 8px }
 svg text { fill: var(--ink); font: 12px system-ui, sans-serif } svg .soft { fill: var(--soft) }
 svg.key { background: none; vertical-align: -2px }
