@@ -95,6 +95,7 @@ async def calibrate(
     samples = take_samples(source, task, PICTURES, options.work / "pictures", options.seed)
     pictures = [sample.path for sample in samples]
     async with Stage(options.bundle, options.work / "runs", task.name, pictures) as stage:
+        await stage.play(measuring.warm_up(options.devices))
         played = []
         for traffic in (*measuring.runs(bundle, settings, options.devices, options.fps, options.seconds), checked):
             played.append(await stage.play(traffic))

@@ -10,8 +10,10 @@ the twin takes all of its times from one frame that was measured, drawn by lot, 
 ``own`` is what passes on the device beside the stages: its event loop, threads, and until the frame is written.
 ``hops`` is what a round trip takes beside link and server: gRPC at both ends, and the proxy that stands for the link.
 ``serve`` is decoding and running in a batch of this frame alone; one of more takes :meth:`Calibration.batch_times` as
-long. Who shares a processor disturbs one another, so there are frames of a device alone and of several at a time, and
-the twin draws from both, in the proportion that its own load asks for.
+long. The width changes the head's time and no other, so a frame of any width tells of all of them: what the slow 5 %
+take needs hundreds of frames to be known (:meth:`Calibration.times`). Who shares a processor disturbs one another, so
+there are frames of a device alone and of several at a time, and the twin draws from both, in the proportion that its
+own load asks for.
 
 Times in ms unless the name says otherwise, sizes in bytes.
 """
@@ -132,22 +134,36 @@ class Calibration:
     def times(self, width: float, action: str, frames_per_s: float) -> NDArray[np.float64]:
         """What to draw a frame's times from at a load: [N, 7], its columns :data:`STAGES`, each row as likely.
 
-        Between two loads that were measured both are in it, in proportion; beyond them, the nearest. Raises
-        :class:`SettingsError` where no such frame was measured.
+        Frames of all widths are in it, as the width makes nothing longer but the head: each with its head's time times
+        what this width's takes of that one's, in the middle. Between two loads that were measured there are frames of
+        both, in proportion; beyond them, of the nearest. Raises :class:`SettingsError` where none was measured.
         """
-        levels = sorted(
-            (each for each in self.frames if (each.width, each.action) == (width, action)),
-            key=lambda each: each.frames_per_s,
-        )
-        if not levels:
+        heads = self._heads_ms(action)
+        if width not in heads:
             have = ", ".join(sorted({f"{each.action} at {each.width:g}" for each in self.frames}))
             raise SettingsError(f"nothing was measured of {action} at width {width:g}; there is {have}")
-        at = bisect_left([each.frames_per_s for each in levels], frames_per_s)
-        if at in {0, len(levels)}:
-            return levels[min(at, len(levels) - 1)].table
-        low, high = levels[at - 1], levels[at]
-        share = (frames_per_s - low.frames_per_s) / (high.frames_per_s - low.frames_per_s)
-        return _mixed(low.table, high.table, share)
+        loads = sorted({each.frames_per_s for each in self.frames if each.action == action})
+        tables = [
+            self._at_load(action, load, {other: heads[width] / heads[other] for other in heads}) for load in loads
+        ]
+        at = bisect_left(loads, frames_per_s)
+        if at in {0, len(loads)}:
+            return tables[min(at, len(loads) - 1)]
+        share = (frames_per_s - loads[at - 1]) / (loads[at] - loads[at - 1])
+        return _mixed(tables[at - 1], tables[at], share)
+
+    def _at_load(self, action: str, load: float, head_times: Mapping[float, float]) -> NDArray[np.float64]:
+        """Frames of all widths, with heads that take so many times as long, by width."""
+        frames = [each for each in self.frames if (each.action, each.frames_per_s) == (action, load)]
+        return np.concatenate([_with_head(each.table, head_times[each.width]) for each in frames])
+
+    def _heads_ms(self, action: str) -> dict[float, float]:
+        """Of each width that was measured, the time of its head in the middle, at whatever load."""
+        of_width: dict[float, list[float]] = {}
+        for each in self.frames:
+            if each.action == action:
+                of_width.setdefault(each.width, []).extend(each.head_ms)
+        return {width: float(np.median(heads_ms)) for width, heads_ms in of_width.items()}
 
     @property
     def middle(self) -> Times:
@@ -177,6 +193,13 @@ class Calibration:
     def load(cls, path: Path) -> Self:
         """Read a file; raises :class:`SettingsError`."""
         return read(cls, read_file(path), path.name)
+
+
+def _with_head(table: NDArray[np.float64], times: float) -> NDArray[np.float64]:
+    """The same frames with a head that takes so many times as long."""
+    scaled = table.copy()
+    scaled[:, STAGES.index("head_ms")] *= times
+    return scaled
 
 
 def _mixed(low: NDArray[np.float64], high: NDArray[np.float64], share: float) -> NDArray[np.float64]:

@@ -2,16 +2,11 @@
 
 For a replay: the twin's frames are then of the very pictures that the real devices had, so that their bytes differ in
 nothing but what was decided. Made with the graphs, tables and exit that the bundle ships, as a device would.
-
-Letters: N pictures, M modes, V widths.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from headwater.compression.datasets import read_image
 from headwater.device.exit import LocalExit
@@ -21,38 +16,38 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from headwater.compression.bundle import Bundle
+    from headwater.device.head import Seen
     from headwater.device.settings import DeviceSettings
 
 
-@dataclass(frozen=True, eq=False)
 class Content:
-    """Of pictures in a fixed order."""
+    """Of pictures in a fixed order; each is coded when it is first asked for, and remembered."""
 
-    sizes: NDArray[np.int64]
-    """Bytes of each picture's frame in each mode, header included, [N, M]."""
-    confidence: NDArray[np.float64]
-    """The local exit's score of its own answer at each width, [N, V]; NaN where there is no exit."""
+    def __init__(self, bundle: Bundle, settings: DeviceSettings, pictures: Sequence[Path]) -> None:
+        """Load heads and exit as a device of these settings; raises :class:`BundleError`."""
+        self._maker = FrameMaker(bundle, local_exit=LocalExit.of(bundle, settings))
+        self._pictures = pictures
+        self._seen: dict[tuple[int, float], Seen] = {}
+        self._sizes: dict[tuple[int, int, int | None], int] = {}
 
-    @classmethod
-    def of(cls, bundle: Bundle, settings: DeviceSettings, pictures: Sequence[Path]) -> Content:
-        """Code every picture in every mode; raises :class:`BundleError` or :class:`DataError`."""
-        maker = FrameMaker(bundle, local_exit=LocalExit.of(bundle, settings))
-        sizes = np.zeros((len(pictures), len(bundle.manifest.modes)), np.int64)
-        confidence = np.full((len(pictures), len(bundle.manifest.widths)), np.nan)
-        for number, path in enumerate(pictures):
-            _code(maker, path, sizes[number], confidence[number])
-        return cls(sizes, confidence)
+    def size(self, picture: int, mode: int, groups: int | None = None) -> int:
+        """Bytes of a picture's frame, header included, cut after so many channel groups; None for all of it.
 
+        Raises :class:`DataError` for a picture that cannot be read.
+        """
+        key = picture, mode, groups
+        if key not in self._sizes:
+            self._sizes[key] = len(self._maker.code(self._look(picture, mode), mode, groups).data)
+        return self._sizes[key]
 
-def _code(maker: FrameMaker, path: Path, sizes: NDArray[np.int64], confidence: NDArray[np.float64]) -> None:
-    picture, modes = read_image(path), maker.head.modes
-    for at, width in enumerate(sorted({mode.width for mode in modes})):
-        own = [mode.index for mode in modes if mode.width == width]
-        seen = maker.look(picture, own[0])
-        if seen.judged is not None:
-            confidence[at] = seen.judged.confidence
-        for mode in own:
-            sizes[mode] = len(maker.code(seen, mode).data)
+    def confidence(self, picture: int, mode: int) -> float | None:
+        """The local exit's score of its own answer at the mode's width; None where it may not answer."""
+        judged = self._look(picture, mode).judged
+        return None if judged is None else judged.confidence
+
+    def _look(self, picture: int, mode: int) -> Seen:
+        key = picture, self._maker.head.modes[mode].width
+        if key not in self._seen:
+            self._seen[key] = self._maker.look(read_image(self._pictures[picture]), mode)
+        return self._seen[key]

@@ -131,8 +131,6 @@ class Known:
     content: Content
     order: Sequence[int]
     """Which picture each frame is of."""
-    widths: Sequence[int]
-    """Number of the width of each mode."""
     tasks: Sequence[str]
     clock: Moments
     link: KnownLink
@@ -142,12 +140,13 @@ class Known:
         return self.clock.number(flight.taken_s)
 
     def confidence(self, flight: Flight, mode: int) -> float:
-        """Of the exit in its own answer."""
-        return float(self.content.confidence[self.order[self.number(flight)], self.widths[mode]])
+        """Of the exit in its own answer; below any where there is none."""
+        confidence = self.content.confidence(self.order[self.number(flight)], mode)
+        return -math.inf if confidence is None else confidence
 
-    def size(self, flight: Flight, mode: int) -> int:
-        """Of the frame in a mode."""
-        return int(self.content.sizes[self.order[self.number(flight)], mode])
+    def size(self, flight: Flight, mode: int, groups: int | None) -> int:
+        """Of the frame in a mode, cut after so many channel groups."""
+        return max(self.content.size(self.order[self.number(flight)], mode, groups), LEAST_BYTES)
 
 
 class KnownCrew(CalibratedCrew):
@@ -164,13 +163,12 @@ class KnownCrew(CalibratedCrew):
 
     def _code(self, device: Device, flight: Flight, decision: Decision) -> None:
         del device
-        mode, most, whole = decision.mode, decision.most_bytes, self.model.mean_bytes[decision.mode]
-        cut = 1.0 if decision.groups is None else self.model.cut_bytes.get((mode, decision.groups), whole) / whole
-        size = self._known.size(flight, mode)
-        while most is not None and cut * size > most and (below := self.model.below[mode]) is not None:
+        mode, most, groups = decision.mode, decision.most_bytes, decision.groups
+        size = self._known.size(flight, mode, groups)
+        while most is not None and size > most and (below := self.model.below[mode]) is not None:
             mode = below
-            size = self._known.size(flight, mode)
-        flight.mode, flight.groups, flight.size = mode, decision.groups, max(round(cut * size), LEAST_BYTES)
+            size = self._known.size(flight, mode, groups)
+        flight.mode, flight.groups, flight.size = mode, groups, size
 
     def _write(self, flight: Flight, now_s: float) -> None:
         link = self._known.link

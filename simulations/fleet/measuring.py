@@ -41,13 +41,15 @@ FAR_MS = 60_000
 """A deadline that nothing misses: without one, no exit runs."""
 SHORT_MS = 300
 """The deadline at which the last moment to wait for the server is measured."""
-SLACK_S = 4.0
+SLACK_S = 2.0
+WARM_FPS, WARM_S = 5.0, 0.6
 BLOCK = 8
 """Frames of one width in a row. The first has cold caches and is left out: real devices seldom change their width."""
 LOCAL = 2
 """Of them, how many the local exit answers."""
 BATCHES = (1, 2, 4, 8, 16, 32)
 ROUNDS = 7
+SLOW, LEAST_TO_AGREE = 0.95, 3
 LEAST_FRAMES = 3
 """Of a kind at a load; fewer say nothing."""
 
@@ -79,6 +81,11 @@ def runs(bundle: Bundle, settings: DeviceSettings, devices: int, fps: float, sec
     return [*found, dead] if local else found
 
 
+def warm_up(devices: int) -> Traffic:
+    """What is played before anything is measured: the first frames of a process are slow."""
+    return Traffic("warm-up", LINK, devices, WARM_FPS, WARM_S, seed=devices)
+
+
 def answers_itself(bundle: Bundle, settings: DeviceSettings) -> bool:
     """Whether the local exit answers all that is asked for."""
     return bundle.manifest.exit is not None and settings.tasks == (bundle.manifest.exit.task,)
@@ -89,7 +96,7 @@ def read_out(stage: Stage, bundle: Bundle, task: str, played: Sequence[Played]) 
 
     Raises :class:`DataError` where they left too few frames to say anything.
     """
-    swept = [one for one in played if one.traffic.sweep]
+    swept = agreeing([one for one in played if one.traffic.sweep])
     devices = [device for one in swept for device in one.devices]
     return Calibration(
         bundle=bundle.short_id,
@@ -110,6 +117,24 @@ def read_out(stage: Stage, bundle: Bundle, task: str, played: Sequence[Played]) 
         device_start_s=fmean(stage.station_ready_s),
         frames=tuple(kinds(swept)),
     )
+
+
+def agreeing(played: Sequence[Played]) -> list[Played]:
+    """Without the odd one out of three or more runs of the same: a disturbed moment is not the way of the machine.
+
+    That is the one whose slow frames take a time that is farthest from that of the middle run's.
+    """
+    of_traffic: dict[str, list[tuple[float, int]]] = {}
+    for number, one in enumerate(played):
+        totals_ms = [sum(stages(record, one.traffic.link)) for record in one.records if _tells(record, one.traffic)]
+        slow_ms = float(np.quantile(totals_ms, SLOW)) if totals_ms else math.inf
+        of_traffic.setdefault(one.traffic.name, []).append((slow_ms, number))
+    odd = set()
+    for runs_ in of_traffic.values():
+        if len(runs_) >= LEAST_TO_AGREE:
+            middle_ms = sorted(runs_)[len(runs_) // 2][0]
+            odd.add(max(runs_, key=lambda run: abs(run[0] - middle_ms))[1])
+    return [one for number, one in enumerate(played) if number not in odd]
 
 
 def kinds(played: Sequence[Played]) -> list[Frames]:

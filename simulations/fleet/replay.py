@@ -57,7 +57,7 @@ def compare(
     traffic = played[0].traffic
     bundle = bundle if traffic.exit else without_exit(bundle)
     settings = settings_of(traffic, calibration.task)
-    content = Content.of(bundle, settings, pictures)
+    content = Content(bundle, settings, pictures)
     replays = [Replay(one, calibration, bundle, content).run(seed) for one in played for seed in range(rounds)]
     real = tuple(Figures.of_played(one) for one in played)
     return Comparison(traffic.name, Figures.of_all(real), Figures.of_all(replays), real)
@@ -80,7 +80,6 @@ class Replay:
         self._class = _class_of(self._traffic, self._settings, bundle)
         self._model = _model(bundle, self._class, calibration)
         self._drawn = Drawn(calibration, self._model.widths, self._traffic.frames_per_s)
-        self._widths = [bundle.manifest.widths.index(width) for width in self._model.widths]
 
     def run(self, seed: int) -> Figures:
         """Once, with the luck of this seed."""
@@ -100,7 +99,7 @@ class Replay:
         crew = KnownCrew(
             *(self._class, self._model, clock, agenda, tally, routes, clock.end_s, 0.0),
             drawn=self._drawn,
-            known=Known(self._content, self._played.pictures[number], self._widths, self._settings.tasks, clock, link),
+            known=Known(self._content, self._played.pictures[number], self._settings.tasks, clock, link),
         )
         crew.begin(Device(key_of(seed, traffic.name, number), self._model.make(), link, Line(0.0), station))
         return crew

@@ -210,7 +210,7 @@ class Stage:
             due_s=tuple(traffic.due_s(device, number) for number in range(traffic.frames)),
             records=str(records.resolve()),
             deadline_ms=traffic.deadline_ms,
-            settings=dict(traffic.settings),
+            settings={"fps": traffic.fps, **traffic.settings},
             sweep=traffic.sweep,
             landing_s=traffic.landing_s,
             exit=traffic.exit,

@@ -29,6 +29,6 @@ def test_its_smallest_size(tmp_path: Path) -> None:
         "runs held against",
     ]
     rows = json.loads((tmp_path / "errors.json").read_text("utf-8"))
-    assert [row["frames"] for row in rows] == [16, 16]
+    assert [row["frames"] for row in rows] == [24, 24]
     assert "polyline" in (tmp_path / "report.html").read_text("utf-8")
     assert (tmp_path / "calibration.toml").is_file()

@@ -8,7 +8,7 @@ import pytest
 from headwater.compression.errors import SettingsError
 from headwater.simulations.fleet.calibration import STAGES, Calibration, Frames, Wire
 
-OWN = STAGES.index("own_ms")
+OWN, HEAD = STAGES.index("own_ms"), STAGES.index("head_ms")
 
 
 def frames(frames_per_s: float, own_ms: float, count: int, width: float = 0.25, action: str = "send") -> Frames:
@@ -55,6 +55,20 @@ def test_a_frame_keeps_its_stages_together() -> None:
     made = calibration(frames(5.0, 1.0, 3), frames(15.0, 2.0, 3))
     own = made.frames[0].table
     assert {tuple(row) for row in made.times(0.25, "send", 10.0)} >= {tuple(own[0]), tuple(own[1])}
+
+
+def test_frames_of_all_widths_tell_of_one_with_its_own_head() -> None:
+    wide = [(1.0 + number, 0.5, 6.0, 0.25, 0.125, 3.5, 1.5) for number in range(3)]
+    made = calibration(frames(5.0, 9.0, 2), Frames.of(1.0, "send", 5.0, wide))
+    of_narrow, of_wide = made.times(0.25, "send", 5.0), made.times(1.0, "send", 5.0)
+    assert sorted(of_narrow[:, OWN]) == sorted(of_wide[:, OWN]) == [1.0, 2.0, 3.0, 9.0, 9.0]
+    assert (of_narrow[:, HEAD] == 2.0).all()
+    assert (of_wide[:, HEAD] == 6.0).all()
+
+
+def test_a_load_at_which_a_width_was_not_measured_is_known_by_the_others() -> None:
+    made = calibration(frames(5.0, 1.0, 3), frames(5.0, 1.0, 3, width=1.0), frames(15.0, 2.0, 3, width=1.0))
+    assert (made.times(0.25, "send", 15.0)[:, OWN] == 2.0).all()
 
 
 def test_what_was_not_measured_is_named() -> None:

@@ -37,12 +37,16 @@ def test_runs_together_count_each_picture_once() -> None:
     assert both.sources == {"server": 170, "exit": 30}
 
 
-def test_how_far_real_runs_are_apart_is_told_beside_the_error() -> None:
-    one = Comparison("two", Figures.of_all([REAL, TWIN]), TWIN, (REAL, TWIN))
-    assert one.between_repeats("p50_ms") == pytest.approx(0.1 / 1.05)
-    assert one.between_repeats("bytes") == pytest.approx((1500 / 110 - 1500 / 120) / ((1500 / 110 + 1500 / 120) / 2))
-    assert Comparison("one", REAL, TWIN, (REAL,)).between_repeats("p50_ms") == 0.0
-    assert Comparison("none", REAL, TWIN).between_repeats("p95_ms") == 0.0
+def test_of_several_real_runs_the_middle_one_counts_and_the_farthest_is_told() -> None:
+    slow = figures([3.0 * ms for ms in range(1, 101)], 110, server=90, exit=10)
+    one = Comparison("three", Figures.of_all([REAL, TWIN, slow]), TWIN, (REAL, TWIN, slow))
+    assert (one.p50_error, one.p95_error) == (0.0, 0.0)
+    assert one.real_ms(0.5) == TWIN.p50_ms
+    assert one.real_miss_share == pytest.approx(10 / 110)
+    assert one.of_a_real_run("miss_points") == pytest.approx(100 * (20 / 120 - 10 / 110))
+    assert one.of_a_real_run("p95_error") == pytest.approx(3.0 / 1.1 - 1)
+    assert one.of_a_real_run("bytes_error") == pytest.approx(1500 / 120 / (4500 / 340) - 1)
+    assert Comparison("none", REAL, TWIN).of_a_real_run("p95_error") == 0.0
 
 
 def test_a_run_in_which_nothing_was_answered_has_no_times() -> None:
@@ -60,6 +64,7 @@ def test_the_page_and_the_tables_show_both() -> None:
     printed = StringIO()
     Console(width=240, file=printed).print(errors([one], "errors"), distributions(one))
     assert "+10.0%, +10.0%" in printed.getvalue()
+    assert "of a real run" in printed.getvalue()
     assert "real" in printed.getvalue()
     assert "twin" in printed.getvalue()
 

@@ -9,7 +9,7 @@ from headwater.compression.errors import DataError
 from headwater.device.record import FrameRecord, ServerTimes
 from headwater.device.settings import DeviceSettings
 from headwater.simulations.fleet.calibration import STAGES
-from headwater.simulations.fleet.measuring import batch_ms, kinds, runs, stages, sweep
+from headwater.simulations.fleet.measuring import agreeing, batch_ms, kinds, runs, stages, sweep, warm_up
 from headwater.simulations.fleet.stage import DeviceRun, Played
 from headwater.simulations.fleet.traffic import Traffic
 from headwater.simulations.trace import LinkTrace
@@ -102,6 +102,22 @@ def test_every_width_is_measured_as_often(tiny_bundle: Bundle) -> None:
 def test_the_same_run_twice_gives_frames_of_both() -> None:
     (both,) = kinds([played(*[SENT] * 3), played(*[SENT] * 4)])
     assert len(both.own_ms) == 7
+
+
+def test_the_odd_one_of_three_runs_of_the_same_is_left_out() -> None:
+    usual, quick, disturbed = (
+        played(*[SENT] * 18, *[replace(SENT, latency_ms=SENT.latency_ms + more_ms)] * 2) for more_ms in (1.0, 0.0, 25.0)
+    )
+    other = played(SENT, devices=2)
+    other = replace(other, traffic=replace(other.traffic, name="other"))
+    assert agreeing([usual, disturbed, other, quick]) == [usual, other, quick]
+    assert agreeing([usual, disturbed]) == [usual, disturbed]
+
+
+def test_before_anything_is_measured_every_process_has_had_frames() -> None:
+    traffic = warm_up(6)
+    assert (traffic.devices, traffic.sweep, traffic.deadline_ms) == (6, (), None)
+    assert traffic.frames > 1
 
 
 def test_every_batch_takes_time(tiny_bundle: Bundle) -> None:

@@ -67,14 +67,14 @@ def traffic(link: LinkTrace = LINK, **more: object) -> Traffic:
 def replayed(bundle: Bundle, pictures: list[Path], run: Traffic) -> tuple[Figures, Content, Played]:
     played = Played(run, (), tuple(tuple(run.pictures(at, len(pictures))) for at in range(run.devices)))
     shown = bundle if run.exit else without_exit(bundle)
-    content = Content.of(shown, settings_of(run, "shape"), pictures)
+    content = Content(shown, settings_of(run, "shape"), pictures)
     return Replay(played, calibration(bundle), shown, content).run(seed=1), content, played
 
 
 def test_a_frame_takes_its_stages_and_its_bytes_on_the_link(tiny_bundle: Bundle, pictures: list[Path]) -> None:
     found, content, played = replayed(tiny_bundle, pictures, traffic())
     mode = tiny_bundle.mode(width=0.5, gain=2).index
-    sizes = [int(content.sizes[number, mode]) for number in played.pictures[0]]
+    sizes = [content.size(number, mode) for number in played.pictures[0]]
     up = [frame_bytes(size, number, 0, ("shape",)) + ACK_BYTES for number, size in enumerate(sizes, 1)]
     stages_ms = OWN + PREPARE + HEAD + CODE + HOPS + SERVE  # no exit runs without a deadline
     expected_ms = [stages_ms + each / 10 + 20 + (ANSWER + ACK_BYTES) / 20 + 30 for each in up]
