@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _SCALE = 2
 """Pixels of the file for each of the layout's."""
 _WIDTH, _MARGIN, _LEFT = 1000, 40, 200
+_LABEL = 90
+"""What a deadline's takes, beside its line."""
 _INK, _SOFT, _LINE, _PAPER, _CARD = "#1c2330", "#5b6575", "#d9dee6", "#ffffff", "#f6f8fa"
 _COLOURS = ("#0b62c4", "#c2570c", "#0f7f5f", "#7b4bb7", "#a8790a", "#c23a75")
 _COLUMNS = 5
@@ -65,10 +67,10 @@ class _Page:
 
 
 def _lead(outcome: Outcome) -> str:
-    total, scenario = outcome.total, outcome.scenario
+    total, scenario, servers = outcome.total, outcome.scenario, len(outcome.scenario.server_names)
     return (
-        f"{total.frames:,} pictures of {total.devices:,} devices in {scenario.hours:g} h, "
-        f"{len(scenario.server_names):,} servers; bundle {outcome.bundle}, seed {scenario.seed}"
+        f"{total.frames:,} pictures of {total.devices:,} devices in {scenario.hours:g} h, {servers:,} server"
+        f"{'s' if servers > 1 else ''}; bundle {outcome.bundle}, seed {scenario.seed}"
     )
 
 
@@ -118,7 +120,9 @@ def _latencies(page: _Page, outcome: Outcome, shown: Sequence[ClassOutcome], top
             page.box(left, base - 46 * count / max(counts.values()), right, base, _COLOURS[at % len(_COLOURS)])
         if deadline is not None:
             page.line([(x(deadline), base - 50), (x(deadline), base + 4)], _INK, 1.5)
-            page.text(x(deadline) + 5, base - 52, f"deadline {duration(deadline / 1e3)}", size=11, kind=_SOFT)
+            side, anchor = (5, "la") if x(deadline) < _WIDTH - _MARGIN - _LABEL else (-5, "ra")
+            words = f"deadline {duration(deadline / 1e3)}"
+            page.text(x(deadline) + side, base - 52, words, size=11, kind=_SOFT, anchor=anchor)
 
 
 def _sources(page: _Page, outcome: Outcome, shown: Sequence[ClassOutcome], top: float) -> None:

@@ -113,7 +113,7 @@ def size(
     if as_json:
         typer.echo(plain)
         return
-    Console().print(sizing.table(found, listed))
+    Console().print(*sizing.tables(found, listed))
     example = "" if prices else " The prices are examples: give yours with --prices."
     typer.echo(f"{sizing.verdict(found, listed)}{example}")
 

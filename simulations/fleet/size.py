@@ -11,11 +11,12 @@ else it is told. A fleet is on the *front* if none is at least as good in cost, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from headwater.compression.errors import SettingsError
@@ -282,19 +283,37 @@ def drawing(found: Found, currency: str) -> str:
     )
 
 
-def table(found: Found, prices: Prices) -> Table:
-    """The front, for people."""
-    shown = Table(title="Fleets that no other beats in cost, accuracy and misses", title_justify="left")
-    for column in ("board", "link", "policy", "servers"):
-        shown.add_column(column)
-    for column in (f"cost, {prices.currency}", "right", "missed", "p95 ms", "GB a month", "W", "meets it"):
-        shown.add_column(column, justify="right")
-    for fleet in found.front:
-        choice, p95 = fleet.choice, "-" if fleet.p95_ms is None else f"{fleet.p95_ms:,.0f}"
+def tables(found: Found, prices: Prices) -> list[Table]:
+    """For people: the front, and what else was tried, in 80 columns."""
+    return [
+        _table("Fleets that no other beats in cost, accuracy and misses", found.front, found.target, prices),
+        _table("The best of each link and policy, in short runs", bests(found), found.target, prices),
+    ]
+
+
+def bests(found: Found) -> list[Fleet]:
+    """Of what was tried, by link and policy: the cheapest that meets the target, else the most accurate."""
+    of_kind: dict[tuple[str, str], list[Fleet]] = {}
+    for fleet in found.tried:
+        of_kind.setdefault((fleet.choice.link, fleet.choice.policy), []).append(fleet)
+    found_of = [
+        min((fleet for fleet in kind if found.target.met(fleet)), key=_order, default=None)
+        or min(kind, key=lambda fleet: (-fleet.accuracy, *_order(fleet)))
+        for kind in of_kind.values()
+    ]
+    return sorted(found_of, key=_order)
+
+
+def _table(title: str, fleets: Iterable[Fleet], target: Target, prices: Prices) -> Table:
+    shown = Table(title=f"\n{title}", title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
+    shown.add_column("board, link, policy, servers", min_width=26)
+    for column in (prices.currency, "right", "missed", "p95 ms", "GB/month", "W", "meets it"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for fleet in fleets:
         shown.add_row(
-            *(choice.board, choice.link, choice.policy, f"{choice.servers} x {choice.server}"),
-            *(f"{fleet.cost:,.0f}", f"{fleet.accuracy:.2%}", f"{fleet.missed:.2%}", p95),
-            *(f"{fleet.gigabytes:.3f}", f"{fleet.watts:.2f}", "yes" if found.target.met(fleet) else "no"),
+            *(told(fleet.choice), f"{fleet.cost:,.0f}", f"{fleet.accuracy:.1%}", f"{fleet.missed:.1%}"),
+            *("-" if fleet.p95_ms is None else f"{fleet.p95_ms:,.0f}", f"{fleet.gigabytes:.3f}", f"{fleet.watts:.2f}"),
+            "yes" if target.met(fleet) else "no",
         )
     return shown
 

@@ -99,14 +99,30 @@ def test_no_fleet_reaches_too_much() -> None:
 
 def test_what_is_shown(tmp_path: Path) -> None:
     found = size.search(one(), Target(0.9), Space(PRICES), told)
-    console = Console(record=True, width=200)
-    console.print(size.table(found, PRICES))
+    console = Console(record=True, width=80)
+    console.print(*size.tables(found, PRICES))
     shown = console.export_text()
     assert "3 x large" in shown
     assert "yes" in shown
+    assert "…" not in shown
     assert size.verdict(found, PRICES).startswith("For 90.0% right with at most 1.0% missed: pi-4, wifi, accuracy, 3 x")
     (tmp_path / "p.svg").write_text(size.drawing(found, "EUR"))
     assert ET.parse(tmp_path / "p.svg").getroot().tag.endswith("svg")  # noqa: S314 - our own output
+
+
+def test_of_each_link_and_policy_the_cheapest_that_does_is_told_or_the_most_accurate() -> None:
+    found = size.search(one(), Target(0.9), Space(PRICES), told)
+    bests = size.bests(found)
+    kinds = [(fleet.choice.link, fleet.choice.policy) for fleet in bests]
+    assert sorted(kinds) == sorted({(fleet.choice.link, fleet.choice.policy) for fleet in found.tried})
+    for best in bests:
+        like = [fleet for fleet in found.tried if fleet.choice.policy == best.choice.policy]
+        meeting = [fleet for fleet in like if found.target.met(fleet)]
+        assert (
+            best.cost == min(fleet.cost for fleet in meeting)
+            if meeting
+            else best.accuracy == max(fleet.accuracy for fleet in like)
+        )
 
 
 def test_the_example_list_has_every_ready_board_and_link() -> None:
