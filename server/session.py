@@ -56,8 +56,8 @@ class Outbox:
         """When the message that is being written was begun, by the event loop's clock."""
         self._limit = limit
         self._most_bytes = most_bytes
-        self._messages: deque[pb.ServerMessage] = deque()
-        self._some = asyncio.Event()
+        self._messages: deque[tuple[pb.ServerMessage, int]] = deque()  # with their bytes, which take as long to find
+        self._some: asyncio.Future[None] | None = None  # what the writer waits for
         self._room = asyncio.Event()
         self._closed = False
 
@@ -69,16 +69,21 @@ class Outbox:
         """Whether the device has to be held back until there is :meth:`room`."""
         return len(self._messages) >= self._limit or self.bytes >= self._most_bytes
 
-    def put(self, message: pb.ServerMessage) -> None:
-        """Append a message; never waits."""
-        self._messages.append(message)
-        self.bytes += message.ByteSize()
-        self._some.set()
+    def put(self, message: pb.ServerMessage, size: int | None = None) -> None:
+        """Append a message, of `size` bytes where that is known; never waits."""
+        size = message.ByteSize() if size is None else size
+        self._messages.append((message, size))
+        self.bytes += size
+        self._wake()
 
     def close(self) -> None:
         """Let :meth:`run` return once everything is written."""
         self._closed = True
-        self._some.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._some is not None and not self._some.done():
+            self._some.set_result(None)
 
     async def room(self) -> None:
         """Wait while the device reads slower than it sends, so that the transport holds it back."""
@@ -92,14 +97,16 @@ class Outbox:
         while True:
             while self._messages:
                 self.writing_since = loop.time()
-                await write(self._messages[0])
-                self.bytes -= self._messages.popleft().ByteSize()  # after the write: what is being written still counts
+                message, size = self._messages[0]
+                await write(message)
+                self._messages.popleft()  # after the write: what is being written still counts
+                self.bytes -= size
                 self._room.set()
             self.writing_since = math.inf
             if self._closed:
                 return
-            self._some.clear()
-            await self._some.wait()
+            self._some = loop.create_future()
+            await self._some
 
 
 class Session:
@@ -128,7 +135,7 @@ class Session:
         self._most_bytes = allowance.limits.stream_bytes
         self._waiting_bytes = 0
         """Of the frames that are pending."""
-        self._answered: OrderedDict[int, pb.ServerMessage] = OrderedDict()
+        self._answered: OrderedDict[int, tuple[pb.ServerMessage, int]] = OrderedDict()  # with their bytes
         self._answered_bytes = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -143,7 +150,7 @@ class Session:
         self.outbox = outbox
         self.parts.withdraw_all()  # they come again from their first parts
         for sequence in [number for number in self._answered if number < resume_from]:
-            self._answered_bytes -= self._answered.pop(sequence).ByteSize()
+            self._answered_bytes -= self._answered.pop(sequence)[1]
 
     def detach(self, outbox: Outbox) -> None:
         """The stream has ended: what waits is withdrawn, because nobody would read the answer."""
@@ -177,7 +184,7 @@ class Session:
                 self._metrics.count_late_part()
         elif (known := self._answered.get(sequence)) is not None:
             self._metrics.count_resent()
-            self._put(known)
+            self._put(*known)
         elif sequence not in self.pending and sequence not in self.parts:
             try:
                 self._admit(served, message)
@@ -268,29 +275,30 @@ class Session:
             self._metrics.count_denied("memory")
             detail = f"answers of {self.outbox.bytes} bytes are unread; read them, then send the frame again"
             message = refusal(pb.STATUS_BUSY, detail, sequence)
+            size = message.ByteSize()
         status = message.answer.status
         if status == pb.STATUS_OK:  # what failed may succeed when it is sent again
             self._remember(sequence, message, size)
         self._metrics.count("stream", status)
-        self._put(message)
+        self._put(message, size)
         if not self.pending:
             self._quiet.set()
 
     def _remember(self, sequence: int, message: pb.ServerMessage, size: int) -> None:
         """Keep an answer for a device that sends its frame again, in place of the oldest if there are many."""
-        self._answered[sequence] = message
+        self._answered[sequence] = message, size
         self._answered_bytes += size
         while len(self._answered) > self.allowance.limits.unanswered or self._answered_bytes > self._most_bytes:
-            _, oldest = self._answered.popitem(last=False)
-            self._answered_bytes -= oldest.ByteSize()
+            _, (_, oldest) = self._answered.popitem(last=False)
+            self._answered_bytes -= oldest
 
     def _refuse(self, sequence: int, why: Refusal) -> None:
         self._metrics.count("stream", why.status)
         self._put(refusal(why.status, why.detail, sequence, why.retry_after_ms))
 
-    def _put(self, message: pb.ServerMessage) -> None:
+    def _put(self, message: pb.ServerMessage, size: int | None = None) -> None:
         if self.outbox is not None:
-            self.outbox.put(message)
+            self.outbox.put(message, size)
 
 
 class Sessions:

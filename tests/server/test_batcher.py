@@ -160,6 +160,32 @@ async def test_an_error_after_the_results_is_reported_and_harms_no_answer() -> N
         assert [str(error) for error in worker.errors] == ["the book-keeping after the results"]
 
 
+async def test_one_that_cannot_be_told_of_its_answer_keeps_no_other_from_its_own() -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["exception"]))
+    worker = Worker()
+    async with running(worker, workers=2, max_batch=1) as line:
+        worker.free.clear()
+        failing: Job = Ticket("g", 0, lambda ticket: line.settled.put_nowait(ticket.no_such_thing))  # type: ignore[attr-defined]
+        line.batcher.submit(failing)
+        line.submit(1)
+        await worker.has_started()
+        await worker.has_started()
+        worker.free.set()
+        assert (await line.next()).work == 1
+        await line.batcher.idle()
+    assert [type(error) for error in complaints] == [AttributeError]
+
+
+async def test_what_ends_while_it_closes_is_still_answered() -> None:
+    worker = Worker()
+    async with running(worker) as line:
+        worker.free.clear()
+        line.submit(3)
+        await worker.has_started()
+    assert (await line.next()).result == 30
+
+
 async def test_workers_run_batches_side_by_side() -> None:
     worker = Worker()
     async with running(worker, workers=2, max_batch=1) as line:
