@@ -152,9 +152,9 @@ class Metrics:
         """Count a frame's answer; `call` is infer or stream."""
         self._requests[call, status] += 1
 
-    def count_denied(self, reason: Reason) -> None:
-        """Count a call or a frame that was refused for what its sender is, or has taken already."""
-        self._denied.labels(reason).inc()
+    def count_denied(self, reason: Reason, count: int = 1) -> None:
+        """Count calls or frames that were refused for what their sender is, or has taken already."""
+        self._denied.labels(reason).inc(count)
 
     def count_resent(self) -> None:
         """Count an answer that was given from memory."""
