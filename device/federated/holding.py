@@ -59,10 +59,12 @@ class Start:
     layout: Layout
     shapes: Mapping[str, tuple[int, ...]]
     """Of what may be sparse."""
+    kept: list[SplitNetwork] = field(default_factory=list, repr=False)
+    """The network of all who ask, one after the other, where a process answers for many devices; empty: none is."""
 
     def network(self) -> SplitNetwork:
-        """A new network of version 0."""
-        return network_of(self.bundle)
+        """A new network of version 0; if one is kept, that, with the arrays that it had last."""
+        return self.kept[0] if self.kept else network_of(self.bundle)
 
 
 def start_of(path: str) -> Start:

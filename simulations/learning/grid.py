@@ -65,7 +65,7 @@ class VirtualGrid(RunGrid):
         crew: who runs their app.
         gives_up_s: simulated seconds after which whoever waits for a reply looks at the clock.
         run_id: of the run.
-        progress: called with the group, and how many of its replies were worked out and are out.
+        progress: called with the group, and how many of its replies were worked out and are out, from when it begins.
     """
 
     def __init__(
@@ -124,6 +124,7 @@ class VirtualGrid(RunGrid):
             self._shelf.post(self._group, fresh)
         self._waiting.sort(key=lambda each: (self._out[each.key].due, each.node), reverse=True)
         self._pushed = len(self._out)
+        self._say()
         self._hand_out()
         return keys
 
@@ -231,6 +232,9 @@ class VirtualGrid(RunGrid):
             self._shelf.ready(outcome)
             self._ready |= {done.key for done in outcome.done if done.key in self._out}
         self._hand_out()
+        self._say()
+
+    def _say(self) -> None:
         self._progress(self._group, self._pushed - len(self._waiting), self._pushed)
 
     def _hand_out(self) -> None:

@@ -66,6 +66,15 @@ def test_the_round_waits_for_enough_to_wake_and_says_so_where_they_never_are(tmp
         toys.run(tmp_path / "few", LearningSettings(devices=2), least=3)
 
 
+def test_progress_is_told_from_the_moment_that_a_round_begins(tmp_path: Path) -> None:
+    said: list[tuple[str, int, int]] = []
+    toys.run(tmp_path, LearningSettings(devices=8), progress=lambda *how: said.append(how))
+    first, second = ([each for each in said if each[0] == group] for group in "12")
+    assert (first[0], second[0]) == (("1", 0, 8), ("2", 0, 8))
+    assert (first[-1], second[-1]) == (("1", 8, 8), ("2", 8, 8))
+    assert said == [*first, *second]
+
+
 def test_how_actors_work_changes_nothing(tmp_path: Path) -> None:
     one, many = ToyCrew(1), ToyCrew(5)
     toys.run(tmp_path / "one", TROUBLED, one, rounds=3, deadline_s=30.0, evaluate_every=2)

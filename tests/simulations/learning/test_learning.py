@@ -20,6 +20,9 @@ pytest.importorskip("flwr", reason="federated learning needs the extra [federate
 pytest.importorskip("torch", reason="federated learning needs the extra [federated]")
 
 from headwater.compression.errors import DataError, SettingsError
+from headwater.compression.learning.network import SplitNetwork
+from headwater.compression.learning.reading import network_of
+from headwater.device.federated.holding import Start
 from headwater.server.federation.settings import RoundSettings
 from headwater.server.federation.survey import survey
 from headwater.simulations.learning.crew import Alone
@@ -90,6 +93,21 @@ def test_a_folder_is_one_simulation_s(bundle: Path, whole: Path, tmp_path: Path)
         ours(bundle, tmp_path, LearningSettings(devices=5000))
     with pytest.raises(SettingsError, match=r"the bundle has 0\.5, 1"):
         ours(bundle, tmp_path / "width", LearningSettings(devices=4, images=4, widths="0.3:1"))
+
+
+def test_one_network_for_all_devices_leaves_nothing_of_one_to_the_next(
+    bundle: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def network(start: Start) -> SplitNetwork:
+        made.append(network_of(start.bundle))
+        return made[-1]
+
+    monkeypatch.setattr(Start, "network", network)
+    ours(bundle, tmp_path / "new")
+    assert len(made) > 16, "one a message"
+    assert (tmp_path / "new" / "result.json").read_bytes() == (whole / "result.json").read_bytes()
 
 
 @contextmanager

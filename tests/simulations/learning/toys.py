@@ -72,13 +72,14 @@ def run(
     *,
     images: Sequence[int] = (32,),
     at: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
     **settings: Any,  # noqa: ANN401 - of any field
 ) -> Survey:
     """Rounds over virtual devices, to their end or until `at` raises; what the journal says."""
     rounds: RoundSettings = fleets.settings(batch=16, **settings)
     shelf = Shelf(folder)
     gives_up_s = rounds.lifetime_s if rounds.asynchronous else rounds.deadline_s
-    grid = VirtualGrid(fleet(told, images), shelf, crew or ToyCrew(), gives_up_s=gives_up_s)
+    grid = VirtualGrid(fleet(told, images), shelf, crew or ToyCrew(), gives_up_s=gives_up_s, progress=progress)
     kind = BufferedStrategy if rounds.asynchronous else FleetStrategy
     strategy = kind(
         toy.OUTLINE, folder / FOLDER, rounds, None, Surroundings(clock=grid.clock, secret=grid.secret, at=at)
