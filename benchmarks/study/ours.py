@@ -83,7 +83,7 @@ def measure(bench: Bench, labels: NDArray[np.int64], usual: int, cuts: Sequence[
 def _mode(bench: Bench, mode: Mode, labels: NDArray[np.int64], cuts: Sequence[int] | None) -> dict[str, Any]:
     G = len(bench.bundle.tables.group_ends)
     wanted = range(1, G + 1) if cuts is None else {*cuts, G}
-    rows = [_figures(bench, mode, groups, labels) if groups in wanted else None for groups in range(1, G + 1)]
+    rows = [figures(bench, mode, groups, labels) if groups in wanted else None for groups in range(1, G + 1)]
     return {
         "index": mode.index,
         "width": mode.width,
@@ -94,7 +94,8 @@ def _mode(bench: Bench, mode: Mode, labels: NDArray[np.int64], cuts: Sequence[in
     }
 
 
-def _figures(bench: Bench, mode: Mode, groups: int, labels: NDArray[np.int64]) -> dict[str, Any]:
+def figures(bench: Bench, mode: Mode, groups: int, labels: NDArray[np.int64]) -> dict[str, Any]:
+    """A mode, its frames cut after so many groups; ``labels``: [N]."""
     run = bench.run(mode, groups)
     task = bench.bundle.manifest.tasks[0].name
     return Figures.of(run.sizes, run.logits[task], labels).to_json()

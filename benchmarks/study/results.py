@@ -96,6 +96,10 @@ class Results:
         """Every mode, in the manifest's order."""
         return _modes(self._ours(seeds))
 
+    def was_cut(self, mode: int, groups: int) -> bool:
+        """Whether a mode's frames cut after so many groups were measured."""
+        return all(result["modes"][mode]["cuts"][groups - 1] is not None for result in self._ours(self.seeds))
+
     def cut(self, mode: int, groups: int, seeds: Sequence[int]) -> Series:
         """A mode's frames cut after so many groups."""
         rows = [Figures.from_json(result["modes"][mode]["cuts"][groups - 1]) for result in self._ours(seeds)]

@@ -197,10 +197,15 @@ class Statement:
         groups = self.results.groups
         if groups < 2:
             return self._most(claim, None, "points", 3, "frames have a single group")
-        modes = self.results.modes(seeds)
-        lost = [gaps(mode, self.results.cut(at, groups // 2, seeds)) for at, mode in enumerate(modes)]
+        lost = {
+            at: gaps(mode, self.results.cut(at, groups // 2, seeds))
+            for at, mode in enumerate(self.results.modes(seeds))
+            if self.results.was_cut(at, groups // 2)
+        }
         text = f"{groups // 2} of {groups} groups left; {_by_split(lost[self.point])}"
-        text += f"; over all modes {fmean(map(fmean, lost)):.2g}, worst {max(map(fmean, lost)):.2g}"
+        if len(lost) > 1:
+            means = [fmean(each) for each in lost.values()]
+            text += f"; over all modes {fmean(means):.2g}, worst {max(means):.2g}"
         return self._most(claim, fmean(lost[self.point]), "points", 3, text)
 
 

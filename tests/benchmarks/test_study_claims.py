@@ -124,6 +124,18 @@ def test_span_and_lost_groups() -> None:
     assert found["accuracy lost with half of the channel groups"].value == pytest.approx(2)
 
 
+def test_lost_groups_need_the_cuts_of_our_point_alone() -> None:
+    one = ours(0)
+    point, _ = Results((one,)).point()
+    for at, mode in enumerate(one["result"]["modes"]):
+        if at != point:
+            mode["cuts"] = [None] * len(mode["cuts"])
+    claim = stated(one)["accuracy lost with half of the channel groups"]
+    assert claim.value == pytest.approx(2)
+    assert "over all modes" not in claim.peer
+    assert "over all modes" in stated(ours(0))["accuracy lost with half of the channel groups"].peer
+
+
 def test_what_is_not_done_is_said_not_to_be_measured() -> None:
     unmeasured = [claim for claim in Statement(Results((ours(0),)), "test").all() if claim.value is None]
     assert len(unmeasured) == 9
