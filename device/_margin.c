@@ -36,7 +36,7 @@ static int body_rank(int count) {
     return (rank < count + 1 ? rank : count + 1) - 1;
 }
 
-static void learn(Margin *margin, double error) {
+void margin_add(Margin *margin, double error) {
     double correction = margin->correction + (error > margin->upper ? margin->miss : margin->hit);
     if (correction < LEAST_CORRECTION) correction = LEAST_CORRECTION;
     if (correction > MOST_CORRECTION) correction = MOST_CORRECTION;
@@ -59,6 +59,15 @@ double margin_chance(const Margin *margin, double error, double beyond) {
     return error > beyond ? (chance - gone) / (1 - gone) : 0.0;
 }
 
+double margin_quantile(const Margin *margin, double share) {
+    return margin->count ? margin->sorted[(int)(share * margin->count)] : 1.0;
+}
+
+double margin_noise(const Margin *margin) {
+    int n = margin->count;
+    return n ? log(margin->sorted[(int)(0.8 * n)] / margin->sorted[(int)(0.2 * n)]) / 2 : 0.0;
+}
+
 /* ---------------------------------------------------------------- what Python sees */
 
 static int init(PyObject *object, PyObject *args, PyObject *keywords) {
@@ -74,6 +83,13 @@ static int init(PyObject *object, PyObject *args, PyObject *keywords) {
     return 0;
 }
 
+Margin *margin_of(PyObject *owner, double level) {
+    PyObject *type = PyObject_GetAttrString(PyType_GetModule(Py_TYPE(owner)), "Margin");
+    PyObject *margin = type == NULL ? NULL : PyObject_CallFunction(type, "d", level);
+    Py_XDECREF(type);
+    return (Margin *)margin;
+}
+
 void dealloc_plain(PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
@@ -83,7 +99,7 @@ void dealloc_plain(PyObject *object) {
 static PyObject *add(PyObject *object, PyObject *number) {
     double error = PyFloat_AsDouble(number);
     if (error == -1 && PyErr_Occurred()) return NULL;
-    learn((Margin *)object, error);
+    margin_add((Margin *)object, error);
     Py_RETURN_NONE;
 }
 
@@ -95,21 +111,18 @@ static PyObject *chance(PyObject *object, PyObject *args, PyObject *keywords) {
 }
 
 static PyObject *quantile(PyObject *object, PyObject *number) {
-    const Margin *margin = (Margin *)object;
     double share = PyFloat_AsDouble(number);
     if (share == -1 && PyErr_Occurred()) return NULL;
     if (!(share >= 0 && share < 1)) {
         PyErr_SetString(PyExc_ValueError, "a share is from 0 to below 1");
         return NULL;
     }
-    return PyFloat_FromDouble(margin->count ? margin->sorted[(int)(share * margin->count)] : 1.0);
+    return PyFloat_FromDouble(margin_quantile((Margin *)object, share));
 }
 
 static PyObject *noise(PyObject *object, void *unused) {
     (void)unused;
-    const Margin *margin = (Margin *)object;
-    int n = margin->count;
-    return PyFloat_FromDouble(n ? log(margin->sorted[(int)(0.8 * n)] / margin->sorted[(int)(0.2 * n)]) / 2 : 0.0);
+    return PyFloat_FromDouble(margin_noise((Margin *)object));
 }
 
 static PyMethodDef methods[] = {

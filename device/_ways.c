@@ -4,13 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-static const char *const action_names[ACTIONS] = {"local", "send", "whole"};
-
-typedef struct {
-    PyObject_HEAD
-    PyObject *margin_type, *way_type, *actions[ACTIONS];
-    Table table;
-} Scales;
+static const char *const action_names[ACTIONS] = {"local", "send", "whole", "skip"};
 
 /* ---------------------------------------------------------------- what Python gives */
 
@@ -79,14 +73,13 @@ static int take_whole(const Scales *scales, PyObject *object, Way *whole) {
     return 1;
 }
 
-/* A number, or -1 for None. */
-static int long_of(PyObject *object, long *number) {
+int long_of(PyObject *object, long *number) {
     if (object == NULL) return 0;
     *number = object == Py_None ? -1 : PyLong_AsLong(object);
     return object == Py_None || !(*number == -1 && PyErr_Occurred());
 }
 
-static int take_kept(const Scales *scales, PyObject *object, Key *kept) {
+int take_kept(const Scales *scales, PyObject *object, Key *kept) {
     *kept = (Key){ACTIONS, -1, -1};
     if (object == Py_None) return 1;
     PyObject *action = PyTuple_GetItem(object, 0);
@@ -270,9 +263,10 @@ static PyType_Slot scales_slots[] = {
 static PyType_Spec scales_spec = {"headwater.device._ways.Scales", sizeof(Scales), 0, Py_TPFLAGS_DEFAULT, scales_slots};
 
 static int add_types(PyObject *module) {
-    PyType_Spec *specs[] = {&margin_spec, &line_spec, &scales_spec};
-    const char *names[] = {"Margin", "Line", "Scales"};
-    for (int i = 0; i < 3; i++) {
+    PyType_Spec *specs[] = {&margin_spec, &scales_spec, &trip_spec, &device_spec, &decisions_spec, &steady_spec};
+    const char *names[] = {"Margin", "Scales", "RoundTrip", "DeviceEstimate", "Decisions", "Steady"};
+    if (reading_prepare() < 0) return -1;
+    for (int i = 0; i < 6; i++) {
         PyObject *type = PyType_FromModuleAndSpec(module, specs[i], NULL);
         int added = type == NULL ? -1 : PyModule_AddObjectRef(module, names[i], type);
         Py_XDECREF(type);

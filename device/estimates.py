@@ -13,8 +13,9 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from headwater.device.kernel import line_type, margin_type
-from headwater.device.line import GUESS
+from headwater.device.kernel import compiled, device_estimate_type, round_trip_type
+from headwater.device.line import GUESS, Line
+from headwater.device.margin import Margin
 from headwater.device.ways import Fear
 
 if TYPE_CHECKING:
@@ -79,15 +80,14 @@ class RoundTrip:
     frame was coded, so that they hold what its size differed from the mode's mean, and the server's whims, too.
     """
 
-    def __init__(self, level: float, implementation: Implementation | None = None) -> None:
-        self.margin = margin_type(implementation)(level)
-        self._new_line = line_type(implementation)
+    def __init__(self, level: float) -> None:
+        self.margin = Margin(level)
         self.scale = 1.0
         self.server_ms = 0.0
         """From queue to answer, which the server's load and batches shape: a mean of the last answers."""
         self.known = False
         """A frame has been answered."""
-        self._line = self._new_line(None)
+        self._line = Line()
         self._through_s = -math.inf
         self._apart: deque[float] = deque(maxlen=QUEUED)
         """Of frames that were written behind others: time for each byte that they were through after them."""
@@ -175,7 +175,7 @@ class RoundTrip:
     def _begin_anew(self, frames: Sequence[Odd]) -> None:
         """Begin another line with these frames, of which the last says what it is like now."""
         size, own_ms, _ = frames[-1]
-        self._line = self._new_line(self._lasting_ms())
+        self._line = Line(self._lasting_ms())
         for each in frames:
             self._line.add(each.size, each.own_ms, self.margin.noise)
         self.scale = self._usual_scale = own_ms / self._line.at(size)
@@ -213,8 +213,9 @@ class RoundTrip:
         """
         scale = self._steady_scale
         base_ms, byte_ms = scale * self._line.base_ms, scale * self._line.byte_ms
-        slow_ms = self._slow_ms(base_ms, byte_ms, ahead_bytes / frames if frames else 0.0, oldest_ms)
-        around_ms = base_ms + self.server_ms
+        around_ms, slow_ms = base_ms + self.server_ms, 0.0
+        if frames or self._odd:
+            slow_ms = self._slow_ms(base_ms, byte_ms, ahead_bytes / frames if frames else 0.0, oldest_ms)
         if slow_ms > byte_ms:
             queue_ms = max(slow_ms * ahead_bytes - max(oldest_ms - base_ms, 0.0), 0.0)
             return Fear(DOUBTED, around_ms + queue_ms, slow_ms, interval_ms)
@@ -281,8 +282,8 @@ class DeviceEstimate:
     multiply-adds from the nearest one that has.
     """
 
-    def __init__(self, macs: Mapping[float, int], level: float, implementation: Implementation | None = None) -> None:
-        self.margin = margin_type(implementation)(level)
+    def __init__(self, macs: Mapping[float, int], level: float) -> None:
+        self.margin = Margin(level)
         self.factor = self.least_factor = 1.0
         self.code_ms = 0.0
         """Slow end of coding."""
@@ -304,16 +305,6 @@ class DeviceEstimate:
     def known(self) -> bool:
         """A head has run."""
         return bool(self._ran)
-
-    def observed(self, observation: Observation, width: float) -> None:
-        """Learn what a picture took that ran at a width, if anything did."""
-        if observation.outcome == "whole":
-            self.ran_whole(observation.prepare_ms + observation.head_ms, observation.time_s)
-        elif observation.head_ms > 0 and observation.outcome not in {"late", "skipped"}:
-            head_ms = observation.head_ms + observation.exit_ms
-            self.ran(width, observation.prepare_ms, head_ms, observation.time_s)
-            if observation.code_ms > 0:
-                self.coded(observation.code_ms)
 
     def ran(self, width: float, prepare_ms: float, head_ms: float, time_s: float) -> None:
         """Learn what a picture took: preparing it, and head and exit of a width."""
@@ -375,3 +366,29 @@ class DeviceEstimate:
     def whole_ms(self, alone_ms: float) -> float:
         """What the whole model takes at the present factor; ``alone_ms`` until it has run."""
         return (alone_ms if self._whole_ms is None else self._whole_ms) * self.factor
+
+
+def observe_work(device: DeviceEstimate, observation: Observation, width: float) -> None:
+    """Learn what a picture took that ran at a width, if anything did."""
+    if observation.outcome == "whole":
+        device.ran_whole(observation.prepare_ms + observation.head_ms, observation.time_s)
+    elif observation.head_ms > 0 and observation.outcome not in {"late", "skipped"}:
+        head_ms = observation.head_ms + observation.exit_ms
+        device.ran(width, observation.prepare_ms, head_ms, observation.time_s)
+        if observation.code_ms > 0:
+            device.coded(observation.code_ms)
+
+
+# ------------------------------------------------------------ in C, where there is a compiler
+
+
+def round_trip(level: float, implementation: Implementation | None = None) -> RoundTrip:
+    """A :class:`RoundTrip`, or what is the same in C."""
+    return (round_trip_type() if compiled(implementation) else RoundTrip)(level)
+
+
+def device_estimate(
+    macs: Mapping[float, int], level: float, implementation: Implementation | None = None
+) -> DeviceEstimate:
+    """A :class:`DeviceEstimate`, or what is the same in C."""
+    return (device_estimate_type() if compiled(implementation) else DeviceEstimate)(macs, level)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, cast
 
-from headwater.device.line import Line
 from headwater.device.margin import Margin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from headwater.device.estimates import DeviceEstimate, RoundTrip
 
 try:
     from headwater.device import _ways
@@ -37,11 +38,26 @@ def margin_type(implementation: Implementation | None = None) -> Callable[[float
     return cast("Callable[[float], Margin]", _ways.Margin) if compiled(implementation) else Margin
 
 
-def line_type(implementation: Implementation | None = None) -> Callable[[float | None], Line]:
-    """:class:`headwater.device.line.Line`, or what is the same in C."""
-    return cast("Callable[[float | None], Line]", _ways.Line) if compiled(implementation) else Line
+def round_trip_type() -> Callable[[float], RoundTrip]:
+    """What is the same as :class:`headwater.device.estimates.RoundTrip`, in C."""
+    return cast("Callable[[float], RoundTrip]", _ways.RoundTrip)
+
+
+def device_estimate_type() -> Callable[[Mapping[float, int], float], DeviceEstimate]:
+    """What is the same as :class:`headwater.device.estimates.DeviceEstimate`, in C."""
+    return cast("Callable[[Mapping[float, int], float], DeviceEstimate]", _ways.DeviceEstimate)
 
 
 def scales_type() -> type[_ways.Scales]:
     """What :class:`headwater.device.ways.Ways` weighs with in C."""
     return _ways.Scales
+
+
+def decisions_type() -> type[_ways.Decisions]:
+    """What makes decisions in C."""
+    return _ways.Decisions
+
+
+def steady_type() -> type[_ways.Steady]:
+    """What :class:`headwater.device.deadline.DeadlineController` runs for the usual picture."""
+    return _ways.Steady

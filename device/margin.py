@@ -91,10 +91,11 @@ class Level:
 
     def __init__(self, wanted: float) -> None:
         self.wanted = self.asked = wanted
-        self._miss, self._hit = SLOWLY * wanted, SLOWLY * (wanted - 1)
-        self._least = wanted - 5 * (1 - wanted)
+        self.miss, self.hit = SLOWLY * wanted, SLOWLY * (wanted - 1)
+        """What each moves it by."""
+        self.least = wanted - 5 * (1 - wanted)
 
     def add(self, *, in_time: bool) -> None:
         """Learn what became of a frame."""
-        asked = self.asked + (self._hit if in_time else self._miss)
-        self.asked = min(max(asked, self._least), 1.0)
+        asked = self.asked + (self.hit if in_time else self.miss)
+        self.asked = min(max(asked, self.least), 1.0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from headwater.device.controller import Decision
+from headwater.device.kernel import decisions_type
 from headwater.device.options import table
 from headwater.device.ways import Ways
 
@@ -12,10 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from headwater.compression.manifest import Mode
+    from headwater.device._ways import Decisions
     from headwater.device.kernel import Implementation
     from headwater.device.options import Option, Table
     from headwater.device.policy import Policy
 
+IN_TIME, NO_DEADLINE = tuple(f"in time: {percent}%" for percent in range(101)), "no deadline"
+"""Reasons for sending a frame."""
 Wish = tuple[int | None, int | None]
 """Of the server: the most channel groups, and the most bytes of a mean frame, as options.py takes them."""
 
@@ -50,12 +55,23 @@ class Offers:
         self._modes, self._policy, self._tasks = modes, policy, tasks
         self.widths = sorted({mode.width for mode in modes})
         self._offers: dict[Wish, Offer] = {}
+        self._decisions: Decisions | None = None
 
     def at(self, wish: Wish) -> Offer:
         """What may be chosen from."""
         if wish not in self._offers:
             self._offers[wish] = self._drawn_up(table(self._modes, self._accuracy, *wish))
         return self._offers[wish]
+
+    def decisions(self) -> Decisions:
+        """What makes decisions in C, for all controllers that share these offers."""
+        if self._decisions is None:
+            self._decisions = decisions_type()(Decision, (*IN_TIME, NO_DEADLINE), len(self._modes))
+        return self._decisions
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without what is of this process."""
+        return {**vars(self), "_decisions": None}
 
     def _drawn_up(self, of: Table) -> Offer:
         one = {width: self._ways({width: options}) for width, options in of.items()}

@@ -98,31 +98,33 @@ class Climber:
     """When to try a larger frame: after so many in the same option, and twice as many after each that did not help."""
 
     def __init__(self) -> None:
-        self._frames = 0
-        self._gap = FIRST_TRY
+        self.frames = 0
+        """In the same option."""
+        self.gap = FIRST_TRY
+        """After so many one is tried."""
 
     @property
     def due(self) -> bool:
         """Whether it is time."""
-        return self._frames >= self._gap
+        return self.frames >= self.gap
 
     @property
     def long(self) -> bool:
         """Whether it has been the same option for so long that a frame may be lost for another."""
-        return self._frames >= LONG
+        return self.frames >= LONG
 
     def same(self) -> None:
         """Count a frame in the same option."""
-        self._frames += 1
+        self.frames += 1
 
     def tried(self) -> None:
         """Count one that is tried now."""
-        self._frames = 0
-        self._gap = min(2 * self._gap, LAST_TRY)
+        self.frames = 0
+        self.gap = min(2 * self.gap, LAST_TRY)
 
     def moved(self) -> None:
         """Begin anew with another option."""
-        self._frames, self._gap = 0, FIRST_TRY
+        self.frames, self.gap = 0, FIRST_TRY
 
 
 # ------------------------------------------------------------ doubt

@@ -1,6 +1,6 @@
 """What the user wants of the frames: how sure, how many bytes, how much energy, which task first.
 
-Data only; :mod:`headwater.device.deadline` decides by it.
+Data only; :mod:`headwater.device.rule` decides by it.
 
 The prices of energy are documented defaults, to be replaced by what was measured on the device at hand:
 

@@ -200,8 +200,8 @@ class Ways:
         self.widest_first = [(widths.index(width), options) for width, options in reversed(table.items())]
         """Number of the width, and its options."""
         self._arguments = table, widths, implementation
-        scales = scales_type()(Way, self.widest_first) if compiled(implementation) else _Scales(self.widest_first)
-        self.all, self.best = scales.all, scales.best  # bound, not wrapped: they run for every picture
+        self.scales = scales_type()(Way, self.widest_first) if compiled(implementation) else _Scales(self.widest_first)
+        self.all, self.best = self.scales.all, self.scales.best  # bound, not wrapped: they run for every picture
 
     def __reduce__(self) -> tuple[type[Ways], tuple[object, ...]]:
         """Made anew where it is unpickled."""
