@@ -59,7 +59,7 @@ def _headers(authority: str) -> bytes:
 
 
 class Device:
-    """One connection with one stream; `messages` are answers in the order of arrival until they are taken.
+    """One connection with one stream; `messages` are answers, serialised, in the order of arrival until they are taken.
 
     ``window``: bytes that the server may send unasked; with a small one it has a slow consumer before it.
     """
@@ -67,7 +67,7 @@ class Device:
     def __init__(self, host: str, port: int, name: str, bundle_id: bytes, window: int = _MAX_WINDOW) -> None:
         self.socket = socket.create_connection((host, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.messages: list[pb.ServerMessage] = []
+        self.messages: list[bytes] = []
         self.closed = False
         self._received = bytearray()
         self._stream = bytearray()
@@ -86,7 +86,8 @@ class Device:
         self.send(pb.DeviceMessage(hello=hello).SerializeToString())
         while not self.messages:
             self.receive()
-        assert self.messages.pop().WhichOneof("kind") == "welcome", "the server answers a hello with a welcome"
+        welcome = pb.ServerMessage.FromString(self.messages.pop())
+        assert welcome.WhichOneof("kind") == "welcome", "the server answers a hello with a welcome"
         self.socket.settimeout(0)
 
     def send(self, *messages: bytes) -> None:
@@ -95,14 +96,14 @@ class Device:
             self._outgoing += _grpc(message)
         self._flush()
 
-    def ask(self, sequence: int, data: bytes) -> pb.Answer:
-        """Send a frame and wait for its answer."""
-        self.send(pb.DeviceMessage(frame=pb.FeatureFrame(sequence=sequence, data=data)).SerializeToString())
+    def ask(self, message: bytes) -> bytes:
+        """Send a serialised message and wait for the one that answers it."""
+        self.send(message)
         while not self.messages:
             assert not self.closed, "the server ended the stream"
             select.select([self.socket], [], [])
             self.receive()
-        return self.messages.pop().answer
+        return self.messages.pop()
 
     def receive(self) -> None:
         """Take in what has arrived."""
@@ -153,7 +154,7 @@ class Device:
             size = int.from_bytes(self._stream[start + 1 : start + 5], "big")
             if len(self._stream) - start < 5 + size:
                 break
-            self.messages.append(pb.ServerMessage.FromString(bytes(self._stream[start + 5 : start + 5 + size])))
+            self.messages.append(bytes(self._stream[start + 5 : start + 5 + size]))
             start += 5 + size
         del self._stream[:start]
 
@@ -280,7 +281,7 @@ class Load:
             device.receive()
             assert not device.closed, "the server ended a stream"
             messages, device.messages = device.messages, []
-            answered = sum(self._note(index, message) for message in messages)
+            answered = sum(self._note(index, pb.ServerMessage.FromString(message)) for message in messages)
             if refill and answered:
                 self._send(index, answered)
 
