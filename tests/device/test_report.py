@@ -15,7 +15,7 @@ from headwater.device.head import Seen
 from headwater.device.loaded import load
 from headwater.device.outcome import Made
 from headwater.device.record import Result
-from headwater.device.report import MOST_USES, Reporter
+from headwater.device.report import LOOK_BACK_S, MOST_USES, Reporter
 from headwater.device.settings import DeviceSettings
 from headwater.protos import edge_pb2 as pb
 from tests.device.test_record import RECORD
@@ -51,6 +51,21 @@ def test_counts_by_who_answered_and_takes_times_where_there_are_any(made: Made) 
     assert report.head_ms == pytest.approx(1.5)
     assert report.mode == 3
     assert report.memory_kib > 0
+
+
+def test_what_is_older_than_a_minute_is_forgotten(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr("headwater.device.report.time.monotonic", lambda: now_s)
+    reporter = Reporter()
+    for _ in range(100):
+        reporter.add(RECORD, made, None)
+    now_s += LOOK_BACK_S + 1
+    reporter.add(replace(RECORD, mode=2, round_trip_ms=70.0), made, None)
+    assert len(reporter._recent) == 1, "a frame a minute leaves nothing behind"
+    report = reporter.report()
+    assert (report.frames_answered, report.round_trip_us, report.mode) == (101, 70_000, 2)
+    now_s += LOOK_BACK_S + 1
+    assert (reporter.report().round_trip_us, len(reporter._recent)) == (0, 0)
 
 
 def test_how_each_bundle_did(made: Made) -> None:
