@@ -165,8 +165,10 @@ class Agent:
             if self._connect_timeout_s is not None:
                 await self.link.wait_connected(self._connect_timeout_s)
                 await self._agree_on_tasks()
-            for beside in (self._report_now_and_then(), Renewal(self._identities, link).run()):
-                stack.push_async_callback(_cancel, asyncio.create_task(beside, name="headwater-beside-frames"))
+            beside = [self._report_now_and_then(), Renewal(self._identities, link).run()]
+            beside += [] if self._records is None else [self._records.retry()]
+            for each in beside:
+                stack.push_async_callback(_cancel, asyncio.create_task(each, name="headwater-beside-frames"))
             self._stack = stack.pop_all()
         return self
 

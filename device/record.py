@@ -14,6 +14,7 @@ the answers go on and their records wait. One line (wrapped here)::
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from headwater.device.controller import Action
 
 MOST_WAITING = 4096
+RETRY_S = 1.0
+"""How often it is looked whether a disk that took nothing takes what waits."""
 """Records that wait in memory, some kilobytes each, for a disk that is full or cannot be written."""
 
 _log = logging.getLogger(__name__)
@@ -219,6 +222,16 @@ class RecordFile:
     def write(self, record: FrameRecord) -> None:
         """Append one line, in one write, after those that waited for the disk."""
         self._waiting.append(record.to_json().encode() + b"\n")
+        self._flush()
+
+    async def retry(self) -> None:
+        """Write what waits soon after the disk takes it again, though no record may follow; until cancelled."""
+        while True:
+            await asyncio.sleep(RETRY_S)
+            if self._waiting or self._rest:
+                self._flush()
+
+    def _flush(self) -> None:
         if self._write_waiting() and self._complained:
             self._complained = False
             _log.warning("records are written to %s again; %d were dropped", self.path, self.dropped)

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 HOUR_S = 3600.0
 TORN_BYTES = 5000
+MENDED_S = 5.0
+"""After its disk was mended a process has no other fault for so long: records that waited in memory, and that a kill
+would cost, are written a second later."""
 TRIES = 20
 """Targets that are drawn until one is free."""
 
@@ -211,11 +214,13 @@ class Lottery:
         target.footing.room = self._chance.choice((0, self._chance.randrange(TORN_BYTES)))
         await asyncio.sleep(self._chance.uniform(1.0, 6.0))
         target.footing.room = None
+        await asyncio.sleep(MENDED_S)
 
     async def _read_only(self, target: Process) -> None:
         target.footing.read_only = True
         await asyncio.sleep(self._chance.uniform(1.0, 6.0))
         target.footing.read_only = False
+        await asyncio.sleep(MENDED_S)
 
     async def _clock(self, target: Process) -> None:
         target.footing.clock_s = self._chance.choice(

@@ -1,5 +1,6 @@
 """Records written, read back, and mended after a kill."""
 
+import asyncio
 import errno
 import json
 import logging
@@ -129,6 +130,22 @@ def test_records_wait_for_a_full_disk_and_none_is_torn(
         assert list(read_records(file.path)) == records
     assert "written to" in caplog.records[-1].getMessage()
     assert file.dropped == 0
+
+
+async def test_what_waits_is_written_though_no_record_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_module, "RETRY_S", 0.001)
+    with RecordFile(tmp_path / "records.jsonl") as file:
+        assert file._file is not None
+        file._file.close()
+        file._file = disk = Disk(file.path)  # type: ignore[assignment]
+        disk.room = 10
+        file.write(RECORD)
+        retrying = asyncio.create_task(file.retry())
+        disk.room = None
+        async with asyncio.timeout(60):
+            while list(read_records(file.path)) != [RECORD]:  # noqa: ASYNC110 - a file
+                await asyncio.sleep(0.001)
+        retrying.cancel()
 
 
 def test_what_waits_at_the_end_is_written_if_the_disk_takes_it(tmp_path: Path) -> None:
