@@ -12,12 +12,14 @@ is the same device before the first release; that of the bytes is the whole bund
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,8 +47,8 @@ if TYPE_CHECKING:
 
 BUNDLE = Path(__file__).parent.parent / "simulations" / "bundles" / "solar"
 SWAPS, QUICK_SWAPS = 20, 2
-CALM_S, QUICK_CALM_S = 20.0, 3.0
-GAP_S, QUICK_GAP_S = 3.5, 0.5
+CALM_S, QUICK_CALM_S = 15.0, 3.0
+GAP_S, QUICK_GAP_S = 2.5, 0.5
 """Between two swaps: a roll-out is no state to live in, but it is not to be seen either."""
 FPS = 20
 PICTURES = 40
@@ -128,9 +130,11 @@ def run(
             time.sleep(0.05)
         time.sleep(calm_s)
         began = datetime.now(UTC)
-        for one in made:
-            swap(state, one, signer)
-            time.sleep(gap_s)
+        # Who publishes is at another machine, and takes nothing from these two; nice is a thread's own.
+        with ThreadPoolExecutor(1, initializer=os.nice, initargs=(10,)) as publisher:
+            for one in made:
+                publisher.submit(swap, state, one, signer).result()
+                time.sleep(gap_s)
         device.send_signal(signal.SIGTERM)
         assert device.wait(LIMIT_S) == 0, "the device lost a frame"
     finally:
@@ -144,6 +148,13 @@ def p95_ms(records: Sequence[FrameRecord]) -> float:
     """Of the answer times; each frame has an answer."""
     assert all(record.status == "ok" for record in records), "a frame has no answer"
     return float(np.percentile([record.latency_ms for record in records], 95))
+
+
+def spread(before: Sequence[FrameRecord], during: Sequence[FrameRecord]) -> str:
+    """The ratio of both p95 among frames drawn again and again, as text: how much of it is chance."""
+    rng, times = np.random.default_rng(0), [[record.latency_ms for record in each] for each in (before, during)]
+    ratios = [np.divide(*(np.percentile(rng.choice(each, len(each)), 95) for each in times[::-1])) for _ in range(200)]
+    return f"{np.percentile(ratios, 5):.2f} to {np.percentile(ratios, 95):.2f} in nine of ten resamples"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -175,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             during / before,
             unit="x",
             target=1.1,
-            peer=f"the same device before: {before:.1f} ms",
+            peer=f"the same device before: {before:.1f} ms; {spread(calm, swapping)}",
         ),
         claims.at_least(
             *(name, "bytes of the whole bundle over those of a swap"),

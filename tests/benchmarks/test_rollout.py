@@ -2,10 +2,23 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from benchmarks import rollout
+
+
+def test_the_spread_of_a_ratio_is_that_of_its_frames() -> None:
+    def frames(*times_ms: float) -> Any:  # noqa: ANN401 - what is read of a record
+        return [SimpleNamespace(latency_ms=time_ms) for time_ms in times_ms]
+
+    assert rollout.spread(frames(*[10.0] * 50), frames(*[12.0] * 50)).startswith("1.20 to 1.20 in")
+    low, high = map(
+        float, rollout.spread(frames(*range(1, 200)), frames(*range(1, 200))).split(" in ")[0].split(" to ")
+    )
+    assert 0.8 < low < 1 < high < 1.2
 
 
 @pytest.mark.slow
