@@ -51,7 +51,7 @@ class _Place:
 
 
 async def enroll(identities: Identities, servers: Sequence[str], text: str, name: str) -> Identity:
-    """Enrol the device; what was there for the same server is replaced.
+    """Enrol the device; what was there for the same server, or for these addresses, is replaced.
 
     Args:
         identities: where the identity goes.
@@ -76,7 +76,7 @@ async def enroll(identities: Identities, servers: Sequence[str], text: str, name
     )
     certificate = check_certified(reply.certificate, key, authority)
     identity = Identity(reply.name, addresses, float(reply.renew_unix_s), authority, certificate, key)
-    identities.save(identity)
+    identities.take_over(identity)
     return identity
 
 

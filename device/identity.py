@@ -22,7 +22,7 @@ import json
 import logging
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -138,6 +138,22 @@ class Identities:
         path = self.folder / f"{identity.name}.json"
         keyfiles.write(path, text.encode(), keyfiles.PRIVATE_MODE)
         self._leave_to_owner(path)
+
+    def take_over(self, identity: Identity) -> None:
+        """Write the identity of a new enrolment, whose addresses are no other's from now on.
+
+        A server that has another authority now is enrolled at again by its old address: what was there for it goes.
+        Raises :class:`IdentityError`.
+        """
+        self.save(identity)
+        for other in self.all():
+            left = tuple(server for server in other.servers if server not in identity.servers)
+            if other.name == identity.name or left == other.servers:
+                continue
+            if left:
+                self.save(replace(other, servers=left))
+            else:
+                (self.folder / f"{other.name}.json").unlink()
 
     def _leave_to_owner(self, path: Path) -> None:
         """Let a service that runs as another user have what root enrolled for it: whoever the state belongs to."""

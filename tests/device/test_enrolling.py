@@ -47,6 +47,21 @@ async def test_an_enrolled_device_is_let_in(tmp_path: Path, identities: Identiti
         assert [spec.name for spec in specs] == [task.name for task in tiny.TASKS]
 
 
+async def test_a_server_with_a_new_authority_is_enrolled_at_again_by_its_old_address(
+    tmp_path: Path, identities: Identities
+) -> None:
+    """As after a stolen key: the access folder was removed, and the server has made another."""
+    before = ""
+    for life in range(3):
+        async with edge(tls=True, state=tmp_path / str(life)) as running:
+            servers = [running.addresses.grpc, "edge.local:50051", *([before] if before else [])]
+            made = await enroll(identities, servers, token_of(running, "pole-7").text(), "pole-7")
+            assert identities.all() == [made]
+            assert identities.of("edge.local:50051") == made
+            assert await describe(servers[:1], tiny.bundle().id, channel=identities.channel)
+            before = running.addresses.grpc
+
+
 @pytest.mark.parametrize(
     ("kind", "why"),
     [("expired", "has expired"), ("used", "used already, for first"), ("unknown", "no such token")],

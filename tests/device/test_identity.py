@@ -46,6 +46,24 @@ def test_the_same_authority_s_identity_is_replaced(tmp_path: Path, identities: I
     assert sorted(one.device for one in identities.all()) == ["cam", "new"]
 
 
+def test_a_new_enrolment_takes_its_addresses_from_the_authorities_that_stood_there(
+    tmp_path: Path, identities: Identities
+) -> None:
+    folders = ("first", "second", "third", "fourth")  # by pins at random: none comes last by its name each time
+    made = [identity(tmp_path / folder, "edge:50051", f"{folder}:50051", name=folder) for folder in folders]
+    for one in made:
+        identities.take_over(one)
+        shown = identities.of("edge:50051")
+        assert shown is not None
+        assert shown.device == one.device
+    assert {one.device: one.servers for one in identities.all()} == {
+        **{folder: (f"{folder}:50051",) for folder in folders[:-1]},
+        "fourth": ("edge:50051", "fourth:50051"),
+    }
+    identities.take_over(identity(tmp_path / "last", "second:50051"))
+    assert sorted(one.device for one in identities.all()) == ["cam", "first", "fourth", "third"]
+
+
 def test_the_only_identity_is_shown_to_every_server_but_those_of_this_machine(
     tmp_path: Path, identities: Identities
 ) -> None:
