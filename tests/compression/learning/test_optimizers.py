@@ -18,14 +18,15 @@ TORCHS: dict[Name, Callable[[Iterable[torch.nn.Parameter], float], torch.optim.O
 ALONE = """
 import sys, torch
 from torch.nn.utils import clip_grad_norm_
-from headwater.compression.learning.optimizers import make
-weight = torch.nn.Parameter(torch.ones(3))
-optimizer = make("{name}", [weight], 0.1)
-(weight * 2).sum().backward()
-clip_grad_norm_([weight], 1.0)
-optimizer.step()
-optimizer.zero_grad()
-assert weight.grad is None and float(weight[0]) < 1
+from headwater.compression.learning.optimizers import NAMES, make
+for name in NAMES:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = make(name, [weight], 0.1)
+    (weight * 2).sum().backward()
+    clip_grad_norm_([weight], 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    assert weight.grad is None and float(weight[0]) < 1
 print("torch._dynamo" in sys.modules)
 """
 
@@ -70,7 +71,6 @@ def test_gradients_may_stay_as_zeros() -> None:
     assert not own[0].grad.any()
 
 
-@pytest.mark.parametrize("name", ["sgd", "scaled", "adam"])
-def test_no_step_imports_torchs_compiler(name: str) -> None:
-    done = subprocess.run([sys.executable, "-c", ALONE.format(name=name)], capture_output=True, text=True, check=True)
+def test_no_step_imports_torchs_compiler() -> None:
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
