@@ -51,15 +51,15 @@ async def test_a_server_with_a_new_authority_is_enrolled_at_again_by_its_old_add
     tmp_path: Path, identities: Identities
 ) -> None:
     """As after a stolen key: the access folder was removed, and the server has made another."""
-    before = ""
+    before: list[str] = []
     for life in range(3):
         async with edge(tls=True, state=tmp_path / str(life)) as running:
-            servers = [running.addresses.grpc, "edge.local:50051", *([before] if before else [])]
+            servers = [running.addresses.grpc, "edge.local:50051", *before]
             made = await enroll(identities, servers, token_of(running, "pole-7").text(), "pole-7")
             assert identities.all() == [made]
             assert identities.of("edge.local:50051") == made
             assert await describe(servers[:1], tiny.bundle().id, channel=identities.channel)
-            before = running.addresses.grpc
+            before.append(running.addresses.grpc)
 
 
 @pytest.mark.parametrize(
