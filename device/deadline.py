@@ -52,10 +52,9 @@ class DeadlineController(Rule):
         if self.policy.objective != "accuracy" or self.policy.max_bytes_per_s is not None:
             return None
         offers, level = self._offers, self._level
-        widths = tuple(offers.widths.index(mode.width) for mode in self._modes)
         numbers = self._slack, self._near, level.hit, level.least
-        decisions, has_whole = offers.decisions(), self._whole is not None
-        return steady_type()(self.link, self.device, decisions, widths, self._exits, numbers, has_whole)
+        given = self.link, self.device, offers.decisions(), offers.number_of, self._exits, numbers
+        return steady_type()(*given, self._whole is not None)
 
     # ------------------------------------------------------------ a picture
 

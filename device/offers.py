@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headwater.device.controller import Decision
+from headwater.device.controller import OVERHEAD_BYTES, Decision
 from headwater.device.kernel import decisions_type
 from headwater.device.options import table
 from headwater.device.ways import Ways
@@ -54,6 +54,12 @@ class Offers:
         self.implementation = implementation
         self._modes, self._policy, self._tasks = modes, policy, tasks
         self.widths = sorted({mode.width for mode in modes})
+        self.number_of = tuple(self.widths.index(mode.width) for mode in modes)
+        """Of each mode's width."""
+        self.macs = {mode.width: mode.head_macs for mode in modes}
+        """Of the head of each width."""
+        self.mean_bytes = [mode.mean_bytes + OVERHEAD_BYTES for mode in modes]
+        """On the wire, of each mode."""
         self._offers: dict[Wish, Offer] = {}
         self._decisions: Decisions | None = None
 

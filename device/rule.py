@@ -89,7 +89,7 @@ class Rule:
         self._offers = offers or Offers(modes, self.policy)
         level, implementation = self.policy.level, self._offers.implementation
         self.link = round_trip(level, implementation)
-        self.device = device_estimate({mode.width: mode.head_macs for mode in modes}, level, implementation)
+        self.device = device_estimate(self._offers.macs, level, implementation)
         self._modes = modes
         self._exit = exit_accuracy or {}
         self._exits: Exits = tuple(self._exit.get(width) for width in self._offers.widths)
@@ -115,7 +115,7 @@ class Rule:
         """Bytes on the wire, and ms, of a frame that had no answer; while it flies, the situation says so too."""
         self._plan: Plan | None = None
         """Of the picture at hand, where nothing was learnt since it was chosen."""
-        self._foretold = [mode.mean_bytes + OVERHEAD_BYTES for mode in modes]
+        self._foretold = self._offers.mean_bytes.copy()
         """Bytes on the wire that were last reckoned with, by mode."""
 
     def _offer(self) -> None:

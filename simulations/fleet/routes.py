@@ -28,6 +28,9 @@ class Routes:
 
     def first(self, device: int, name: str, servers: Sequence[str]) -> Station:
         """Where a device begins; remembers its order where that may be of use. ``device``: its key."""
+        if len(self._stations) == 1 and not self.outages:
+            (only,) = self._stations.values()
+            return only
         order = ranked(servers, name)
         if self.outages:
             self._orders[device] = tuple(order)
