@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 NAME = "attacks"
 TIMED = False
+SECONDS = 10
 EACH = 5
 """Connections of each kind that TLS refuses."""
 

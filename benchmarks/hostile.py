@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NAME = "hostile"
 TIMED = False
+SECONDS = 8
 QUICK_SHARE = 0.1
 MOST_GROWN_MB = 64
 """What so many inputs may make the process grow by, all targets and the libraries' own caches together."""
