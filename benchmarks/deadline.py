@@ -1,6 +1,6 @@
 """Whether frames are answered by their deadline, whatever the link does, beside those who plan on means.
 
-    python -m benchmarks.deadline                     # ours on every generated link, the others on four: 90 seconds
+    python -m benchmarks.deadline                     # ours on every generated link, the others on four: 2 minutes
     python -m benchmarks.deadline --traces DIR        # and on recordings, at 1, 1/20 and 1/100 of their rate
     python -m benchmarks.deadline --full --seeds 0,1  # everybody on every link, a minute each: hours
 
@@ -10,6 +10,8 @@ frame's answer is judged by when it was there and by whether it is right, beside
 future would have done with the same frames (deadlines/oracle.py). The contenders are the same agent with another
 controller and no local exit, and JPEG to a server that runs the whole model (deadlines/peers.py, deadlines/jpeg.py);
 they give a frame up at its deadline. The device stands for a weak one: the whole model on it is a row of its own.
+Beside ours without an exit stands, reckoned, one who knows the present rate of the link but not its future
+(deadlines/present.py): what of the oracle's answers can be had without knowing what comes.
 
 Several devices run side by side, ``--jobs``, each on a link of its own, five frames a second. That they do not disturb
 one another is checked in the run: it prints how much longer the head took than on a device alone. Twelve on two idle
@@ -39,7 +41,8 @@ from benchmarks.deadlines import kills, plots, stress, tally, times, verdicts
 from benchmarks.deadlines.links import generated, recorded
 from benchmarks.deadlines.oracle import Oracle
 from benchmarks.deadlines.pictures import Pictures
-from benchmarks.deadlines.plan import FULL, JPEGS, OURS, QUICK, SERVER, USUAL, WHOLE, contenders, entries
+from benchmarks.deadlines.plan import FULL, JPEGS, OURS, PRESENT, QUICK, SERVER, USUAL, WHOLE, contenders, entries
+from benchmarks.deadlines.present import Present
 from benchmarks.deadlines.rig import Rig
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import SettingsError
@@ -137,7 +140,7 @@ class Bench:
 
     def outcomes(self, wanted: Sequence[Entry], ran: Sequence[Ran], alone: Times) -> list[Outcome]:
         """What became of each frame, beside the oracle's choice; computed after the runs, so as not to disturb them."""
-        found = []
+        found, among = [], times.side_by_side(alone, zip((entry.job for entry in wanted), ran, strict=True))
         options = {
             name: times.options(self.bundle, self.pictures, alone, local=name != SERVER, whole=name == WHOLE)
             for name in (OURS, SERVER, WHOLE)
@@ -150,7 +153,13 @@ class Bench:
                 job.link, options.get(name, options[OURS]), alone.costs, frames, entry.deadline_ms / 1e3
             )
             fates = tally.fates(job, one, chosen, entry.numbers, self.pictures)
-            found.append(tally.Outcome(name, entry.link.name, entry.seed, entry.deadline_ms, fates))
+            run = entry.link.name, entry.seed, entry.deadline_ms
+            found.append(tally.Outcome(name, *run, fates))
+            if name == SERVER:
+                did = Present.choose(job.link, options[SERVER], alone.costs, frames, run[2] / 1e3, among.scatter)
+                due = [due_s for due_s, _ in frames]
+                fates = tally.reckoned(due, did, chosen, entry.numbers, self.pictures, run[2] / 1e3)
+                found.append(tally.Outcome(PRESENT, *run, fates))
         return found
 
     def show(self, outcomes: Sequence[Outcome]) -> None:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 FACTORS = {1.0: 0.02, 1 / 20: 0.04, 1 / 100: 0.06}
 """Of the recorded rates, with the delay that each direction then has, s."""
-DROP_EVERY_S = 5.0
-"""How long the rate of a link with drops stays at one level."""
+DROP_EVERY_S, FIRST_DROP_S = 5.0, 3.0
+"""How long the rate of a link with drops stays at one level, and when it first falls."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class BenchLink:
     name: str
     make: Callable[[int], LinkTrace]
     drops: bool = False
-    """The rate falls tenfold every 2 x :data:`DROP_EVERY_S`, first after one of them."""
+    """The rate falls tenfold at :data:`FIRST_DROP_S`, and again every 2 x :data:`DROP_EVERY_S`."""
 
 
 def generated() -> list[BenchLink]:
@@ -93,8 +93,14 @@ def _walk(name: str, states: list[tuple[float, float]], delay_s: float, down: fl
 def _drop(rate: float) -> BenchLink:
     name = f"drop-{rate / 1e3:.0f}k"
     trace = Trace.steps([(DROP_EVERY_S, rate), (DROP_EVERY_S, rate / 10)])
-    link = LinkTrace(name, trace, trace, 0.02, 0.02)
+    link = LinkTrace(name, trace, trace, 0.02, 0.02).later(DROP_EVERY_S - FIRST_DROP_S)
     return BenchLink(name, lambda _: link, drops=True)
+
+
+def drop_at(time_s: float) -> int | None:
+    """The number of the drop that a link with drops is under at a time; None while it has its full rate."""
+    stretch = int((time_s + DROP_EVERY_S - FIRST_DROP_S) / DROP_EVERY_S)
+    return stretch // 2 if stretch % 2 else None
 
 
 def _pattern(name: str, segments: list[tuple[float, float]], delay_s: float) -> BenchLink:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 OURS = "ours"
 SERVER = "ours, server only"
 """The same rule for a bundle without a local exit, so that the server's answer is all that there is."""
+PRESENT = "knows the present rate"
+"""One without a local exit that is told what the link carries, reckoned: see :mod:`benchmarks.deadlines.present`."""
 WHOLE = "ours, whole model allowed"
 MEAN = "mean bandwidth"
 DEADLINES_MS = (100, 300, 600)
@@ -27,7 +29,7 @@ SHOWN_LINKS = ("lte-m", "nb-iot", "drop-100k", "black-outs")
 SHOWN_DEADLINE_MS = 300
 
 
-JPEGS = ((1.0, 75), (1.0, 50), (0.5, 50))
+JPEGS = ((1.0, 75), (0.5, 50))
 """Side, of the network's input's, and quality."""
 
 
@@ -48,14 +50,14 @@ class Size:
     """Only these; empty for all."""
     kills: int = 20
     """Of servers."""
-    pairs: int = 2
+    pairs: int = 4
     """Servers with a device each that the kills are spread over."""
     stress_s: float = 3.0
     """How long the device's processor is kept busy."""
     fps: float = 5.0
 
 
-USUAL = Size(seconds=8, pictures=240, rounds=12)
+USUAL = Size(seconds=6, pictures=240, rounds=12)
 FULL = Size(seconds=60, pictures=656, rounds=40, everywhere=True)
 QUICK = Size(
     seconds=1.6, pictures=12, rounds=2, deadlines_ms=(300,), links=("drop-100k",), kills=1, pairs=1, stress_s=2

@@ -73,7 +73,6 @@ def fates(job: Job, ran: Ran, chosen: Sequence[Chosen], numbers: Sequence[int], 
 
 
 def _fate(due_s: float, record: FrameRecord | None, chosen: Chosen, number: int, pictures: Pictures) -> Fate:
-    option = chosen.option
     answered = record is not None and record.status == "ok"
     return Fate(
         due_s,
@@ -85,11 +84,45 @@ def _fate(due_s: float, record: FrameRecord | None, chosen: Chosen, number: int,
         -1 if record is None else record.mode,
         0 if record is None else record.bytes,
         answered and record is not None and record.correct.get(pictures.task.name, False),
-        None if option is None else option.action,
-        -1 if option is None else option.mode,
-        chosen.size,
-        option is not None and pictures.right(option, number),
+        *_foreseen(chosen, number, pictures),
     )
+
+
+def reckoned(
+    due_s: Sequence[float],
+    did: Sequence[Chosen],
+    chosen: Sequence[Chosen],
+    numbers: Sequence[int],
+    pictures: Pictures,
+    deadline_s: float,
+) -> tuple[Fate, ...]:
+    """Fates of what was not run but reckoned: what a controller did, beside what the oracle chose."""
+    return tuple(_reckoned(*each, pictures, deadline_s) for each in zip(due_s, did, chosen, numbers, strict=True))
+
+
+def _reckoned(due_s: float, did: Chosen, chosen: Chosen, number: int, pictures: Pictures, deadline_s: float) -> Fate:
+    option = did.option
+    in_time = option is not None and did.latency_s <= deadline_s
+    return Fate(
+        due_s,
+        did.latency_s * 1e3 if in_time else None,
+        in_time,
+        in_time,
+        "edge" if in_time else "none",
+        "skip" if option is None else option.action,
+        -1 if option is None else option.mode,
+        did.size,
+        in_time and option is not None and pictures.right(option, number),
+        *_foreseen(chosen, number, pictures),
+    )
+
+
+def _foreseen(chosen: Chosen, number: int, pictures: Pictures) -> tuple[str | None, int, int, bool]:
+    """Of the oracle: what it did, in which mode, the bytes it sent, and whether it is right."""
+    option = chosen.option
+    if option is None:
+        return None, -1, chosen.size, False
+    return option.action, option.mode, chosen.size, pictures.right(option, number)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ very agent, proxy and server that the runs use, one device at a time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 FPS = 20.0
 FAR_MS = 60_000
 """A deadline that nothing misses, since without one the device has no exit."""
-FAST = 1e9
-"""bit/s of the link that is in nobody's way."""
+FAST, WIDE = 1e9, 1e7
+"""bit/s of the link that is in nobody's way, and from which on one is."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Times:
     head_ms: dict[float, float]
     """Of the head alone, by width: what runs side by side are compared by."""
     costs: Costs
+    scatter: tuple[tuple[float, float], ...]
+    """Of each frame that was sent: what the device, and what all beyond it took, over the median."""
 
 
 async def measure(rig: Rig, bundle: Bundle, pictures: Pictures, rounds: int) -> Times:
@@ -69,13 +71,37 @@ def times(ran: Ran) -> Times:
         (ran.up_bytes - sum(record.bytes for record in sent)) / len(sent),
         ran.down_bytes / len(sent),
     )
-    return Times(
-        _by_width(sent, lambda record: record.latency_ms - record.round_trip_ms),
+    send_ms = _by_width(sent, _device_ms)
+    found = Times(
+        send_ms,
         _by_width(local, lambda record: record.latency_ms),
         median(record.latency_ms for record in whole),
         _by_width(sent, lambda record: record.head_ms),
         costs,
+        (),
     )
+    return replace(found, scatter=tuple(_scattered(record, 0.0, found) for record in sent))
+
+
+def side_by_side(found: Times, runs: Iterable[tuple[Job, Ran]]) -> Times:
+    """The same, scattering as among many devices: as frames did on the links that were in nobody's way, if any was."""
+    scatter = []
+    for job, ran in runs:
+        link = job.link
+        if all(len(way) == 1 and way.bits_per_s(0) >= WIDE for way in (link.up, link.down)):
+            delay_ms = 1e3 * (link.up_delay_s + link.down_delay_s)
+            answered = (record for record in ran.records.values() if record.source == "edge" and record.width)
+            scatter += [_scattered(record, delay_ms, found) for record in answered]
+    return replace(found, scatter=tuple(scatter) or found.scatter)
+
+
+def _scattered(record: FrameRecord, delay_ms: float, found: Times) -> tuple[float, float]:
+    beyond_ms = record.round_trip_ms - delay_ms
+    return _device_ms(record) / found.send_ms[record.width], beyond_ms / 1e3 / found.costs.server_s
+
+
+def _device_ms(record: FrameRecord) -> float:
+    return record.latency_ms - record.round_trip_ms
 
 
 def _by_width(records: Iterable[FrameRecord], value: Callable[[FrameRecord], float]) -> dict[float, float]:

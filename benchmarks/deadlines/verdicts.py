@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks import claims
-from benchmarks.deadlines.links import DROP_EVERY_S
-from benchmarks.deadlines.plan import MEAN, OURS, SERVER
+from benchmarks.deadlines.links import drop_at
+from benchmarks.deadlines.plan import MEAN, OURS, PRESENT, SERVER
 from benchmarks.deadlines.tally import row
 
 if TYPE_CHECKING:
@@ -44,9 +44,13 @@ def over_links(outcomes: Sequence[Outcome]) -> list[Claim]:
 
 
 def without_exit(outcomes: Iterable[Outcome]) -> list[Claim]:
-    """Misses and accuracy where the device has no answer of its own: with a good exit, the claims above come easily."""
-    alone = [one for one in outcomes if one.contender == SERVER]
-    found = row(SERVER, alone)
+    """Misses and accuracy where the device has no answer of its own: with a good exit, the claims above come easily.
+
+    Beside them what one would miss who knows the present rate: whether the target can be reached at all.
+    """
+    runs = list(outcomes)
+    alone, present = ([one for one in runs if one.contender == who] for who in (SERVER, PRESENT))
+    found, told = row(SERVER, alone), row(PRESENT, present)
     peer = f"oracle without an exit: {found.oracle:.1f} % right, an answer to {found.oracle_edge:.1f} % of the frames"
     return [
         claims.at_most(NAME, "misses without a local exit", found.missed, unit="%", target=1, peer=peer),
@@ -57,6 +61,14 @@ def without_exit(outcomes: Iterable[Outcome]) -> list[Claim]:
             unit="points",
             target=1,
             peer=peer,
+        ),
+        claims.at_most(
+            NAME,
+            "misses that one who knows the present rate would have too, without a local exit",
+            told.missed,
+            unit="%",
+            target=1,
+            peer=f"reckoned, hedged; {told.oracle - _right(present):.1f} points below the oracle's right answers",
         ),
     ]
 
@@ -86,9 +98,9 @@ def _after_each_drop(fates: Sequence[Fate]) -> list[list[Fate]]:
     """The frames of each stretch at the low rate."""
     stretches: dict[int, list[Fate]] = {}
     for fate in fates:
-        stretch = int(fate.due_s / DROP_EVERY_S)
-        if stretch % 2:
-            stretches.setdefault(stretch, []).append(fate)
+        drop = drop_at(fate.due_s)
+        if drop is not None:
+            stretches.setdefault(drop, []).append(fate)
     return list(stretches.values())
 
 

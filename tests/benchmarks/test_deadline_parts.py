@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.deadlines import jpeg, links, plots, stress, tally, times, verdicts
-from benchmarks.deadlines.oracle import Oracle
+from benchmarks.deadlines.oracle import Chosen, Option, Oracle
 from benchmarks.deadlines.pictures import Pictures
 from benchmarks.deadlines.plan import FULL, OURS, QUICK, USUAL, contenders, entries
 from benchmarks.deadlines.rig import Contender, Job, Rig
@@ -85,8 +85,11 @@ def test_the_claims_are_of_ours_and_name_the_peer() -> None:
 
 def test_the_server_alone_is_judged_by_an_oracle_without_an_exit() -> None:
     alone = outcome(*[GOOD] * 9, NONE, contender="ours, server only")
-    missed, points = verdicts.without_exit([alone, outcome(LATE)])
+    told = outcome(*[GOOD] * 19, NONE, contender="knows the present rate")
+    missed, points, present = verdicts.without_exit([alone, outcome(LATE), told])
     assert (missed.value, missed.holds) == (10.0, False)
+    assert present.value == 5.0
+    assert "5.0 points below" in present.peer
     assert points.value == pytest.approx(10.0)
     assert "100.0 % right, an answer to 100.0 % of the frames" in missed.peer
 
@@ -116,7 +119,7 @@ def test_stress_is_over_when_five_in_a_row_are_in_time(in_time: str, back_s: flo
 
 
 def test_only_frames_after_a_drop_count_as_its() -> None:
-    before = [LATE] * round(links.DROP_EVERY_S * 5)
+    before = [LATE] * round(links.FIRST_DROP_S * 5)
     (missed, adapted) = verdicts.after_drops([outcome(*before, LATE, GOOD, GOOD, link="drop-1k")], ["drop-1k"])
     assert (missed.value, adapted.value) == (1, 1)
     (missed, _) = verdicts.after_drops([outcome(LATE)], ["drop-1k"])
@@ -133,6 +136,17 @@ def test_every_run_is_planned_with_the_same_pictures_for_all(tiny_pictures: Pict
     same = {(entry.link.name, entry.seed): entry.numbers for entry in full}
     assert all(same[entry.link.name, entry.seed] == entry.numbers for entry in full)
     assert len(entries(QUICK, who, every, [0], tiny_pictures)) == 2
+
+
+def test_what_is_reckoned_has_fates_as_what_was_run(tiny_pictures: Pictures) -> None:
+    send = Option("send", 3, 0.9, 0.001)
+    did = [Chosen(send, 0.2, 40), Chosen(send, 0.4, 40), Chosen(None)]
+    chosen = [Chosen(send, 0.1, 40), Chosen(send, 0.1, 40), Chosen(None)]
+    good, late, none = tally.reckoned([0.0, 0.2, 0.4], did, chosen, [0, 1, 2], tiny_pictures, 0.3)
+    assert (good.in_time, good.source, good.latency_ms, good.size) == (True, "edge", 200.0, 40)
+    assert good.right == good.oracle_right == tiny_pictures.right(send, 0)
+    assert (late.missed, late.source, late.right, late.size) == (True, "none", False, 40)
+    assert (none.missed, none.action, none.mode) == (False, "skip", -1)
 
 
 # ---------------------------------------------------------------- plots
@@ -234,5 +248,9 @@ async def test_runs_side_by_side_leave_a_record_of_each_frame(
     chosen = Oracle.choose(link, options, alone.costs, frames, 60.0)
     fates = tally.fates(wave[0], ours, chosen, range(6), tiny_pictures)
     assert all(fate.in_time and not fate.missed for fate in fates)
+    among = times.side_by_side(alone, [(wave[0], ours), (others[1], server)])
+    assert len(among.scatter) == 6 + sum(record.source == "edge" for record in ours.records.values())
+    narrow = replace(wave[0], link=LinkTrace.constant("narrow", 1e5))
+    assert times.side_by_side(alone, [(narrow, ours)]).scatter == alone.scatter
     best = max(option.accuracy for option in options)
     assert all(one.option is not None and one.option.accuracy == best for one in chosen)

@@ -47,8 +47,9 @@ def test_drops_are_tenfold_and_where_they_are_said_to_be() -> None:
     dropping = [link.make(0).up for link in links.generated() if link.drops]
     assert len(dropping) == 3
     for trace in dropping:
-        before, after = (trace.bits_per_s(links.DROP_EVERY_S + shift) for shift in (-0.01, 0.01))
+        before, after = (trace.bits_per_s(links.FIRST_DROP_S + shift) for shift in (-0.01, 0.01))
         assert before == pytest.approx(10 * after)
+    assert [links.drop_at(time_s) for time_s in (0, 2.9, 3, 7.9, 8, 12.9, 13)] == [None, None, 0, 0, None, None, 1]
 
 
 def test_recordings_come_at_each_factor(tmp_path: Path) -> None:
