@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TIMED = False
-SECONDS = 85
+SECONDS = 90
 BUNDLE = Path(__file__).parent.parent / "simulations" / "bundles" / "solar"
 NAMES = ("cam-1", "cam-2")
 SERVER, LEARNING = "server", "rounds"

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from headwater.compression.updates.flat import Arrays
 
+TIMED = False  # bytes; its two times have no peer, and beside others, on a core of their own, are longer if anything
+SECONDS = 30
 BASE = bytes(16)
 SPARSE = Scheme("ternary", 1 / 400)
 RATE, MOMENTUM = 0.01, 0.9
