@@ -10,15 +10,14 @@ none of the runs has, then replays each: the same pictures at the same moments o
 it does not know is how long anything took.
 
 Runs and calibration take turns, so that a machine that gets slower in between does so for both. Each run is made three
-times; the median, 95th percentile and misses that count are those of the middle one, and beside the twin's error stands
-how far the farthest real run is from it: no twin can be better than that. All of it shares this machine's processor;
-devices are so few that they hardly wait for one another. Run it on one that is otherwise idle.
+times; the median, 95th percentile, misses and bytes that count are those of the middle one, and beside the twin's error
+stands how far the farthest real run is from it: no twin can be better than that. All of it shares this machine's
+processor; devices are so few that they hardly wait for one another. Run it on one that is otherwise idle.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,7 +31,7 @@ from headwater.simulations.demo import shipped_bundle
 from headwater.simulations.fleet import measuring, replay
 from headwater.simulations.fleet.calibrate import PICTURES
 from headwater.simulations.fleet.comparing import distributions, errors, write_html
-from headwater.simulations.fleet.stage import Stage
+from headwater.simulations.fleet.stage import Stage, on_time
 from headwater.simulations.fleet.traffic import Traffic
 from headwater.simulations.samples import take_samples
 from headwater.simulations.trace import LinkTrace, Trace
@@ -116,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own = parser.parse_args(arguments)
     size = QUICK if own.quick else FULL if own.full else USUAL
     size = size._replace(repeats=own.repeats or size.repeats)
-    calibration, compared = asyncio.run(measured(size, own.out))
+    calibration, compared = on_time(measured(size, own.out))
     show(calibration, compared, own.out)
     return claims.report("Twin", claims_of(compared), claims.Options(own.quick, own.json))
 

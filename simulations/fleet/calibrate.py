@@ -8,7 +8,6 @@ bundle, pictures ──> real devices and server ──> calibration.toml
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ from headwater.simulations.fleet import measuring, replay
 from headwater.simulations.fleet.comparing import Comparison, beside, distributions, write_html
 from headwater.simulations.fleet.radios import READY, Radio, table_of
 from headwater.simulations.fleet.reading import read
-from headwater.simulations.fleet.stage import Stage
+from headwater.simulations.fleet.stage import Stage, on_time
 from headwater.simulations.fleet.traffic import Traffic
 from headwater.simulations.samples import take_samples
 from headwater.simulations.trace import LinkTrace, Trace
@@ -112,7 +111,7 @@ def run(options: Options, out: Path, report: Path | None) -> None:
     def show(played: Played) -> None:
         console.print(f"ran: {played.traffic.name}, {len(played.records)} frames", markup=False, highlight=False)
 
-    found, compared = asyncio.run(calibrate(options, show))
+    found, compared = on_time(calibrate(options, show))
     found.save(out)
     console.print(distributions(compared), beside(compared))
     console.print(f"calibration: {out}", markup=False, highlight=False, soft_wrap=True)

@@ -28,10 +28,13 @@ class CalibratedCrew(Crew):
         """``crew``: see :class:`Crew`."""
         super().__init__(*crew)
         self.drawn = drawn
+        self._widths: dict[int, float] = {}
+        """Of the head that ran last, by device."""
 
     def _work(self, device: Device, flight: Flight, decision: Decision) -> float:
         row, tally, pace = self.drawn.row(flight, decision.mode, decision.action), self.tally, device.pace
-        flight.prepare_ms, flight.head_ms = row[PREPARE] * pace, row[HEAD] * pace
+        cold_ms = 0.0 if decision.action == "whole" else self._cold_ms(device, decision.mode)
+        flight.prepare_ms, flight.head_ms = row[PREPARE] * pace, (row[HEAD] + cold_ms) * pace
         flight.code_ms = row[CODE] * pace
         tally.prepare_s += flight.prepare_ms * 1e-3
         if decision.action == "whole":
@@ -43,6 +46,14 @@ class CalibratedCrew(Crew):
             flight.confidence = device.ease
             tally.exit_s += flight.exit_ms * 1e-3
         return (row[OWN] * pace + flight.prepare_ms + flight.head_ms + flight.exit_ms) / 1e3
+
+    def _cold_ms(self, device: Device, mode: int) -> float:
+        """What the head takes more, as another one ran last."""
+        width = self.model.widths[mode]
+        if self._widths.get(device.key) == width:
+            return 0.0
+        self._widths[device.key] = width
+        return self.drawn.cold_ms(mode)
 
     def _write(self, flight: Flight, now_s: float) -> None:
         super()._write(flight, now_s + self._half_hops_s(flight))

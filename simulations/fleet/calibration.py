@@ -59,6 +59,8 @@ class Frames:
     code_ms: tuple[float, ...]
     hops_ms: tuple[float, ...]
     serve_ms: tuple[float, ...]
+    cold_ms: float = 0.0
+    """What the head takes more after a picture that another one ran on, as its weights are no longer at hand."""
 
     def __post_init__(self) -> None:
         """Check that there are as many of each; raises :class:`SettingsError`."""
@@ -72,10 +74,12 @@ class Frames:
         return np.array([getattr(self, stage) for stage in STAGES]).T
 
     @classmethod
-    def of(cls, width: float, action: str, frames_per_s: float, rows: Iterable[Sequence[float]]) -> Self:
+    def of(
+        cls, width: float, action: str, frames_per_s: float, rows: Iterable[Sequence[float]], cold_ms: float = 0.0
+    ) -> Self:
         """From rows of :data:`STAGES`."""
         columns = {name: tuple(column) for name, column in zip(STAGES, zip(*rows, strict=True), strict=True)}
-        return cls(width, action, frames_per_s, **columns)
+        return cls(width, action, frames_per_s, **columns, cold_ms=cold_ms)
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,10 @@ class Calibration:
             return tables[min(at, len(loads) - 1)]
         share = (frames_per_s - loads[at - 1]) / (loads[at] - loads[at - 1])
         return _mixed(tables[at - 1], tables[at], share)
+
+    def cold_ms(self, width: float) -> float:
+        """What this width's head takes more after a picture that another one ran on."""
+        return max((each.cold_ms for each in self.frames if each.width == width), default=0.0)
 
     def _at_load(self, action: str, load: float, head_times: Mapping[float, float]) -> NDArray[np.float64]:
         """Frames of all widths, with heads that take so many times as long, by width."""

@@ -28,6 +28,7 @@ class Drawn:
         """
         self._calibration, self._widths, self._load = calibration, widths, frames_per_s
         self._rows: dict[tuple[int, str], list[Row]] = {}
+        self._cold_ms: dict[int, float] = {}
 
     def row(self, flight: Flight, mode: int, action: str) -> Row:
         """What this frame takes, ms; raises :class:`SettingsError` where nothing of the kind was measured."""
@@ -36,6 +37,13 @@ class Drawn:
             times = self._calibration.times(self._widths[mode], action, self._load)
             rows = self._rows[mode, action] = times.tolist()
         return rows[flight.luck % len(rows)]
+
+    def cold_ms(self, mode: int) -> float:
+        """What the head of a mode takes more where another one ran before it."""
+        cold_ms = self._cold_ms.get(mode)
+        if cold_ms is None:
+            cold_ms = self._cold_ms[mode] = self._calibration.cold_ms(self._widths[mode])
+        return cold_ms
 
     def batch_ms(self, flight: Flight, size: int) -> float:
         """What a batch takes whose first frame this is: that frame alone, times what the size makes of it."""

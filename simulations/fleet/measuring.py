@@ -44,7 +44,7 @@ SHORT_MS = 300
 SLACK_S = 2.0
 WARM_FPS, WARM_S = 5.0, 0.6
 BLOCK = 8
-"""Frames of one width in a row. The first has cold caches and is left out: real devices seldom change their width."""
+"""Frames of one width in a row. The first has cold caches, and is left out but for what that makes of the head."""
 LOCAL = 2
 """Of them, how many the local exit answers."""
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -148,13 +148,30 @@ def kinds(played: Sequence[Played]) -> list[Frames]:
     enough = {kind: found for kind, found in rows.items() if len(found) >= LEAST_FRAMES}
     for width, action in sorted({kind[:2] for kind in rows} - {kind[:2] for kind in enough}):
         raise DataError(f"too few frames were measured of {action} at width {width:g}; give more seconds")
-    return [Frames.of(*kind, found) for kind, found in sorted(enough.items())]
+    cold_ms = _cold_ms(played)
+    return [Frames.of(*kind, found, cold_ms.get(kind[0], 0.0)) for kind, found in sorted(enough.items())]
+
+
+def _cold_ms(played: Sequence[Played]) -> dict[float, float]:
+    """What the head of each width takes more in the first frame of its block, in the middle."""
+    heads: dict[tuple[float, bool], list[float]] = {}
+    for one in played:
+        for record in one.records:
+            if record.source != "none" and record.action != "whole":
+                heads.setdefault((record.width, _first(record, one.traffic)), []).append(record.head_ms)
+    widths = {width for width, first in heads if first} & {width for width, first in heads if not first}
+    return {width: round(max(median(heads[width, True]) - median(heads[width, False]), 0.0), 4) for width in widths}
+
+
+def _first(record: FrameRecord, traffic: Traffic) -> bool:
+    """Whether another width's head ran before it."""
+    return bool(traffic.sweep) and int(record.name) % BLOCK == 0
 
 
 def _tells(record: FrameRecord, traffic: Traffic) -> bool:
     """Whether a frame was answered alone, by whom it was meant for, and was not the first of its width."""
-    first = bool(traffic.sweep) and int(record.name) % BLOCK == 0
-    return record.source != "none" and record.server.batch <= 1 and not record.stepped_in and not first
+    alone = record.source != "none" and record.server.batch <= 1 and not record.stepped_in
+    return alone and not _first(record, traffic)
 
 
 def stages(record: FrameRecord, link: LinkTrace) -> tuple[float, ...]:

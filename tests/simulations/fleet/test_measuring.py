@@ -67,6 +67,16 @@ def test_the_first_frame_of_a_width_is_left_out() -> None:
     assert [len(each.own_ms) for each in found] == [7, 7]
 
 
+def test_what_a_head_takes_more_after_another_is_told_by_the_first_frame() -> None:
+    swept = [replace(SENT, name=str(number), head_ms=6.5 if number % 8 == 0 else 4.0) for number in range(16)]
+    run = played(*swept)
+    (found,) = kinds([replace(run, traffic=replace(run.traffic, sweep=((0, "send"),)))])
+    assert found.cold_ms == 2.5
+    assert set(found.head_ms) == {4.0}
+    (unswept,) = kinds([run])
+    assert unswept.cold_ms == 0.0
+
+
 def test_too_few_frames_are_an_error() -> None:
     with pytest.raises(DataError, match=r"too few frames were measured of send at width 0\.25; give more seconds"):
         kinds([played(SENT, SENT)])

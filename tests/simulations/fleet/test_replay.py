@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -115,6 +116,15 @@ def test_the_same_luck_gives_the_same(tiny_bundle: Bundle, pictures: list[Path])
     run = traffic(devices=2, deadline_ms=300, settings={})
     (one, *_), (other, *_) = (replayed(tiny_bundle, pictures, run) for _ in range(2))
     assert np.array_equal(one.latency_ms, other.latency_ms)
+
+
+def test_the_first_picture_of_a_width_finds_a_cold_head(tiny_bundle: Bundle, pictures: list[Path]) -> None:
+    run, known = traffic(), calibration(tiny_bundle)
+    cold = Calibration(**{**vars(known), "frames": tuple(replace(each, cold_ms=7.0) for each in known.frames)})
+    played = Played(run, (), (tuple(run.pictures(0, len(pictures))),))
+    content = Content(tiny_bundle, settings_of(run, "shape"), pictures)
+    warm_ms, cold_ms = (Replay(played, which, tiny_bundle, content).run(seed=1).latency_ms for which in (known, cold))
+    assert cold_ms - warm_ms == pytest.approx([7.0] + [0.0] * (run.frames - 1))
 
 
 def test_what_was_not_measured_is_no_replay(tiny_bundle: Bundle, pictures: list[Path]) -> None:
