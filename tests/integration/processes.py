@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Self
 
 HEADWATER = (sys.executable, "-m", "headwater.compression.cli")
-END_TIMEOUT_S = 60
+END_TIMEOUT_S = 180
 
 
 class ServerProcess:
