@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 HEDGES = 10.0, 3.0, 1.5, 1.0
 """The rates' falls that an option is to be in time after, tried in turn."""
+AROUND_S = 0.1
+"""Over so long a time a rate is the present one; half of it is the future's, which is generous."""
 SOON = 0.3
 """Of the deadline: what is on its way may take that long while the link stands still."""
 
@@ -142,7 +144,7 @@ class Present:
         return option.device_s + max(up_s, queue.down / rates.down) + costs.down_bytes / rates.down + link.down_delay_s
 
     def _rates(self, now_s: float) -> Rates:
-        rates = Rates(self._link.up.bits_per_s(now_s) / 8, self._link.down.bits_per_s(now_s) / 8)
+        rates = Rates(_rate(self._link.up, now_s), _rate(self._link.down, now_s))
         self._known = Rates(rates.up or self._known.up, rates.down or self._known.down)
         return rates
 
@@ -160,6 +162,12 @@ class Present:
         up = _crossed(link.up, self._up, coded_s, size + costs.up_bytes)
         down = _crossed(link.down, self._down, up.end_s + link.up_delay_s + server_s, costs.down_bytes)
         return down.end_s + link.down_delay_s
+
+
+def _rate(trace: Trace, now_s: float) -> float:
+    """Around a moment: a recording is packets, with nothing between them."""
+    begin_s, end_s = max(now_s - AROUND_S / 2, 0.0), now_s + AROUND_S / 2
+    return (trace.capacity(end_s) - trace.capacity(begin_s)) / (end_s - begin_s)
 
 
 def _crossed(trace: Trace, before: list[_Crossing], at_s: float, size: float) -> _Crossing:
