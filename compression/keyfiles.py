@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from headwater.compression.errors import IdentityError
+from headwater.compression.writing import sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,15 +53,6 @@ def write_new(path: Path, data: bytes, mode: int) -> None:
         raise IdentityError(f"{path} exists; a key is never replaced: choose another name or move it away") from error
     except OSError as error:
         raise IdentityError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_public(path: Path) -> bytes:

@@ -24,7 +24,6 @@ import hashlib
 import os
 import shutil
 import struct
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from headwater.compression.errors import NoRoomError, TransferError
+from headwater.compression.writing import NEW, begin_to_sync, sync_folder, write_at, write_whole
 
 LEAST_BYTES, MOST_BYTES = 4096, 1 << 20
 """Of a chunk. Fewer would be mostly header; more would hold up a fast line for a disk's sake."""
@@ -46,7 +46,6 @@ SPARE_BYTES = 16 << 20
 HASH_BYTES = 32
 
 _GROWTH = 4.0
-_NEW = "new-"
 _STALE_S = 3600.0
 _RECORD = struct.Struct("<I32s")
 
@@ -84,32 +83,35 @@ class Pace:
 class Incoming:
     """A blob that is being received; made by :meth:`open`, alone on its files until :meth:`finish` or :meth:`close`."""
 
-    def __init__(self, path: Path, size: int, part: BinaryIO, log: BinaryIO) -> None:
+    def __init__(self, path: Path, size: int, part: BinaryIO, log: BinaryIO, *, lasting: bool) -> None:
         self.path = path
         """Where the whole blob will be."""
         self.size = size
         self.have = 0
         """Bytes from the start that are there, each chunk checked."""
-        self._part, self._log = part, log
+        self._part, self._log, self._lasting = part, log, lasting
         self._hash = hashlib.sha256()
         self._records = 0
         self._unsynced = 0
 
     @classmethod
-    def open(cls, folder: Path, sha256: bytes, size: int) -> Self:
+    def open(cls, folder: Path, sha256: bytes, size: int, *, lasting: bool = True) -> Self:
         """Begin a blob, or go on with one; raises :class:`TransferError`.
 
         Args:
             folder: for the files; it is made.
             sha256: of the whole, 32 bytes.
             size: of the whole, in bytes; has the disk no room for what is missing, this raises.
+            lasting: the whole survives a power cut. Without, such a cut may leave anything under its name, which is for
+                what is checked before it is used and can be had again, since a disk takes its time to say that it is
+                safe.
         """
         path = folder / blob_name(sha256)
         with _explained(path), contextlib.ExitStack() as opened:
             folder.mkdir(parents=True, exist_ok=True)
             part = opened.enter_context(_open_locked(path.with_suffix(".part")))
             log = opened.enter_context(_open_or_create(path.with_suffix(".log")))
-            incoming = cls(path, size, part, log)
+            incoming = cls(path, size, part, log, lasting=lasting)
             incoming._resume()
             _check_room(folder, size - incoming.have)
             opened.pop_all()
@@ -127,13 +129,11 @@ class Incoming:
             self._write(data, sha256)
         return self.have
 
-    def finish(self, folder: Path | None = None, *, lasting: bool = True) -> Path:
+    def finish(self, folder: Path | None = None) -> Path:
         """Check the whole and give it its name, in its own folder or another one of the same disk.
 
         Args:
             folder: where it is to stay; the one where it came if not given.
-            lasting: it survives a power cut. Without, such a cut may leave anything under its name, which is for what
-                is checked before it is used and can be had again, since a disk takes its time to say that it is safe.
 
         Raises:
             TransferError: not all has come, or it is not what was announced; of that nothing is kept.
@@ -146,12 +146,12 @@ class Incoming:
                 f"what came is no {self.path.name}, but {self._hash.hexdigest()}; it was thrown away, send it again"
             )
         with _explained(self.path):
-            if lasting:
+            if self._lasting:
                 os.fsync(self._part.fileno())
             whole = (folder or self.path.parent) / self.path.name
             self._name("part").rename(whole)
             self._name("log").unlink()
-            if lasting:
+            if self._lasting:
                 sync_folder(whole.parent)
         self.close()
         return whole
@@ -172,8 +172,10 @@ class Incoming:
 
     def _write(self, data: bytes, sha256: bytes) -> None:
         # Each at its place: after a write that failed half-way the next one begins where this one did.
-        _write_at(self._part, self.have, data)
-        _write_at(self._log, self._records * _RECORD.size, _RECORD.pack(len(data), sha256))
+        write_at(self._part, self.have, data)
+        if self._lasting:
+            begin_to_sync(self._part, self.have, len(data))
+        write_at(self._log, self._records * _RECORD.size, _RECORD.pack(len(data), sha256))
         self._hash.update(data)
         self._records += 1
         self.have += len(data)
@@ -239,7 +241,7 @@ class BlobStore:
         if not self.has(sha256):
             self.require_room(len(data))
             with _explained(self.path(sha256)):
-                _write_whole(self.path(sha256), data)
+                write_whole(self.path(sha256), data)
         return sha256
 
     def require_room(self, size: int) -> None:
@@ -311,43 +313,13 @@ def blob_name(sha256: bytes) -> str:
     return sha256.hex()
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_NEW)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def _write_at(file: BinaryIO, offset: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(file.fileno(), view, offset)
-        offset, view = offset + written, view[written:]
-
-
 def _used_bytes(folder: Path) -> int:
     """Of all files; what a process that was killed left half written is deleted."""
     used = 0
     for entry in os.scandir(folder):
         with contextlib.suppress(FileNotFoundError):  # somebody else deleted it meanwhile
             about = entry.stat()
-            if entry.name.startswith(_NEW) and time.time() - about.st_mtime > _STALE_S:
+            if entry.name.startswith(NEW) and time.time() - about.st_mtime > _STALE_S:
                 Path(entry.path).unlink()
             else:
                 used += about.st_size

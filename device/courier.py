@@ -243,13 +243,13 @@ class _SlowError(_AgainError):
 
 
 async def _receive(call: Call, opening: pb.TransferOpen, folder: Path, slowest: Slowest) -> Path:
-    opened = partial(Incoming.open, folder, opening.content_sha256, opening.content_bytes)
+    opened = partial(Incoming.open, folder, opening.content_sha256, opening.content_bytes, lasting=False)
     incoming = await on_disk(opened, Incoming.close)
     try:
         opening.have_bytes = incoming.have
         await call.write(pb.TransferMessage(open=opening))
         await _receive_chunks(call, incoming, slowest)
-        path = await on_disk(partial(incoming.finish, lasting=False))
+        path = await on_disk(incoming.finish)
     except TransferError as error:
         await _close(call, slowest, pb.STATUS_INVALID_FRAME, str(error))
         raise

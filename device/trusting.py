@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from headwater.compression.errors import RolloutError, SignatureError, StorageError
 from headwater.compression.release import Release, heard
 from headwater.compression.signature import verify
-from headwater.compression.transfer import sync_folder
 from headwater.compression.trust import Trust
+from headwater.compression.writing import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

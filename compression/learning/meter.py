@@ -1,12 +1,13 @@
-"""Memory as the system counts it: the most that a piece of work took, and giving back what is free."""
+"""The most memory that a piece of work took, as the system counts it."""
 
 from __future__ import annotations
 
-import ctypes
 import gc
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+
+from headwater.compression.allocator import give_back
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -37,16 +38,6 @@ class Meter:
     ) -> None:
         """Read the peak."""
         self.peak_bytes = max(0, _status("VmHWM") - self._start)
-
-
-def give_back() -> None:
-    """Have the allocator give what is free back to the system, holes between what is in use too.
-
-    Small blocks that stay, such as a kernel's plan, come to lie among the many of a training step that are freed; glibc
-    gives back none of those by itself, and the next step's large blocks come on top.
-    """
-    with suppress(AttributeError):  # of glibc alone
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status(field: str) -> int:

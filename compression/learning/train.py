@@ -35,12 +35,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from headwater.compression.allocator import give_back
 from headwater.compression.errors import LearningError
 from headwater.compression.learning.arrays import arrays_of
 from headwater.compression.learning.importance import collecting
 from headwater.compression.learning.layout import layout_of
 from headwater.compression.learning.losses import distillation, label_shift, relative_error
-from headwater.compression.learning.meter import Meter, give_back
+from headwater.compression.learning.meter import Meter
 from headwater.compression.learning.optimizers import make
 from headwater.compression.learning.plan import Plan, Trained
 from headwater.compression.learning.samples import augment, normalise

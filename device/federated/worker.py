@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from headwater.compression.allocator import give_back
 from headwater.compression.errors import HeadwaterError
-from headwater.compression.learning.meter import give_back
 from headwater.compression.transfer import BlobStore
 from headwater.device.federated.jobs import Answer, Failed, Job, Ready, from_line, to_line
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Self
 from flwr.app import Message
 from flwr.proto.node_pb2 import NodeInfo
 
+from headwater.compression.allocator import keep
 from headwater.compression.errors import LearningError, TransferError
 from headwater.protos.flower import Parcel, acting_as, address, as_reply, content_of, envelope_of, error_reply, unpack
 from headwater.server.federation.doorbell import LOOK_S, Doorbell
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from headwater.server.federation.records import Device, Offered
 
 _NOTHING = b"\x00"
+_KEPT_BYTES = 64 << 20  # of free memory: each round makes contents, and reads replies, of megabytes
 NICE = 10
 """Of a process that runs rounds, beside one that answers frames."""
 
@@ -60,6 +62,7 @@ class StreamGrid(RunGrid):
         Raises:
             StorageError: it cannot be opened.
         """
+        keep(_KEPT_BYTES)
         self.mailbox = Mailbox(state, limit_bytes)
         self._bell = Doorbell(state)
         self.mailbox.own_bell = self._bell
