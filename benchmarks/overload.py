@@ -52,8 +52,8 @@ DEVICES, RATE = 8, 200
 BACK, QUICK_BACK = 200, 20
 PER_S, QUICK_PER_S = 50, 10
 """Devices that are let in in a second; as many at once."""
-STORMS, QUICK_STORMS = 4, 3
-BURST = 1500
+STORMS = 3
+BURST = 1000
 WINDOW_BYTES = 300
 TRICKLE_S = 0.1
 SETTLE_S, IDLE_SHARE = 0.3, 0.1
@@ -67,12 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
     own, rest = parser.parse_known_args(arguments)
     options = claims.options(__doc__, rest)
-    bench = Bench(own.bundle, seconds=1.0 if options.quick else 3.0, rounds=1 if options.quick else 2)
+    bench = Bench(own.bundle, seconds=1.0 if options.quick else 2.5, rounds=1 if options.quick else 2)
     found = [
         attacks(bench),
         excess(bench),
         *slow_peers(bench, QUICK_SLOW if options.quick else SLOW),
-        left_over(bench, QUICK_STORMS if options.quick else STORMS),
+        left_over(bench, STORMS),
         *everybody_back(bench, *((QUICK_BACK, QUICK_PER_S) if options.quick else (BACK, PER_S))),
     ]
     return claims.report(f"Overload, {bench.bundle.manifest.name}", found, options)
