@@ -30,6 +30,8 @@ SERVER_NAME = "server.headwater.internal"
 """What every server's certificate names, whatever its address: a device knows its server by the authority that signed,
 so that a server may move, and be reached by several addresses and through tunnels. The authority signs no other
 server."""
+DEFAULT_PORT = 50051
+"""Where a server takes frames if nobody says otherwise."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 """What a device may be called."""
 VERSION = 1

@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 from cryptography import x509
 
-from headwater.compression.enrolment import Token, pin_of
+from headwater.compression.enrolment import DEFAULT_PORT, Token, pin_of
 from headwater.compression.errors import IdentityError, LinkError
 from headwater.device.channel import open_channel, to_error
 from headwater.device.identity import Identity
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from headwater.device.identity import Identities
 
-DEFAULT_PORT = 50051
 TIMEOUT_S = 20.0
 ATTEMPTS = 3
 """A token whose answer was lost on the way is good for another try with the same key."""

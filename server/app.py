@@ -122,7 +122,7 @@ class EdgeServer:
             self.service.post.start()
             await self._start_rollout(self.service.post)
         await self._server.start()
-        enrol = None if self.access is None else await self._start_access(self.access)
+        enrol = None if self.access is None else await self._start_access(self.access, bound)
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._watch = asyncio.create_task(self.service.watch_for_silence())
         self.ready = True
@@ -134,9 +134,9 @@ class EdgeServer:
         _log.info("without TLS: only this machine can connect; for others, listen beyond loopback, with a state")
         return self._server.add_insecure_port(address)
 
-    async def _start_access(self, access: Access) -> str:
+    async def _start_access(self, access: Access, bound: int) -> str:
         host, port = split_address("enrol", self.settings.enrol_address)
-        return _address(host, await access.start(_address(host, port), self.guard))
+        return _address(host, await access.start(_address(host, port), self.guard, bound))
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Drain, then stop; what is still open after `grace_s` (the setting, if not given) is cut."""

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from headwater.server.access.denials import Denials
 
 ENROL_PORT = "enrol_port"
-"""The fact in the register that tells `headwater server devices token` where devices enrol."""
+FRAMES_PORT = "frames_port"
+"""The facts in the register that tell `headwater server devices token` where devices enrol, and send frames."""
 LOOK_S = 5.0
 """How often it is looked whether the register was changed although nobody rang."""
 EXPIRY_S = 60.0
@@ -96,11 +97,11 @@ class Access:
         enrolment = EnrolmentService(self.authority, self.register, days, lambda: denials.count("enrolment"))
         access_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, self._server)
 
-    async def start(self, address: str, door: Door) -> int:
+    async def start(self, address: str, door: Door, frames_port: int) -> int:
         """Listen for enrolments; the port.
 
-        ``door`` has the open calls: they are reviewed when a certificate may have ended, at once when a command changed
-        the register, and now and then. Raises :class:`SettingsError` if the address cannot be bound.
+        ``frames_port`` is the main listener's, for who makes tokens to tell. ``door`` has the open calls: they are
+        reviewed when a certificate may have ended, at once when a command changed the register, and now and then. Raises :class:`SettingsError` if the address cannot be bound.
         """
         try:
             port: int = self._server.add_secure_port(address, self.credentials.one_sided())
@@ -110,6 +111,7 @@ class Access:
             ) from error
         await self._server.start()
         self.register.note(ENROL_PORT, str(port))
+        self.register.note(FRAMES_PORT, str(frames_port))
         asyncio.get_running_loop().add_reader(self._bell.fileno(), self._heard)
         self._looking = asyncio.create_task(self._look(door), name="headwater-access")
         return port

@@ -33,19 +33,22 @@ def token(
     config: ConfigOption = None,
 ) -> None:
     """Print a token for one device, good for 15 minutes; it is shown this once, and only its hash is kept."""
-    from headwater.compression.enrolment import Token
+    from headwater.compression.enrolment import DEFAULT_PORT, Token
     from headwater.server.access import tokens
+    from headwater.server.access.access import ENROL_PORT, FRAMES_PORT
     from headwater.server.access.authority import Authority
     from headwater.server.access.register import Register
 
     folder = _state(state, config)
     authority = Authority.open(folder)
     with Register.open(folder) as register:
-        made = Token(port or _port(register.fact("enrol_port")), authority.pin, tokens.mint(register, name))
+        made = Token(port or _port(register.fact(ENROL_PORT)), authority.pin, tokens.mint(register, name))
+        frames_port = int(register.fact(FRAMES_PORT) or DEFAULT_PORT)
     typer.echo(made.text())
     who = f"for {name}" if name else "for one device"
+    host = "HOST" if frames_port == DEFAULT_PORT else f"HOST:{frames_port}"
     typer.echo(
-        f"good {who}, once, for {tokens.LIFE_S / 60:g} minutes; on the device: headwater device enroll --server HOST",
+        f"good {who}, once, for {tokens.LIFE_S / 60:g} minutes; on the device: headwater device enroll --server {host}",
         err=True,
     )
 

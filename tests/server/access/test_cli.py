@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from headwater.compression.enrolment import Token
 from headwater.compression.errors import IdentityError, SettingsError
 from headwater.server.access import tokens
-from headwater.server.access.access import ENROL_PORT
+from headwater.server.access.access import ENROL_PORT, FRAMES_PORT
 from headwater.server.access.authority import Authority
 from headwater.server.access.cli import devices_app
 from headwater.server.access.register import Register
@@ -45,6 +45,13 @@ def test_a_token_is_printed_alone_and_works(state: Path) -> None:
     assert (token.port, token.pin) == (50052, authority.pin)
     with Register.open(state) as register:
         assert tokens.spend(register, authority, token.secret, material.request(), "x", 1).device == "pole-7"
+
+
+def test_a_server_at_another_port_is_told_with_it(state: Path) -> None:
+    assert devices("token", "--state", str(state)).stderr.endswith("headwater device enroll --server HOST\n")
+    with Register.open(state) as register:
+        register.note(FRAMES_PORT, "7000")
+    assert devices("token", "--state", str(state)).stderr.endswith("headwater device enroll --server HOST:7000\n")
 
 
 def test_the_port_may_be_another_where_it_is_forwarded(state: Path) -> None:
