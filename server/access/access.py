@@ -101,7 +101,8 @@ class Access:
         """Listen for enrolments; the port.
 
         ``frames_port`` is the main listener's, for who makes tokens to tell. ``door`` has the open calls: they are
-        reviewed when a certificate may have ended, at once when a command changed the register, and now and then. Raises :class:`SettingsError` if the address cannot be bound.
+        reviewed when a certificate may have ended, at once when a command changed the register, and now and then.
+        Raises :class:`SettingsError` if the address cannot be bound.
         """
         try:
             port: int = self._server.add_secure_port(address, self.credentials.one_sided())
