@@ -6,7 +6,7 @@ import base64
 import io
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -91,8 +91,9 @@ def mjpeg_server(server: MjpegServer) -> Iterator[MjpegServer]:
             self.end_headers()
             count = server.rounds[min(server.clients, len(server.rounds) - 1)]
             server.clients += 1
-            for number in range(1, count + 1):
-                self.wfile.write(b"--frame\r\nContent-Type: image/png\r\n\r\n" + encoded(number) + b"\r\n")
+            with suppress(ConnectionError):  # who watches may go at any time
+                for number in range(1, count + 1):
+                    self.wfile.write(b"--frame\r\nContent-Type: image/png\r\n\r\n" + encoded(number) + b"\r\n")
             if server.hang:
                 server.release.wait()
 

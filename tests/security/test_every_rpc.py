@@ -169,6 +169,8 @@ async def test_connections_that_end_in_the_handshake_are_counted_and_logged(
         late_s, now = 0.0, its.arrivals.clock
         its.arrivals.clock = lambda: now() + late_s
         await listed(running.channel)
+        begun = its.arrivals._begun
+        before = len(begun)
         host, port = running.addresses.grpc.split(":")
         others = material.member(material.stranger(tmp_path))
         expired = material.member(its.authority, now=datetime.now(UTC) - timedelta(days=40))
@@ -177,6 +179,7 @@ async def test_connections_that_end_in_the_handshake_are_counted_and_logged(
                 await asyncio.to_thread(handshakes.fail, (host, int(port)), its.authority, shown)
         for _ in range(3):
             await asyncio.to_thread(handshakes.hang_up, (host, int(port)))
+        await until(lambda: len(begun) == before + 15)  # who hung up does not know when the server came to them
         its.count_arrivals()
         assert running.denied("handshake") == 0, "they may still call"
         late_s = PATIENCE_S

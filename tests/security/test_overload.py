@@ -238,7 +238,7 @@ async def test_devices_that_lose_the_server_together_come_back_one_after_the_oth
         for first, begin_s in enumerate(times):
             for last in range(first, devices):
                 assert last - first + 1 <= rate + rate * (times[last] - begin_s) + 0.01
-        assert set(spy.refused.values()) == {1}, "who was told a moment is let in then"
+        assert set(spy.refused.values()) <= {1}, "who was told a moment is let in then"
         assert spy.refused.total() == server.denied("turnstile") <= devices - rate
         data = bundle.frames().pack(tiny.frame(bundle, 1, 0))
         replies = await asyncio.gather(*(link.send(data) for link in links))
