@@ -124,7 +124,7 @@ wheel: $(VENV)/.dev ## build dist/headwater-*.whl
 
 .PHONY: clean
 clean: ## remove what was built, but keep .venv
-	rm -rf build dist out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis compression/*.so
+	rm -rf build dist out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis compression/*.so device/*.so simulations/fleet/*.so
 	rm -f $(VENV)/.demo $(VENV)/.dev $(VENV)/.fuzz $(VENV)/.peers
 
 # The environment, in steps: each stamp says which extras have been installed at these pins.
