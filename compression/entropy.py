@@ -69,9 +69,12 @@ class FactorizedPrior(nn.Module):
         self.mean = nn.Parameter(torch.tensor([-0.5, 0.0, 0.5]).repeat(modes, channels, 1))
         self.log_scale = nn.Parameter(torch.tensor([0.0, -1.5, 0.0]).repeat(modes, channels, 1))
 
-    def bits(self, scaled: torch.Tensor, mode: torch.Tensor) -> torch.Tensor:
-        """Bits of each sample and channel [B, C] of ``scaled`` [B, C, H, W] plus uniform noise, at modes [B]."""
-        noisy = scaled + torch.rand_like(scaled) - 0.5
+    def bits(self, scaled: torch.Tensor, mode: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Bits of each sample and channel [B, C] of ``scaled`` [B, C, H, W] plus uniform noise, at modes [B].
+
+        The noise is drawn from ``generator``, or from torch's own.
+        """
+        noisy = scaled + torch.empty_like(scaled).uniform_(generator=generator) - 0.5
         probability = self._mass(noisy, self.logit[mode], self.mean[mode], self.log_scale[mode])
         return -probability.clamp_min(_LEAST_PROBABILITY).log2().sum(dim=(2, 3))
 

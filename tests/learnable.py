@@ -62,6 +62,7 @@ def held_out() -> Samples:
     return some(slice(-HELD_OUT, None))
 
 
+@torch.random.fork_rng(devices=[])
 def new_network(seed: int = 0) -> SplitNetwork:
     """Untrained, its norms with statistics."""
     torch.manual_seed(seed)
@@ -81,19 +82,19 @@ def new_network(seed: int = 0) -> SplitNetwork:
 
 
 @cache
+@torch.random.fork_rng(devices=[])
 def _trained() -> dict[str, torch.Tensor]:
     """A few passes over few images."""
     network, samples = new_network(), some(slice(SEEN))
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(network.parameters(), 4e-3)
     network.train()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        for _ in range(8):
-            for indices in samples.batches(50, generator):
-                optimizer.zero_grad()
-                _loss(network, samples.images[indices], samples.labels[TASK.name][indices], generator).backward()
-                optimizer.step()
+    torch.manual_seed(0)
+    for _ in range(8):
+        for indices in samples.batches(50, generator):
+            optimizer.zero_grad()
+            _loss(network, samples.images[indices], samples.labels[TASK.name][indices], generator).backward()
+            optimizer.step()
     return network.state_dict()
 
 

@@ -111,9 +111,10 @@ def _kept(network: SplitNetwork, spec: InputSpec, plan: Plan) -> int:
     alive = []  # or a later tensor would be taken for one that is gone
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in trained)
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), torch.random.fork_rng(devices=[]):
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         mode = torch.full((1,), network.mode(plan.width, -1))
-        coded = network.code(torch.zeros(1, *spec.shape), plan.width, mode, torch.tensor([len(network.group_ends)]))
+        groups = torch.tensor([len(network.group_ends)])
+        coded = network.code(torch.zeros(1, *spec.shape), plan.width, mode, groups, torch.Generator())
         alive.append(coded)
         if plan.part == "all":
             alive += [tail(network.decoder(coded.latent, mode)) for tail in network.typed_tails()]

@@ -109,11 +109,21 @@ class SplitNetwork(nn.Module):
         """Random numbers of channel groups [count]: all, but for a share ``cut`` of the frames."""
         return random_groups(len(self.group_ends), count, cut, generator)
 
-    def code(self, images: torch.Tensor, width: float, mode: torch.Tensor, groups: torch.Tensor) -> Coded:
-        """Run the head on pixels [B, C_in, H_in, W_in] and quantise; ``mode`` [B] must be of that width."""
+    def code(
+        self,
+        images: torch.Tensor,
+        width: float,
+        mode: torch.Tensor,
+        groups: torch.Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Coded:
+        """Run the head on pixels [B, C_in, H_in, W_in] and quantise; ``mode`` [B] must be of that width.
+
+        The prior's noise is drawn from ``generator``, or from torch's own.
+        """
         scaled = self.gains.scale(self.head(normalise(images), width), mode)
         kept = self.group_of[None, :] < groups[:, None]
-        bits = (self.prior.bits(scaled, mode) * kept).sum(dim=1)
+        bits = (self.prior.bits(scaled, mode, generator) * kept).sum(dim=1)
         latent = self.gains.unscale(round_straight_through(scaled), mode)
         return Coded(latent * kept[:, :, None, None], bits)
 

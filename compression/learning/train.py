@@ -76,7 +76,8 @@ def train(
 ) -> Trained:
     """Train a network in place.
 
-    On one thread the same call gives the same arrays, to the last bit.
+    On one thread the same call gives the same arrays, to the last bit, whatever other threads draw from torch's own
+    generator: nothing is drawn from it here.
 
     Args:
         network: frozen, with the arrays of the version that the update will be relative to.
@@ -94,7 +95,6 @@ def train(
     layout = layout_of(network, plan.part)
     with ExitStack() as stack:
         meter = stack.enter_context(Meter())
-        stack.enter_context(_seeded(plan.seed))
         stack.enter_context(_training(network, layout))
         before = came or arrays_of(network)
         lesson = _Lesson(network, samples, plan, terms, _answers(teacher or network, samples, plan))
@@ -115,14 +115,6 @@ def _check(network: SplitNetwork, samples: Samples, plan: Plan) -> None:
         raise LearningError("there are no images to train on")
     if plan.part == "head" and network.exit is None:
         raise LearningError("the bundle has no local exit, by which a head is trained alone; the tail has to fit")
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draw from torch's own generator as the seed says, and leave it as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 @contextmanager
@@ -205,6 +197,7 @@ class _Lesson:
         """Take the answers that the widest learns, [N, K] of each task, or the exit's."""
         self.network, self.samples, self.plan, self.terms = network, samples, plan, terms
         self.generator = torch.Generator().manual_seed(plan.seed)
+        self.noise = torch.Generator().manual_seed(plan.seed)
         self.narrower = [width for width in network.widths if width < plan.width]
         self.prices = torch.tensor(terms.rate_weights or (0.0,) * network.steps).repeat(len(network.widths))
         self.shift = {
@@ -247,7 +240,7 @@ class _Lesson:
         network, B = self.network, len(batch.pixels)
         mode = network.sample_modes(width, B, self.generator)
         groups = network.sample_groups(B, self.terms.drop_groups, self.generator)
-        coded = network.code(batch.pixels, width, mode, groups)
+        coded = network.code(batch.pixels, width, mode, groups, self.noise)
         loss = (self.prices[mode] * coded.bits).mean()
         figures = {"bytes": coded.bits.mean().item() / 8}
         if self.head is not None:

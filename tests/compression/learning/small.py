@@ -25,6 +25,7 @@ def images(count: int = 8, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (count, *SPEC.shape), dtype=torch.uint8, generator=generator)
 
 
+@torch.random.fork_rng(devices=[])
 def network(seed: int = 0) -> SplitNetwork:
     """Frozen; units of 32 channels (with the stem), 48, 64 and 96 (a tail's block) and 64 (its top)."""
     torch.manual_seed(seed)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -71,14 +74,37 @@ def test_batches_of_one_are_as_good(before: SplitNetwork) -> None:
     assert accuracy(network) > accuracy(before) + 0.01
 
 
-def test_the_same_seed_gives_the_same_bits_and_leaves_torch_s_generator_alone() -> None:
+@contextmanager
+def drawing() -> Iterator[list[torch.Tensor]]:
+    """A thread that draws from torch's own generator all the time; what it drew, from where the generator is now."""
+    done, drawn = threading.Event(), list[torch.Tensor]()
+
+    def draw() -> None:
+        while not done.is_set():
+            drawn.append(torch.rand(16))
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        yield drawn
+    finally:
+        done.set()
+        thread.join()
+
+
+@torch.random.fork_rng(devices=[])
+def test_the_same_seed_gives_the_same_bits_whoever_else_draws_from_torch_s_generator() -> None:
     torch.set_num_threads(1)
-    state = torch.get_rng_state()
-    first, second = (trained(PLAN, few(48))[1].delta for _ in range(2))
+    networks = [learnable.network() for _ in range(3)]
+    first = train(networks[0], few(48), PLAN, TERMS).delta
+    torch.manual_seed(3)
+    with drawing() as drawn:
+        second = train(networks[1], few(48), PLAN, TERMS).delta
     assert all(np.array_equal(first[name], second[name]) for name in first)
-    other = trained(replace(PLAN, seed=2), few(48))[1].delta
+    torch.manual_seed(3)
+    assert all(torch.equal(torch.rand(16), one) for one in drawn), "training draws nothing from it"
+    other = train(networks[2], few(48), replace(PLAN, seed=2), TERMS).delta
     assert any(not np.array_equal(first[name], other[name]) for name in first)
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_narrow_device_changes_nothing_of_wider_ones(before: SplitNetwork) -> None:
