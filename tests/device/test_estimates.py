@@ -83,7 +83,7 @@ class TestRoundTrip:
         assert trip.queue_ms(300) == pytest.approx(3 * 0.6 * 80), "the guess"
         for number in range(4):  # a second of outage, and then four frames that had piled up, 5 ms apart
             answer(trip, 2.0 + number / 200, 1000.0 - 195 * number, queued=number > 0)
-        assert trip.queue_ms(300) == pytest.approx(15, rel=0.05)
+        assert trip.queue_ms(300) == pytest.approx(15, rel=0.03)
 
     def test_a_fall_is_feared_as_often_as_it_comes_and_at_once_where_a_frame_says_so(self) -> None:
         trip = RoundTrip(0.99)
