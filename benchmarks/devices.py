@@ -32,6 +32,8 @@ _INITIAL_WINDOW = 4  # the setting's number
 _DEFAULT_WINDOW = 65535
 _MAX_WINDOW = (1 << 31) - 1
 _MAX_DATA = 16384
+LAST_S = 60.0
+"""That the last answers may take before a frame counts as lost."""
 
 
 def _http2(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -193,8 +195,6 @@ class Result:
     seconds: float = 0.0
     cpu_s: float = 0.0
     sent: int = 0
-    lost: int = 0
-    """Sent, and not answered within two seconds after the end."""
     answers: dict[str, int] = field(default_factory=dict)
     """By status."""
     batches: dict[str, int] = field(default_factory=dict)
@@ -221,7 +221,15 @@ class Load:
         self._began = math.inf
 
     def run(self) -> Result:
-        """Connect, send, wait for the last answers."""
+        """Connect, send, wait for the last answers; fails if a frame gets none, not even a refusal."""
+        try:
+            return self._run()
+        finally:
+            self._selector.close()
+            for device in self._devices:
+                device.socket.close()
+
+    def _run(self) -> Result:
         plan = self.plan
         for index in range(plan.devices):
             device = Device(plan.host, plan.port, f"load-{index}", bytes.fromhex(plan.bundle_id))
@@ -235,10 +243,11 @@ class Load:
         self._drive(plan.seconds)
         self.result.seconds, self.result.cpu_s = time.monotonic() - self._began, time.process_time() - cpu
         print("measured", flush=True)
-        end = time.monotonic() + 2.0
+        end = time.monotonic() + LAST_S
         while any(self._sent_at) and time.monotonic() < end:
             self._receive(0.01, refill=False)
-        self.result.lost = sum(map(len, self._sent_at))
+        lost = sum(map(len, self._sent_at))
+        assert not lost, f"{lost} frames had no answer within {LAST_S:g} s after the last one was sent"
         return self.result
 
     def _drive(self, seconds: float) -> None:
