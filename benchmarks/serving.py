@@ -12,9 +12,7 @@ When idle, a frame through the server and one without it take turns, both ends o
 another that sleeps takes a virtual machine from a twentieth of a millisecond to several, by what its neighbours do. The
 message is made before the clock starts and the answer read after it stops, as the latents of the bare loop are. One
 frame in a hundred is late by what the machine does, a host that takes the core away for two milliseconds, and not by
-what the server does: so turns come in blocks of a hundred, and the half of the blocks counts in which the machine
-disturbed the bare loop least. Whatever the server did in them, they were not chosen for that; for what the bare loop
-did they were, which makes the difference larger, not smaller.
+what the server does: so what others took is not counted, on either side (undisturbed.py); the wall's times are printed.
 """
 
 from __future__ import annotations
@@ -30,6 +28,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -42,6 +41,7 @@ from PIL import Image
 
 from benchmarks import claims
 from benchmarks.devices import Device, Plan, Result
+from benchmarks.undisturbed import Undisturbed
 from headwater.compression.bundle import Bundle
 from headwater.compression.inference import session
 from headwater.device.head import FrameMaker
@@ -59,8 +59,6 @@ FRAMES = 64
 DEVICES, WINDOW = 16, 8
 OVERLOAD = 5
 STREAMS = 500
-BLOCK = 100
-"""Turns when idle that are chosen together."""
 SLEEP_S = 0.005
 """Before each frame when idle: long enough for the server to sleep."""
 WARM = 20
@@ -74,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own, rest = parser.parse_known_args(arguments)
     options = claims.options(__doc__, rest)
     bench = Bench(own.bundle, seconds=1.0 if options.quick else 4.0, rounds=1 if options.quick else 3)
-    idle = bench.idle_claim(blocks=3 if options.quick else 10)
+    idle = bench.idle_claim(turns=300 if options.quick else 1500)
     rounds = bench.loaded()
     found = [bench.cpu_claim(rounds), idle, *bench.overload_claims(rounds), bench.streams_claim(rounds)]
     return claims.report(f"Serving {bench.bundle.manifest.name} on onnxruntime {ort.__version__}", found, options)
@@ -94,18 +92,19 @@ class Bench:
 
     # ------------------------------------------------------------ the claims
 
-    def idle_claim(self, blocks: int) -> Claim:
-        with one_core(), self.server(pin=False):
+    def idle_claim(self, turns: int) -> Claim:
+        with one_core() as core, self.server(pin=False):
             self.load(devices=2, window=4, seconds=0.5)  # asserts that the answers are right
             device, run = Device(self.host, self.port, "idle", self.bundle.id), Bare(self.bundle)
-            with device.socket:
-                self.turns_ms(device, run, WARM)
-                every = [self.turns_ms(device, run, BLOCK) for _ in range(blocks)]
-        calmest = sorted(every, key=lambda block: float(np.percentile(block[1], 99)))[: (blocks + 1) // 2]
-        for name, some in (("all turns", every), ("the calmest half", calmest)):
-            (served, alone), turns = _p50_p99(some), BLOCK * len(some)
-            print(f"idle, {name}, {turns}: p50 and p99 {served} ms through the server, {alone} ms alone")
-        served_ms, alone_ms = np.percentile(np.hstack(calmest), 99, axis=1)
+            with device.socket, Undisturbed(core, self.process.pid) as served, Undisturbed(core) as alone:
+                if not alone.known:
+                    print("idle: the kernel does not tell for how long a core idled; times are the wall's")
+                self.turns_ms(device, run, served, alone, WARM)
+                ms = self.turns_ms(device, run, served, alone, turns)
+        for name, times in zip(("undisturbed", "by the wall"), ms, strict=True):
+            p50, p99 = np.percentile(times, (50, 99), axis=1)
+            print(f"idle, {name}: p50 and p99 {p50[0]:.2f} {p99[0]:.2f} ms served, {p50[1]:.2f} {p99[1]:.2f} ms alone")
+        served_ms, alone_ms = np.percentile(ms[0], 99, axis=1)
         text = "added p99 when idle, over decoder and tails alone"
         return claims.at_most(NAME, text, float(served_ms - alone_ms), unit="ms", target=2.0, peer=self.peer)
 
@@ -129,9 +128,8 @@ class Bench:
     def overload_claims(self, rounds: Sequence[Round]) -> list[Claim]:
         over = [one.over for one in rounds]
         offered = sum(one.sent / one.seconds for one in over) / sum(one.saturated.rate for one in rounds)
-        refused = [ms for one in over for ms in one.refused_ms]
+        refused = [float(np.percentile(one.refused_ms, 99)) for one in over if one.refused_ms]
         share = 100 * sum(map(goodput, over)) / sum(one.saturated.rate for one in rounds)
-        refused_ms = float(np.percentile(refused, 99)) if refused else None
         times = f"{OVERLOAD} times the capacity"
         peer = f"itself at its peak; {offered:.1f} times were offered"
         return [
@@ -139,7 +137,7 @@ class Bench:
             claims.at_most(
                 NAME,
                 f"p99 of a refusal at {times}",
-                refused_ms,
+                median(refused) if refused else None,
                 unit="ms",
                 target=20,
                 peer="none" if refused else "none was refused: the load generator was the limit",
@@ -234,21 +232,20 @@ class Bench:
             loops += 1
         return 1e6 * (time.process_time() - cpu) / loops / batch
 
-    def turns_ms(self, device: Device, run: Bare, turns: int) -> NDArray[np.float64]:
-        """Latencies [2, turns]: of frames through the server, and of decoder and tails on the same ones, by turns."""
-        ms = np.empty((2, turns))
+    def turns_ms(
+        self, device: Device, run: Bare, served: Undisturbed, alone: Undisturbed, turns: int
+    ) -> NDArray[np.float64]:
+        """Latencies [2, 2, turns], undisturbed and by the wall: of frames through the server, and of decoder and tails
+        on the same ones, by turns."""
+        ms = np.empty((2, 2, turns))
         for number in range(turns):
             row = number % FRAMES
             message = _message(next(self._sequence), self.frames[row])
             time.sleep(SLEEP_S)
-            began = time.perf_counter()
-            reply = device.ask(message)
-            ms[0, number] = time.perf_counter() - began
+            reply, *ms[:, 0, number] = served.seconds(partial(device.ask, message))
             self._check_scores(row, _scores(pb.ServerMessage.FromString(reply).answer))
             time.sleep(SLEEP_S)
-            began = time.perf_counter()
-            run(self.latents[row : row + 1], self.modes[row : row + 1])
-            ms[1, number] = time.perf_counter() - began
+            _, *ms[:, 1, number] = alone.seconds(partial(run, self.latents[row : row + 1], self.modes[row : row + 1]))
         return ms * 1e3
 
 
@@ -305,12 +302,12 @@ def goodput(load: Result) -> float:
 
 
 @contextmanager
-def one_core() -> Iterator[None]:
-    """Keep this process, and those that it starts meanwhile, on one core."""
+def one_core() -> Iterator[int]:
+    """Keep this process, and those that it starts meanwhile, on one core; gives its number."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:
-        yield
+        yield min(before)
     finally:
         os.sched_setaffinity(0, before)
 
@@ -342,12 +339,6 @@ def _message(sequence: int, data: bytes) -> bytes:
 
 def _scores(answer: pb.Answer) -> list[list[float]]:
     return [list(task.scores) for task in answer.results]
-
-
-def _p50_p99(blocks: Sequence[NDArray[np.float64]]) -> tuple[str, str]:
-    """Of frames through the server, and alone."""
-    served, alone = np.percentile(np.hstack(blocks), (50, 99), axis=1).T
-    return "{:.2f} {:.2f}".format(*served), "{:.2f} {:.2f}".format(*alone)
 
 
 def _expect(line: str, word: str) -> None:
