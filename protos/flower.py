@@ -25,7 +25,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read while flwr is imported
 
@@ -47,7 +47,6 @@ from google.protobuf.message import Message as ProtoMessage
 from numpy.typing import NDArray
 
 from headwater.compression.errors import LearningError
-from headwater.protos.cutting import LENGTH_DELIMITED, cut, varint
 from headwater.protos.nodes import SERVER_NODE, node_id
 
 __all__ = [
@@ -86,17 +85,7 @@ _PLAIN, _ZSTD = b"\x00", b"\x01"
 _LEVEL = 1  # more gains floats nothing
 _PROBE_BYTES, _WORTH = 1 << 16, 0.9  # plain floats lose 8 %, which is not worth the time at both ends
 _TASK = 1
-_DATA_OF_ARRAYS = tuple(
-    kind.DESCRIPTOR.fields_by_name[field].number
-    for kind, field in (
-        (RecordDictProto, "items"),
-        (RecordDictProto.Item, "array_record"),
-        (ArrayRecordProto, "items"),
-        (ArrayRecordProto.Item, "value"),
-        (ArrayProto, "data"),
-    )
-)
-"""The way to them, by numbers of fields."""
+_LENGTH_DELIMITED = 2  # wire type of protobuf
 Why = Literal["raised", "refused", "expired", "damaged"]
 _CODES: dict[Why, int] = {
     "raised": ErrorCode.CLIENT_APP_RAISED_EXCEPTION,
@@ -251,18 +240,23 @@ def _array_record(name: str, record: ArrayRecord) -> list[bytes]:
 def _within(kind: type[ProtoMessage], field: str, value: list[bytes]) -> list[bytes]:
     """A field of a protobuf message that is bytes or a message, by the bytes of its value."""
     number = kind.DESCRIPTOR.fields_by_name[field].number
-    return [varint(number << 3 | LENGTH_DELIMITED) + varint(sum(map(len, value))), *value]
+    return [_varint(number << 3 | _LENGTH_DELIMITED) + _varint(sum(map(len, value))), *value]
+
+
+def _varint(value: int) -> bytes:
+    parts = []
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*parts, value])
 
 
 def _records_from_bytes(data: bytes | memoryview) -> RecordDict:
-    rest, contents = cut(memoryview(data), _DATA_OF_ARRAYS)
-    records = serde.recorddict_from_proto(RecordDictProto.FromString(rest))
-    arrays = [(name, array) for record in records.array_records.values() for name, array in record.items()]
-    if len(arrays) != len(contents):
-        raise ValueError(f"{len(contents)} arrays are written, of which {len(arrays)} have names of their own")
-    for (name, array), content in zip(arrays, contents, strict=True):
-        array.data = bytes(content)
-        _check_array(name, array)
+    # It reads a view without a copy, whatever its stubs say.
+    records = serde.recorddict_from_proto(RecordDictProto.FromString(cast("bytes", data)))
+    for record in records.array_records.values():
+        for name, array in record.items():
+            _check_array(name, array)
     return records
 
 
