@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d00", "#7f7f7f")
 _WIDTH, _HEIGHT = 640, 340
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 14, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 30, 14, 46  # on the right there is half of a label like 100,000
 
 _LEGEND_COLUMNS, _LEGEND_ROW = 3, 20
 _FILE_STYLE = """

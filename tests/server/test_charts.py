@@ -21,3 +21,11 @@ def test_a_chart_stands_alone_as_a_file() -> None:
         assert 0 < float(entry.attrib["y"]) < height
     assert root.findtext(f"{SVG}title") == "Title & all"
     assert len(list(root.iter(f"{SVG}polyline"))) == len(COLOURS)
+
+
+def test_the_last_label_of_an_axis_is_inside_the_picture() -> None:
+    root = ET.fromstring(Chart("bytes", "accuracy", log_x=True).line("a", [1, 100_000], [0, 1]).file("a", "b"))  # noqa: S314
+    (label,) = [text for text in root.iter(f"{SVG}text") if text.text == "100,000"]
+    assert label.attrib["text-anchor"] == "middle"
+    half = len("100,000") * 12 * 0.6 / 2  # at 12 pixels; a digit is little more than half as wide as it is high
+    assert float(label.attrib["x"]) + half < 640
