@@ -44,6 +44,7 @@ from benchmarks.study.plan import CODECS, FULL, TINY
 from benchmarks.study.results import Results
 from benchmarks.study.stated import NAME, Statement
 from benchmarks.study.study import OURS, TEACHER, Study, write_json
+from headwater.compression import allocator
 from headwater.compression.bundle import Bundle
 from headwater.compression.datasets import open_dataset, split
 from headwater.simulations import codecs
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own = _parser().parse_args(arguments)
     options = claims.Options(own.quick, own.json)
     torch.set_num_threads(own.threads)
+    allocator.keep_all()
     study = Study(TINY, Path(f"{own.out}-quick"), own.threads) if options.quick else Study(FULL, own.out, own.threads)
     try:
         pieces = chosen(study.plan, own.pieces, own.seeds)

@@ -143,8 +143,10 @@ def _run(prepared: Prepared, out: Path, threads: int | None, fit: Callable[[Prog
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from headwater.compression.allocator import keep_all
     from headwater.server.training import pipeline
 
+    keep_all()
     if threads:
         torch.set_num_threads(threads)
     console = Console()

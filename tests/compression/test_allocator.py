@@ -25,6 +25,21 @@ print(full - start, kept - start, resident_bytes() - start)
 """
 
 
+KEEPS_ALL = """
+import mmap
+from headwater.compression import allocator
+from resource import RUSAGE_SELF, getrusage
+
+allocator.keep_all()
+SIZE = 48 << 20
+block = b"x" * SIZE
+del block
+before = getrusage(RUSAGE_SELF).ru_minflt
+block = b"x" * SIZE
+print((getrusage(RUSAGE_SELF).ru_minflt - before) * mmap.PAGESIZE / SIZE)
+"""
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_what_is_free_is_kept_until_it_is_given_back() -> None:
     told = subprocess.run([sys.executable, "-c", SAYS], check=True, capture_output=True, text=True).stdout
@@ -32,3 +47,9 @@ def test_what_is_free_is_kept_until_it_is_given_back() -> None:
     assert full >= 24 << 20
     assert kept >= 20 << 20, "blocks of a megabyte are on the heap, and stay there"
     assert left <= 8 << 20
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_a_block_of_any_size_is_kept_whole() -> None:
+    told = subprocess.run([sys.executable, "-c", KEEPS_ALL], check=True, capture_output=True, text=True).stdout
+    assert float(told) < 0.1, "share of a block's pages that had to be mapped again"
