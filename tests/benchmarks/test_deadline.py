@@ -28,12 +28,12 @@ def test_the_smallest_size_runs(tiny_bundle: Bundle, tmp_path: Path, capsys: pyt
     flags = [word for name, value in where.items() for word in (f"--{name}", str(value))]
     assert deadline.main([*flags, "--quick", "--plots", "--jobs", "3", "--json", str(tmp_path / "bench.json")]) == 0
     found = {one["claim"]: one for one in json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))}
-    assert len(found) == 8
+    assert len(found) == 12
     assert {one["benchmark"] for one in found.values()} == {"deadline"}
     # What no slowness of the machine can change: each kept frame is in the server's archive once.
     assert found["kept frames lost or stored twice, 1 kills of the server"]["value"] == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
-    assert len(results["runs"]) == len(results["rows"]) == 9
+    assert len(results["runs"]) == len(results["rows"]) == 10
     assert all(len(run["fates"]) == 8 for run in results["runs"])
     assert len(list((tmp_path / "out" / "plots").iterdir())) == 1
     assert "JPEG 32 q75" in capsys.readouterr().out

@@ -86,10 +86,9 @@ def test_the_claims_are_of_ours_and_name_the_peer() -> None:
 def test_the_server_alone_is_judged_by_an_oracle_without_an_exit() -> None:
     alone = outcome(*[GOOD] * 9, NONE, contender="ours, server only")
     told = outcome(*[GOOD] * 19, NONE, contender="knows the present rate")
-    missed, points, present = verdicts.without_exit([alone, outcome(LATE), told])
+    missed, points = verdicts.without_exit([alone, outcome(LATE), told])
     assert (missed.value, missed.holds) == (10.0, False)
-    assert present.value == 5.0
-    assert "5.0 points below" in present.peer
+    assert "knows the present rate, reckoned, hedged: 5.0 % missed, 5.0 points below" in missed.peer
     assert points.value == pytest.approx(10.0)
     assert "100.0 % right, an answer to 100.0 % of the frames" in missed.peer
 
