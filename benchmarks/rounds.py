@@ -43,8 +43,9 @@ from PIL import Image
 
 from benchmarks import claims
 from benchmarks.round_apps import timed_rounds
+from headwater.compression.background import give_way
 from headwater.device import FrameRecord, read_records
-from headwater.server.federation.grid import StreamGrid, stand_back
+from headwater.server.federation.grid import StreamGrid
 
 NAME = "rounds"
 BUNDLE = Path("simulations/bundles/solar")
@@ -126,7 +127,7 @@ def _apart(server: int, agents: Sequence[int]) -> Iterator[set[int]]:
             os.sched_setaffinity(task, cores)
     for task in (task for agent in agents for task in _tasks(agent)):
         os.sched_setscheduler(task, os.SCHED_IDLE, os.sched_param(0))
-    stand_back()
+    give_way()
     try:
         yield rest
     finally:

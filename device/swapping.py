@@ -4,18 +4,20 @@
                └─ refused    └───────── refused ───────────────┘                       ├─> proved: answers came
                                                                                        └─> left: the one before is used
 
-Fetching, unpacking and loading happen beside the pictures, on other threads; the swap itself is an assignment between
-two of them. The bundle before is loaded again where it is gone back to. Every step is told to the server by a notice;
-one that is lost with a connection is made good by the next hello, which says what is in use.
+Fetching, unpacking and loading happen beside the pictures, on a thread that gives way to them; the swap itself is an
+assignment between two of them. The bundle before is loaded again where it is gone back to, at once. Every step is told
+to the server by a notice; one that is lost with a connection is made good by the next hello, which says what is in use.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from headwater.compression import patch
+from headwater.compression.background import background
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError, HeadwaterError, RolloutError, SignatureError, StorageError
 from headwater.compression.signature import load_public
@@ -43,6 +45,9 @@ PROOF = 20
 MOST_FAULTS = 5
 """Frames that the server will not have before that, if they are more than those it has answered."""
 FAULTS = frozenset({pb.STATUS_INVALID_FRAME, pb.STATUS_UNKNOWN_TASK, pb.STATUS_INTERNAL})
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +80,7 @@ class Swapping:
         self._fetch = fetch
         self._use = use
         self._tell = tell
+        self._background = background("headwater-swap", threads=settings.threads)
         self._busy = asyncio.Lock()
         self._offer: pb.Offer | None = None
         self._following: asyncio.Task[None] | None = None
@@ -95,6 +101,7 @@ class Swapping:
         await asyncio.gather(*tasks, return_exceptions=True)
         async with self._busy:  # a swap that was begun is ended, on the disk and in use
             pass
+        self._background.shutdown(wait=False)
 
     # ------------------------------------------------------------ forward
 
@@ -112,7 +119,7 @@ class Swapping:
             await asyncio.gather(before, return_exceptions=True)
         try:
             async with self._busy:
-                release = await asyncio.to_thread(self.store.judge, offer.envelope)
+                release = await self._in_background(self.store.judge, offer.envelope)
             _check_size(offer, release)
         except HeadwaterError as error:
             self._reply(offer, reason=str(error))
@@ -128,7 +135,7 @@ class Swapping:
     async def _swap(self, offer: pb.Offer, release: Release) -> None:
         if self.store.follows(release):
             async with self._busy:
-                await asyncio.to_thread(self.store.stay, release)
+                await self._in_background(self.store.stay, release)
         else:
             bundle = await self._bundle(offer, release)
             self._notice(release.bundle_id, pb.BUNDLE_STATE_FETCHED)
@@ -139,16 +146,16 @@ class Swapping:
     async def _bundle(self, offer: pb.Offer, release: Release) -> Bundle:
         """The bundle of a release, from the disk or the server, checked but for what it computes."""
         if self.store.has(release.bundle_id):
-            return await asyncio.to_thread(self._from_disk, release)
+            return await self._in_background(self._from_disk, release)
         folder = self.store.folder.with_name("fetching")
-        await asyncio.to_thread(_clear, folder, offer.content_sha256.hex())
+        await self._in_background(_clear, folder, offer.content_sha256.hex())
         left_s = release.expires - self.store.trusting.now(release.issued)
         try:
             async with asyncio.timeout(left_s):
                 path = await self._fetch(offer, folder)
         except TimeoutError:
             raise RolloutError(f"release {release.serial} ended before its bundle had come") from None
-        return await asyncio.to_thread(self._from_download, release, path)
+        return await self._in_background(self._from_download, release, path)
 
     def _from_disk(self, release: Release) -> Bundle:
         return self.store.trusted(release, self.store.get(release.bundle_id))
@@ -164,8 +171,8 @@ class Swapping:
 
     async def _switch(self, release: Release, bundle: Bundle) -> None:
         async with self._busy:
-            loaded = await asyncio.to_thread(self._checked, release, bundle)
-            await asyncio.to_thread(self.store.switch, release, bundle)
+            loaded = await self._in_background(self._checked, release, bundle)
+            await self._in_background(self.store.switch, release, bundle)
             self._take(loaded)
 
     def _load(self, bundle: Bundle) -> Loaded:
@@ -232,7 +239,7 @@ class Swapping:
 
     async def _prove(self) -> None:
         async with self._busy:
-            await asyncio.to_thread(self.store.confirm)
+            await self._in_background(self.store.confirm)
 
     def _beside(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -243,6 +250,11 @@ class Swapping:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("the bundle could not be proved or left: %s", error)
+
+    async def _in_background(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Beside the pictures, which go first."""
+        call = partial(work, *arguments, **named)
+        return await asyncio.get_running_loop().run_in_executor(self._background, call)
 
     # ------------------------------------------------------------ words
 

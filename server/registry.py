@@ -27,6 +27,9 @@ KEEP = 2
 """Bundles of one name that are served at a time: the newest and the one before."""
 REVIVED = 3
 """And so many earlier ones, for devices that slept through later ones."""
+LIVE_WARM = 1, 2
+"""Batches that a bundle is warmed by while others are served: one alone, and several. The largest would take as long
+as hundreds of frames, to spare the first one of its size a fifth of its time."""
 
 
 class Served:
@@ -81,13 +84,12 @@ class Registry:
     """The bundles that are served, the newest first."""
 
     def __init__(self, bundles: Iterable[Bundle] = (), threads: int = 1, warm: Sequence[int] = (1,)) -> None:
-        self._threads = threads
-        self._warm = warm
+        self.threads = threads
         self._changing = threading.Lock()
         self._served: tuple[Served, ...] = ()
         self._by_id: dict[bytes, Served] = {}
         for bundle in sorted(bundles, key=lambda bundle: bundle.manifest.created):
-            self.add(bundle)
+            self._add(bundle, warm)
 
     @property
     def served(self) -> tuple[Served, ...]:
@@ -104,7 +106,7 @@ class Registry:
             BundleError: if it cannot be served; what was served before still is.
         """
         with self._changing:
-            return self._add(bundle)
+            return self._add(bundle, LIVE_WARM)
 
     def revive(self, bundle: Bundle) -> None:
         """Serve an earlier bundle again; it takes the place of none but of one that was revived long ago.
@@ -116,18 +118,18 @@ class Registry:
             if self._by_id.get(bundle.id) is not None:
                 return
             self._check(bundle)
-            revived = Served(bundle, self._threads, self._warm)
+            revived = Served(bundle, self.threads, LIVE_WARM)
             namesakes = [served for served in self._served if served.name == revived.name]
             gone = namesakes[KEEP] if len(namesakes) >= KEEP + REVIVED else None
             self._publish((*(served for served in self._served if served is not gone), revived))
 
-    def _add(self, bundle: Bundle) -> tuple[Served, ...]:
+    def _add(self, bundle: Bundle, warm: Sequence[int]) -> tuple[Served, ...]:
         known = self._by_id.get(bundle.id)
         if known is not None and known.answered_by != bundle.id:
             return ()
         if known is None:
             self._check(bundle)
-        newest = known or Served(bundle, self._threads, self._warm)
+        newest = known or Served(bundle, self.threads, warm)
         others = [served for served in self._served if served is not newest]
         superseded = [served for served in others if served.id in newest.answers_for]
         namesakes = [served for served in others if served.name == newest.name and served not in superseded]

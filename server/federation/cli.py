@@ -99,15 +99,17 @@ def federate(
     settings = resolve(RoundSettings, flags, file=config).value
     import logging
 
+    from headwater.compression.background import give_way
     from headwater.server.federation.app import federate as run
     from headwater.server.federation.app import rounds_of
-    from headwater.server.federation.grid import stand_back
+    from headwater.server.federation.strategy import Surroundings
 
     logging.getLogger("flwr").setLevel(logging.WARNING)
-    stand_back()
+    give_way()
     folder = _state(state, config)
     learning = _bundle(bundle, folder, config)
-    prepared = rounds_of(learning, folder, settings, data=data, anew=anew)
+    around = Surroundings(ended=lambda number: _say_round(folder, number, settings.rounds))
+    prepared = rounds_of(learning, folder, settings, data=data, anew=anew, around=around)
     typer.echo(
         f"rounds of {learning.manifest.name} {learning.short_id} over the devices of {folder}; "
         f"watch: headwater server rounds --watch --state {folder}"
@@ -117,6 +119,15 @@ def federate(
         from headwater.server.rollout.cli import publish as released
 
         released(data=data, parent=bundle, state=folder, config=config)
+
+
+def _say_round(state: Path, number: int, rounds: int) -> None:
+    """One line of a round that has ended, for a terminal as for a log."""
+    from headwater.server.federation.survey import survey
+    from headwater.server.federation.view import line
+
+    (round_,) = [each for each in survey(state, devices=False).rounds if each.round == number]
+    typer.echo(line(round_, rounds))
 
 
 def _say(learnt: Learnt, state: Path, noise: float) -> None:

@@ -16,7 +16,6 @@ Replies are kept until :meth:`forget`, or until their time has passed and room i
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -39,13 +38,6 @@ if TYPE_CHECKING:
 
 _NOTHING = b"\x00"
 _KEPT_BYTES = 64 << 20  # of free memory: each round makes contents, and reads replies, of megabytes
-NICE = 10
-"""Of a process that runs rounds, beside one that answers frames."""
-
-
-def stand_back() -> None:
-    """Leave the machine to those who answer frames, for as long as this process lives."""
-    os.nice(NICE)
 
 
 class StreamGrid(RunGrid):

@@ -15,11 +15,11 @@ import itertools
 import logging
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from headwater.compression.background import background
 from headwater.compression.errors import BundleError, HeadwaterError, RolloutError
 from headwater.protos import edge_pb2 as pb
 from headwater.server.federation.doorbell import Doorbell
@@ -88,9 +88,9 @@ class Conductor:
         self._look = look
         self._changed = changed
         self._counts = Counts(metrics, lambda: len(registry.served))
-        self._packs = Packs(self._versions, mailbox)
+        self._packs = Packs(self._versions, mailbox, registry)
         self._loop = asyncio.get_running_loop()
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="headwater-rollout")
+        self._thread = background("headwater-rollout", threads=registry.threads)
         self._bell = Doorbell(state)
         self._something = asyncio.Event()
         self._reports: deque[_Report] = deque(maxlen=10_000)
@@ -113,7 +113,7 @@ class Conductor:
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
         self._loop.remove_reader(self._bell.fileno())
-        await asyncio.to_thread(self._disk.shutdown)
+        await asyncio.to_thread(self._thread.shutdown)
         self._bell.close()
         self._versions.close()
 
@@ -171,7 +171,7 @@ class Conductor:
             self._complaint = ""
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await self._loop.run_in_executor(self._disk, work)
+        return await self._loop.run_in_executor(self._thread, work)
 
     def turn(self) -> bool:
         """Look at everything once; True if devices are to be told of something."""

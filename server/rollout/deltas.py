@@ -1,8 +1,7 @@
 """A bundle as devices fetch it: what has changed since the one that a device has, or all of it.
 
 A device gets only what it reads itself; one that takes part in federated rounds trains all of the network, and gets
-all. A pack is made when the first device needs it, unless whoever published has made it before, and is made again if
-the mailbox had no room to keep it.
+all. A pack is made when the first device needs it, and again if the mailbox had no room to keep it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,9 @@ from headwater.server.federation.offers import FEDERATED
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from headwater.compression.bundle import Bundle
     from headwater.server.federation.mailbox import Mailbox
+    from headwater.server.registry import Registry
     from headwater.server.rollout.versions import Versions
 
 
@@ -40,9 +41,10 @@ class Pack:
 class Packs:
     """Makes packs and puts them into the mailbox."""
 
-    def __init__(self, versions: Versions, mailbox: Mailbox) -> None:
+    def __init__(self, versions: Versions, mailbox: Mailbox, registry: Registry) -> None:
         self._versions = versions
         self._mailbox = mailbox
+        self._registry = registry
         self._made: dict[tuple[Pack, bytes], bytes] = {}
 
     def for_device(self, bundle: bytes, has: bytes, capabilities: Iterable[str], *, whole: bool = False) -> Pack:
@@ -55,8 +57,15 @@ class Packs:
         made = pack, self._versions.signature(pack.bundle)  # it may have been signed anew
         sha256 = self._made.get(made)
         if sha256 is None or not self._mailbox.blobs.has(sha256):
-            old = None if pack.base is None else self._versions.load(pack.base)
-            new = self._versions.load(pack.bundle)
+            old = None if pack.base is None else self._bundle(pack.base)
+            new = self._bundle(pack.bundle)
             sha256 = self._mailbox.put(patch.make(new, old, device=not pack.all))
             self._made[made] = sha256
         return sha256
+
+    def _bundle(self, bundle_id: bytes) -> Bundle:
+        """A bundle as it is on the disk; not read again where it is served, unless it was signed anew."""
+        served = self._registry.find(bundle_id)
+        bundle = None if served is None or served.bundle.id != bundle_id else served.bundle
+        same = bundle is not None and (bundle.signature or b"") == self._versions.signature(bundle_id)
+        return bundle if bundle is not None and same else self._versions.load(bundle_id)

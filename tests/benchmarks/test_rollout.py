@@ -21,6 +21,19 @@ def test_the_spread_of_a_ratio_is_that_of_its_frames() -> None:
     assert 0.8 < low < 1 < high < 1.2
 
 
+def test_swaps_take_turns_with_calm() -> None:
+    made: list[Any] = list(range(5))
+    released: list[Any] = []
+    spans = rollout.take_turns(rollout.Plan(5, 2, 0.0, 0.0), made, released.append)
+    assert released == made
+    ends = [end for calm, swapping in zip(spans[False], spans[True], strict=True) for end in (*calm, *swapping)]
+    assert ends == sorted(ends)
+    assert len(ends) == 8, "two turns, each calm and then swapping"
+    taken = [SimpleNamespace(taken=end.isoformat()) for end in ends]
+    assert not rollout.within(taken[-1:], spans[True]), "what is taken at the end is no more of it"
+    assert rollout.within(taken[2:3], spans[True]) == taken[2:3]
+
+
 @pytest.mark.slow
 def test_its_smallest_size(tmp_path: Path) -> None:
     assert rollout.main(["--quick", "--json", str(tmp_path / "bench.json")]) == 0

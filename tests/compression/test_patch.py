@@ -41,6 +41,22 @@ def same(one: Bundle, other: Bundle) -> None:
     assert {n: one.read(n) for n in one.manifest.files} == {n: other.read(n) for n in other.manifest.files}
 
 
+def test_the_shortest_way_is_found_by_quick_trials() -> None:
+    rng = np.random.default_rng(0)
+    old = rng.normal(size=5000).astype(np.float32)
+    near = (old * np.float32(1.001)).tobytes()
+    ways = {
+        patch.Method.SAME: (old.tobytes(), old.tobytes()),
+        patch.Method.ZSTD: (bytes(20_000), old.tobytes()),
+        patch.Method.DICTIONARY: (old.tobytes() + near[:40], old.tobytes()),
+        patch.Method.PLANES_4: (near, old.tobytes()),
+    }
+    for method, (new, had) in ways.items():
+        packed = patch._pack(new, had)
+        assert packed[0] == method
+        assert len(packed) < len(new) * 0.8
+
+
 def test_whole_and_as_a_difference_it_is_the_same_bundle() -> None:
     whole, difference = patch.make(moved()), patch.make(moved(), tiny.bundle())
     same(patch.apply(whole), moved())

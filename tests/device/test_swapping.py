@@ -1,19 +1,24 @@
 """An agent that is offered bundles while it answers: what it takes and what it leaves; every picture is answered."""
 
 import asyncio
+import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
 from headwater.compression import patch
+from headwater.compression.background import NICE
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import SettingsError
-from headwater.device import Agent, FrameRecord
+from headwater.device import Agent, FrameRecord, swapping
 from headwater.device.head import Head
+from headwater.device.loaded import load
 from headwater.device.settings import DeviceSettings
 from headwater.device.swapping import CAPABILITY, MOST_FAULTS, PROOF
 from headwater.protos import edge_pb2 as pb
@@ -140,6 +145,25 @@ async def test_a_swap_in_the_middle_of_frames(tmp_path: Path) -> None:
         assert coded_by(edge, version(1), edge.frames[4])
     states = [pb.BUNDLE_STATE_FETCHED, pb.BUNDLE_STATE_IN_USE]
     assert edge.notices == [(version(1).short_id, state) for state in states]
+
+
+async def test_a_bundle_is_checked_and_loaded_by_a_thread_that_gives_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[tuple[str, int]] = []
+
+    def noting(*given: Any) -> Any:  # noqa: ANN401 - as load has it
+        loaded.append((threading.current_thread().name, os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+        return load(*given)
+
+    monkeypatch.setattr(swapping, "load", noting)
+    edge = Fleet(version(0), version(1))
+    async with agent_at(edge, tmp_path):
+        await edge.offer(1, version(1), 5)
+        await said(edge, version(1), pb.BUNDLE_STATE_IN_USE)
+    (_, first), (thread, later) = loaded
+    assert thread.startswith("headwater-swap")
+    assert later == min(first + NICE, 19)
 
 
 async def test_use_is_said_before_the_first_frame_of_it(tmp_path: Path) -> None:

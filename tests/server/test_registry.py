@@ -6,7 +6,8 @@ import pytest
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError, FrameError
-from headwater.server.registry import Registry
+from headwater.server.registry import LIVE_WARM, Registry
+from headwater.server.tails import Tails
 from tests import tiny
 
 
@@ -54,6 +55,17 @@ def test_the_one_before_stays_warm_and_the_one_before_that_goes() -> None:
     assert registry.find(first.id) is None
     assert registry.find(first.id[:5]) is None
     assert names(registry) == [third.id, second.id, other.id]
+
+
+def test_beside_frames_a_bundle_is_warmed_by_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    warmed: list[int] = []
+    monkeypatch.setattr(Tails, "warm_up", lambda _, *batches: warmed.extend(batches))
+    registry = Registry([built("a", 1)], warm=(1, 32))
+    assert warmed == [1, 32]
+    registry.add(built("a", 2))
+    registry.revive(built("a", 3))
+    assert warmed == [1, 32, *LIVE_WARM, *LIVE_WARM]
+    assert max(LIVE_WARM) > 1, "a graph for one frame at a time is found out before frames come"
 
 
 def test_going_back_to_the_one_before_makes_it_the_newest_without_loading_it_again() -> None:

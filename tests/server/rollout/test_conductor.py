@@ -1,14 +1,19 @@
 """Real agents at a real server in one event loop: releases reach them, widen, and are gone back from."""
 
+import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from headwater.compression.background import NICE
+from headwater.compression.bundle import Bundle
 from headwater.compression.errors import StorageError
 from headwater.server.rollout.canary import Rules
 from headwater.server.rollout.conductor import Conductor
 from headwater.server.rollout.publish import publish, refresh, roll_back
+from headwater.server.rollout.versions import Versions
 from tests import tiny
 from tests.server.edges import edge
 from tests.server.releasing import BOUNDS, feed, fleet, settle
@@ -24,6 +29,32 @@ async def test_a_release_reaches_every_device_and_the_next_one_too(tmp_path: Pat
         for agent in there.agents.values():
             assert (await agent.infer(tiny.image(4)[0])).status == "ok"
         assert [one.id for one in there.running.server.registry.served] == [version(2).id, version(1).id]
+
+
+async def test_what_is_served_is_not_read_again_to_make_a_difference_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[bytes, int]] = []
+    load = Versions.load
+
+    def noting(versions: Versions, bundle_id: bytes) -> Bundle:
+        if threading.current_thread().name.startswith("headwater-rollout"):
+            read.append((bundle_id, os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+        return load(versions, bundle_id)
+
+    monkeypatch.setattr(Versions, "load", noting)
+    usual = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    async with fleet(tmp_path, "a") as there:
+        there.release(1)
+        await settle(lambda: there.using(1) == ["a"])
+        assert read == [(version(1).id, min(usual + NICE, 19))], "once, by a thread that gives way to frames"
+        refresh(there.state, SIGNER)  # it is signed anew, and is sent so
+        signed = there.versions().signature(version(1).id)
+        there.agents["b"] = await there.join("b")
+        await settle(lambda: there.using(1) == ["a", "b"])
+        store = there.agents["b"]._store
+        assert store is not None
+        assert store.get(version(1).id).signature == signed
 
 
 async def test_a_device_without_the_key_is_left_alone(tmp_path: Path) -> None:
