@@ -60,6 +60,8 @@ class Surroundings:
     """So many bytes that nobody can guess, for a run's noise."""
     at: Callable[[str], None] = field(default=lambda _: None)
     """Called with the name of each step: where tests stop the process."""
+    ended: Callable[[int], None] = field(default=lambda _: None)
+    """Called with the number of each round when it is in the journal and measured; after a kill, from the last on."""
 
 
 class FleetStrategy(Strategy):
@@ -143,9 +145,11 @@ class FleetStrategy(Strategy):
         """Run the rounds that are left; `num_rounds` and `timeout` default to the settings'."""
         del evaluate_fn  # the settings and `around.measure` say it
         self.open(from_record(initial_arrays))
-        result = Result()
+        result, before = Result(), self.journal.last(self.run.number)
         for number in range(1, (num_rounds or self.settings.rounds) + 1):
             self._round(grid, number, timeout or self.settings.deadline_s, train_config, evaluate_config, result)
+            if number >= before:
+                self.around.ended(number)
         self.journal.end(self.run.number, "done")
         result.arrays = to_record(self.held(self.journal.last(self.run.number)).exact())
         return result

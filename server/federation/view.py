@@ -77,6 +77,25 @@ def _round(each: RoundFacts, now: float) -> list[str]:
     ]
 
 
+def line(each: RoundFacts, rounds: int) -> str:
+    """A round that has ended, for a log."""
+    count = each.states.get
+    used, late = count("believed", 0) + count("answered", 0), count("late", 0) + count("lost", 0)
+    figures = [
+        f"{name} {_number(value, form)}"
+        for name, value, form in (
+            ("accuracy", each.figure("accuracy"), ".1%"),
+            ("training loss", each.facts.get("loss"), ".3f"),
+        )
+        if value is not None
+    ]
+    others = [f"{many} {what}" for what, many in (("refused", count("refused", 0)), ("late", late)) if many]
+    devices = ", ".join([f"{used} of {sum(each.states.values())} devices", *others])
+    took = f"{(each.ended or each.began) - each.began:.1f} s"
+    travelled = f"{_bytes(each.bytes_up)} up, {_bytes(each.bytes_down)} down"
+    return "; ".join([f"round {each.round} of {rounds}: {took}", devices, travelled, *figures])
+
+
 def _devices(found: Survey) -> Table:
     table = _table()
     for name in ("device", "used", "late", "width", "part", "time", "memory", "up", "down", "refused"):
