@@ -10,6 +10,7 @@ a missing optional package names the extra that has it.
 ``HEADWATER_DEBUG=1`` shows the traceback instead.
 """
 
+import inspect
 import json
 import os
 import re
@@ -63,7 +64,15 @@ class _Commands(TyperGroup):
         command = typer.main.get_command(_load(point))
         command.name = cmd_name
         command.params = [param for param in command.params if param.name not in _COMPLETION]
+        _flow(command)
         return command
+
+
+def _flow(command: Any) -> None:  # noqa: ANN401 - one of typer's, or of click's that it holds
+    """Have the help of a command and of its own commands flow: typer keeps the line breaks of the source."""
+    command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(command.help or "")) or None
+    for each in getattr(command, "commands", {}).values():
+        _flow(each)
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_show_locals=False)

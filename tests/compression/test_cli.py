@@ -59,6 +59,11 @@ def test_every_command_s_help_reads(name: str) -> None:
     assert "--install-completion" not in output
 
 
+def test_paragraphs_of_help_have_no_line_breaks_of_their_source() -> None:
+    lines = [line.strip() for line in run("server", "publish", "--help").splitlines()]
+    assert any(line.startswith("It is refused if") and "with the same --state does the rest" in line for line in lines)
+
+
 def test_an_unknown_command_ends_as_usage_error() -> None:
     result = process("sever")
     assert result.returncode == 2
