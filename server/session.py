@@ -135,7 +135,7 @@ class Session:
         self._most_bytes = allowance.limits.stream_bytes
         self._waiting_bytes = 0
         """Of the frames that are pending."""
-        self._answered: OrderedDict[int, tuple[pb.ServerMessage, int]] = OrderedDict()  # with their bytes
+        self._answered: OrderedDict[int, bytes] = OrderedDict()  # as messages they would take thirty times as much
         self._answered_bytes = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -150,7 +150,7 @@ class Session:
         self.outbox = outbox
         self.parts.withdraw_all()  # they come again from their first parts
         for sequence in [number for number in self._answered if number < resume_from]:
-            self._answered_bytes -= self._answered.pop(sequence)[1]
+            self._answered_bytes -= len(self._answered.pop(sequence))
 
     def detach(self, outbox: Outbox) -> None:
         """The stream has ended: what waits is withdrawn, because nobody would read the answer."""
@@ -184,7 +184,7 @@ class Session:
                 self._metrics.count_late_part()
         elif (known := self._answered.get(sequence)) is not None:
             self._metrics.count_resent()
-            self._put(*known)
+            self._put(pb.ServerMessage.FromString(known), len(known))
         elif sequence not in self.pending and sequence not in self.parts:
             try:
                 self._admit(served, message)
@@ -270,27 +270,26 @@ class Session:
         self.allowance.unanswered -= 1
         self._waiting_bytes -= len(ticket.work.frame.payload)
         message = settled_answer(ticket)
-        size = message.ByteSize()
-        if self.outbox is not None and self.outbox.bytes + size > self._most_bytes:
+        data = message.SerializeToString()
+        if self.outbox is not None and self.outbox.bytes + len(data) > self._most_bytes:
             self._metrics.count_denied("memory")
             detail = f"answers of {self.outbox.bytes} bytes are unread; read them, then send the frame again"
             message = refusal(pb.STATUS_BUSY, detail, sequence)
-            size = message.ByteSize()
+            data = message.SerializeToString()
         status = message.answer.status
         if status == pb.STATUS_OK:  # what failed may succeed when it is sent again
-            self._remember(sequence, message, size)
+            self._remember(sequence, data)
         self._metrics.count("stream", status)
-        self._put(message, size)
+        self._put(message, len(data))
         if not self.pending:
             self._quiet.set()
 
-    def _remember(self, sequence: int, message: pb.ServerMessage, size: int) -> None:
+    def _remember(self, sequence: int, data: bytes) -> None:
         """Keep an answer for a device that sends its frame again, in place of the oldest if there are many."""
-        self._answered[sequence] = message, size
-        self._answered_bytes += size
+        self._answered[sequence] = data
+        self._answered_bytes += len(data)
         while len(self._answered) > self.allowance.limits.unanswered or self._answered_bytes > self._most_bytes:
-            _, (_, oldest) = self._answered.popitem(last=False)
-            self._answered_bytes -= oldest
+            self._answered_bytes -= len(self._answered.popitem(last=False)[1])
 
     def _refuse(self, sequence: int, why: Refusal) -> None:
         self._metrics.count("stream", why.status)

@@ -213,7 +213,7 @@ async def test_answers_that_nobody_reads_and_those_that_are_remembered_are_count
         assert statuses == [pb.STATUS_OK] * ran + [pb.STATUS_BUSY] * (20 - ran)
         assert outbox.full
         assert sum(message.ByteSize() for message, _ in list(outbox._messages)[:ran]) <= 400
-        assert session._answered_bytes == sum(answer.ByteSize() for answer, _ in session._answered.values()) <= 400
+        assert session._answered_bytes == sum(map(len, session._answered.values())) <= 400
         assert server.denied("memory") == 20 - ran
         session.detach(outbox)
         assert session.allowance.unanswered == session._waiting_bytes == 0
