@@ -2,14 +2,20 @@
 
    Loaded by LD_PRELOAD between a program and the C library (footing.py builds it and writes the page):
 
-     FOOTING_PAGE    a file of 24 bytes, mapped: what holds at this moment, for as long as whoever writes there likes
+     FOOTING_PAGE    a file of 40 bytes, mapped: what holds at this moment, for as long as whoever writes there likes
      FOOTING_FOLDER  the "disk": only files below this folder meet a full or read-only one
 
      offset  bytes
           0      8  clock_ns    added to the time of day; the monotonic clocks go on as they are, as in a real jump
           8      8  room        bytes that files may still grow by; below 0: any number
          16      4  read_only   every change is refused with EROFS, also through files that are open
-         20      4  (unused)
+         20      4  asked       a number; when it has changed, the process gives its free memory back
+         24      4  given_back  the number at which it last did
+         28      4  (unused)
+         32      8  leak        bytes that it loses then, before that; 0 afterwards
+
+   Free memory is given back when the process next looks at any clock. That is what protobuf has the C library do by
+   itself whenever ten thousand messages were freed: what a process holds can be compared only after it.
 
    A disk that is full refuses growth alone: what overwrites a file's own bytes succeeds, and of a write that meets the
    end the part that fits is written, as a real one does. So records are torn in the middle of a line. */
@@ -19,6 +25,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -36,13 +43,17 @@ struct page {
     _Atomic int64_t clock_ns;
     _Atomic int64_t room;
     _Atomic int32_t read_only;
+    _Atomic int32_t asked;
+    _Atomic int32_t given_back;
     int32_t unused;
+    _Atomic int64_t leak;
 };
 
-static struct page firm = {0, -1, 0, 0};
+static struct page firm = {0, -1, 0, 0, 0, 0, 0};
 static struct page *page = &firm;
 static const char *folder = "";
 static size_t folder_length;
+static _Atomic int32_t heard;
 
 #define REAL(name) \
     static __typeof__(&name) real; \
@@ -59,6 +70,24 @@ __attribute__((constructor)) static void map_page(void) {
     folder = below;
     folder_length = strlen(below);
     page = mapped;
+    atomic_store(&heard, atomic_load(&page->asked));
+}
+
+/* ---------------------------------------------------------------- memory */
+
+static void lose(int64_t bytes) {
+    for (; bytes > 0; bytes -= 1024) {
+        char *volatile block = malloc(1024); /* volatile: or the compiler takes out what nobody uses */
+        if (block) memset(block, 1, 1024);
+    }
+}
+
+static void give_back(void) {
+    int32_t asked = atomic_load(&page->asked);
+    if (asked == atomic_load(&heard) || atomic_exchange(&heard, asked) == asked) return; /* another thread does it */
+    lose(atomic_exchange(&page->leak, 0));
+    malloc_trim(0);
+    atomic_store(&page->given_back, asked);
 }
 
 /* ---------------------------------------------------------------- the clock */
@@ -72,6 +101,7 @@ static void shift(struct timespec *now) {
 int clock_gettime(clockid_t which, struct timespec *now) {
     REAL(clock_gettime);
     int result = real(which, now);
+    give_back();
     if (result == 0 && (which == CLOCK_REALTIME || which == CLOCK_REALTIME_COARSE)) shift(now);
     return result;
 }

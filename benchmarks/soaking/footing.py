@@ -5,6 +5,7 @@
         footing.room = 100            # the disk is full after so many bytes more; None for room enough
         footing.read_only = True      # every change below the folder is refused
         footing.clock_s = 3600.0      # the time of day is an hour later; monotonic clocks do not jump
+    footing.give_back()           # the process gives its free memory back; footing.gave_back says when it has
 
 It is an LD_PRELOAD library (footing.c, built with the system's compiler) that a process loads at its start and that
 reads a page shared with this object. So both ends of gRPC, SQLite and TLS meet the fault where they would meet a real
@@ -27,7 +28,7 @@ from typing import Self
 from headwater.compression.errors import SettingsError
 
 SOURCE = Path(__file__).with_name("footing.c")
-_CLOCK, _ROOM, _READ_ONLY, _SIZE = 0, 8, 16, 24
+_CLOCK, _ROOM, _READ_ONLY, _ASKED, _GIVEN_BACK, _LEAK, _SIZE = 0, 8, 16, 20, 24, 32, 40
 
 
 @cache
@@ -97,6 +98,19 @@ class Footing:
     @read_only.setter
     def read_only(self, read_only: bool) -> None:
         self._set("i", _READ_ONLY, int(read_only))
+
+    def give_back(self, leak: int = 0) -> None:
+        """Have the process give its free memory back when it next looks at a clock.
+
+        ``leak``: so many bytes it loses before that, for a test of whoever looks for leaks.
+        """
+        self._set("q", _LEAK, leak)
+        self._set("i", _ASKED, self._get("i", _ASKED) + 1)
+
+    @property
+    def gave_back(self) -> bool:
+        """Whether it has done so."""
+        return self._get("i", _GIVEN_BACK) == self._get("i", _ASKED)
 
     def mend(self) -> None:
         """Room, a disk that can be written, and the right time."""

@@ -41,6 +41,8 @@ class Size:
     fault_every_s: float = 1.5
     """On average."""
     seed: int = 0
+    leak_mb_per_hour: float = 0.0
+    """That the watched processes lose on purpose, to see that it is found."""
 
     @property
     def swarms(self) -> int:

@@ -22,6 +22,7 @@ from benchmarks.soaking.admitting import Newcomer, admit
 from benchmarks.soaking.diary import Diary
 from benchmarks.soaking.faults import Link, Lottery
 from benchmarks.soaking.ledger import Account, Entry, Row, account
+from benchmarks.soaking.memory import Slope
 from benchmarks.soaking.plan import Member, Orders, devices
 from benchmarks.soaking.processes import Agent, Process, Server, Swarm
 from benchmarks.soaking.swarm import make_pictures
@@ -40,7 +41,11 @@ STEADY, KILLED = "steady", "killed"
 RATE, DELAY_S = 20e6, 0.005
 CONNECTED_S, END_S = 300.0, 600.0
 WARM_UP = 1 / 3
-"""Of the time with faults; memory is watched after it."""
+"""Of the time; what memory does before that does not count."""
+STRETCH_S, CALM_S, REST_S = 90.0, 30.0, 2.0
+"""Of faults between calm moments; how long all devices may take to come back; and a moment for what they brought."""
+SPARED = (STEADY, "swarm0", "agent0")
+"""Never killed or stopped, so that their memory can be watched."""
 _VARIES = re.compile(r"0x[0-9a-f]+|\d+(\.\d+)?|'[^']*'")
 
 
@@ -56,10 +61,23 @@ class Outcome:
     complaints: Counter[str]
     """Errors in the logs, by their text without numbers."""
     reconnections_s: list[float]
-    slopes: dict[str, float | None]
-    """MB an hour, of those that were never killed."""
+    slopes: dict[str, Slope | None]
+    """Of those that were never killed."""
     memory_mb: dict[str, list[tuple[float, float]]]
+    """Every second: (seconds, MB)."""
+    held_mb: dict[str, list[tuple[float, float]]]
+    """At calm moments after the warm-up, see memory.py."""
     seconds: float
+
+
+async def comes(true: Callable[[], bool], within_s: float) -> bool:
+    """Whether it comes to hold in so many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            while not true():  # noqa: ASYNC110 - other processes' work
+                await asyncio.sleep(0.1)
+            return True
+    return False
 
 
 class Stage:
@@ -73,6 +91,7 @@ class Stage:
         self._say = say
         self._diary = Diary()
         self._samples: dict[str, list[tuple[float, float]]] = {}
+        self._held: dict[str, list[tuple[float, float]]] = {name: [] for name in SPARED}
         self._servers: dict[str, Server] = {}
         self._links: list[Link] = []
         self._swarms: list[Swarm] = []
@@ -97,10 +116,8 @@ class Stage:
             lottery = await self._suffer()
             watched_s = time.monotonic()
             await self._end()
-        slopes = {
-            name: memory.slope_mb_per_hour([one for one in found if one[0] < watched_s], self._warm_s(began_s))
-            for name, found in self._samples.items()
-        }
+        warm_s = began_s + WARM_UP * 60 * self._size.minutes
+        held_mb = {name: [point for point in points if point[0] >= warm_s] for name, points in self._held.items()}
         return Outcome(
             self._size,
             self._account(),
@@ -108,13 +125,11 @@ class Stage:
             self._diary.fallen,
             self._complaints(),
             self._diary.reconnections_s(),
-            slopes,
+            {name: memory.slope_mb_per_hour(points) for name, points in held_mb.items()},
             self._samples,
+            held_mb,
             watched_s - began_s,
         )
-
-    def _warm_s(self, began_s: float) -> float:
-        return began_s + WARM_UP * 60 * self._size.minutes
 
     # ------------------------------------------------------------ the start
 
@@ -137,9 +152,11 @@ class Stage:
         self._admit()
         for process in (*self._swarms, *self._agents):
             await process.start()
-        wanted = sum(map(len, swarms))
-        await self._until(lambda: self._diary.up == wanted, CONNECTED_S, "not all devices were connected at first")
-        self._say(f"{wanted + len(agents)} streams are open")
+        await self._until(self._all_up, CONNECTED_S, "not all devices were connected at first")
+        self._say(f"{len(every)} streams are open")
+
+    def _all_up(self) -> bool:
+        return self._diary.up == sum(len(swarm.devices) for swarm in self._swarms)
 
     def _kill_at_the_end(self, process: Process) -> None:
         async def end() -> None:
@@ -201,16 +218,21 @@ class Stage:
 
     async def _suffer(self) -> Lottery:
         """Let things go wrong, and watch."""
-        spared = frozenset({STEADY, "swarm0", "agent0"})
-        lottery = Lottery(self._processes, spared, self._links, self._concerned, self._diary, self._size.seed)
-        pids = {process.name: (lambda one=process: one.pid) for process in self._processes if process.name in spared}
+        lottery = Lottery(
+            self._processes, frozenset(SPARED), self._links, self._concerned, self._diary, self._size.seed
+        )
+        pids = {process.name: (lambda one=process: one.pid) for process in self._processes if process.name in SPARED}
         watching = [
             asyncio.create_task(memory.watch(pids, self._samples)),
             asyncio.create_task(self._supervise(lottery)),
             asyncio.create_task(self._tell()),
         ]
         try:
-            await lottery.run(self._size.minutes * 60, self._size.fault_every_s)
+            end_s = time.monotonic() + self._size.minutes * 60
+            while (left_s := end_s - time.monotonic()) > 0:
+                await lottery.run(min(STRETCH_S, left_s), self._size.fault_every_s)
+                if left_s > STRETCH_S:
+                    await self._look_at_memory()
         finally:
             for task in watching:
                 task.cancel()
@@ -220,6 +242,21 @@ class Stage:
         for process in self._processes:
             process.footing.mend()
         return lottery
+
+    async def _look_at_memory(self) -> None:
+        """Once nothing is wrong and everybody is back: what the watched processes hold can be compared then."""
+        if not await comes(self._all_up, CALM_S):
+            self._say(f"{self._diary.up} devices came back within {CALM_S:g} s; memory is not looked at")
+            return
+        await asyncio.sleep(REST_S)
+        for process in self._processes:
+            if process.name in SPARED:
+                found, now_s = self._held[process.name], time.monotonic()
+                lost_mb = self._size.leak_mb_per_hour * (now_s - found[-1][0]) / 3600 if found else 0.0
+                if (mb := await memory.held_mb(process.footing, process.pid, lost_mb)) is not None:
+                    found.append((now_s, mb))
+        held = ", ".join(f"{name} {points[-1][1]:.2f} MB" for name, points in self._held.items() if points)
+        self._say(f"calm: {held}")
 
     def _concerned(self, process: Process) -> frozenset[str]:
         """Devices that lose their connection if it ends."""
@@ -271,12 +308,8 @@ class Stage:
             self._diary.fallen.append(f"{process.name} ended with status {status} at the end")
 
     async def _until(self, holds: Callable[[], bool], within_s: float, what: str) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                while not holds():  # noqa: ASYNC110 - other processes' work
-                    await asyncio.sleep(0.1)
-                return
-        self._diary.fallen.append(f"{what}, after {within_s:g} s")
+        if not await comes(holds, within_s):
+            self._diary.fallen.append(f"{what}, after {within_s:g} s")
 
     # ------------------------------------------------------------ the account
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import os
 import random
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from benchmarks.soaking import memory
 from benchmarks.soaking.diary import Diary, Trouble
+from benchmarks.soaking.footing import Footing
 from benchmarks.soaking.ledger import Account, Entry, Row, account
 from benchmarks.soaking.plan import KINDS, SERVERS, Member, Orders, Size, devices
 
@@ -67,21 +69,79 @@ def test_who_keeps_everything_may_have_answered_frames_in_the_archive() -> None:
     assert book(rows=rows, keeps_all=frozenset({"a/1"})).wrong == []
 
 
-@pytest.mark.parametrize(("leak", "least", "most"), [(0.0, -0.3, 0.3), (60.0, 59.0, 61.0)])
-def test_the_slope_finds_a_leak_and_no_bursts(leak: float, least: float, most: float) -> None:
+def calm(leak: float, moments: int = 12) -> list[tuple[float, float]]:
+    """Of a process that is noisy, and grows by a cache's megabyte once."""
     chance = random.Random(3)
-    samples = [
-        (float(second), 100 + leak * second / 3600 + chance.gauss(0, 0.05) + (20 if second % 97 < 4 else 0))
-        for second in range(1800)
+    return [
+        (110.0 * at, 100 + leak * 110 * at / 3600 + chance.gauss(0, 0.02) + (at > moments - 3)) for at in range(moments)
     ]
-    samples[:600] = [(second, mb + 30 * (1 - math.exp(-second / 60))) for second, mb in samples[:600]]
-    slope = memory.slope_mb_per_hour(samples, 600.0)
+
+
+def test_the_slope_finds_a_leak_and_no_step() -> None:
+    none, two = (memory.slope_mb_per_hour(calm(leak)) for leak in (0.0, 2.0))
+    assert none is not None
+    assert two is not None
+    assert none.least < 0 < none.most
+    assert abs(none.likely) < 1 < two.least < two.likely
+
+
+def test_the_slope_says_how_sure_it_is() -> None:
+    line = [(60.0 * at, 50.0 + at / 60) for at in range(8)]
+    assert memory.slope_mb_per_hour(line) == pytest.approx((1.0, 1.0, 1.0))
+    wide, narrow = (memory.slope_mb_per_hour(calm(0.0, moments)) for moments in (6, 30))
+    assert wide is not None
+    assert narrow is not None
+    assert narrow.most - narrow.least < (wide.most - wide.least) / 4
+
+
+def test_sen_s_own_example() -> None:
+    """Of his section 5, where the interval that holds 93 in a hundred is said to go from 26/7 to 35/8."""
+    points = [(1, 9), (2, 15), (3, 19), (4, 20), (10, 45), (12, 55), (18, 78)]
+    slope = memory.slope_mb_per_hour([(3600.0 * at, float(value)) for at, value in points])
     assert slope is not None
-    assert least < slope < most
+    assert slope.likely == 4
+    assert 26 / 7 - 0.1 < slope.least < 4 < slope.most < 35 / 8 + 0.1
 
 
-def test_a_short_run_has_no_slope() -> None:
-    assert memory.slope_mb_per_hour([(float(second), 100.0) for second in range(100)], 0.0) is None
+def test_few_calm_moments_have_no_slope() -> None:
+    assert memory.slope_mb_per_hour(calm(5.0, 5)) is None
+
+
+CHURN = """
+import random, time
+chance, held = random.Random(1), [bytes(900) for _ in range(40_000)]
+held = held[::50]
+print("ready", flush=True)
+while True:
+    for _ in range(200):
+        held[chance.randrange(len(held))] = bytes(chance.randrange(600, 6000))
+    time.sleep(0.001)
+"""
+
+
+async def test_a_process_gives_back_what_is_free_and_what_it_loses_is_seen(tmp_path: Path) -> None:
+    """Free memory is most of what it has; then two megabytes an hour that are planted, and none."""
+    with Footing(tmp_path) as footing:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", CHURN), stdout=asyncio.subprocess.PIPE, env=os.environ | footing.env
+        )
+        assert process.stdout is not None
+        await process.stdout.readline()
+        before = memory.anonymous_mb(process.pid)
+        slopes = []
+        for leak in (0.0, 2.0):
+            held = [await memory.held_mb(footing, process.pid, leak * 110 / 3600) for _ in range(14)]
+            points = [(110.0 * at, mb) for at, mb in enumerate(held) if mb is not None]
+            slopes.append(memory.slope_mb_per_hour(points[2:]))
+        process.kill()
+        await process.wait()
+        assert await memory.held_mb(footing, process.pid) is None
+    none, two = slopes
+    assert before is not None
+    assert points[0][1] < before - 15
+    assert none is not None
+    assert two is not None
+    assert none.likely < 1 < two.least < 2.5
 
 
 async def test_memory_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
