@@ -8,8 +8,11 @@ import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from headwater.compression import cli, settings
@@ -57,6 +60,17 @@ def test_every_command_s_help_reads(name: str) -> None:
     output = run(name, "--help")
     assert f"headwater {name}" in process(name, "--help").stdout
     assert "--install-completion" not in output
+
+
+def test_every_argument_and_flag_of_every_command_says_what_it_is() -> None:
+    def silent(command: Any, path: str) -> list[str]:
+        found = [f"{path} {param.name}" for param in command.params if not param.help]
+        context = click.Context(command)
+        for name in command.list_commands(context) if isinstance(command, click.Group) else ():
+            found += silent(command.get_command(context, name), f"{path} {name}")
+        return found
+
+    assert silent(typer.main.get_command(cli.app), "headwater") == []
 
 
 def test_paragraphs_of_help_have_no_line_breaks_of_their_source() -> None:
