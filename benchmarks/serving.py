@@ -59,7 +59,7 @@ FRAMES = 64
 DEVICES, WINDOW = 16, 8
 OVERLOAD = 5
 STREAMS = 500
-SLEEP_S = 0.005
+SLEEP_S = 0.003
 """Before each frame when idle: long enough for the server to sleep."""
 WARM = 20
 """Turns before those that count."""
