@@ -8,8 +8,6 @@ import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
-
 import click
 import pytest
 import typer
@@ -63,7 +61,8 @@ def test_every_command_s_help_reads(name: str) -> None:
 
 
 def test_every_argument_and_flag_of_every_command_says_what_it_is() -> None:
-    def silent(command: Any, path: str) -> list[str]:
+    def silent(command: click.Command | None, path: str) -> list[str]:
+        assert command is not None, path
         found = [f"{path} {param.name}" for param in command.params if not param.help]
         context = click.Context(command)
         for name in command.list_commands(context) if isinstance(command, click.Group) else ():
