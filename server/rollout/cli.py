@@ -83,6 +83,7 @@ def publish(
             f"against the one before: {_signed(passed.mean)} points in the mean, {_signed(-passed.worst)} at worst, "
             f"frames {_signed(passed.growth)} %"
         )
+    typer.echo(f"next: headwater server versions --state {folder}; headwater server rollback --state {folder}")
 
 
 def rollback(

@@ -66,9 +66,8 @@ def publish(
             raise _still_tried(current)
         previous = served if current is None and served is not None else versions.in_use(name)
         if previous is not None and previous.id == bundle.id:
-            raise RolloutError(
-                f"the bundle {bundle.short_id} is the one in use; `headwater server refresh` signs its release anew"
-            )
+            anew = "" if current is None else "; `headwater server refresh` signs its release anew"
+            raise RolloutError(f"the bundle {bundle.short_id} is the one in use{anew}")
         passed = None if previous is None else gate.check(bundle.manifest, _figures(previous, bundle, again), bounds)
         _begin(versions, bundle, previous, signer, rules)
         release = versions.in_force(name)
@@ -158,5 +157,6 @@ def _only(versions: Versions, name: str | None) -> Released:
         raise RolloutError(f"there are releases of {', '.join(names)}; say of which with --name")
     release = versions.in_force(name or next(iter(names), ""))
     if release is None:
-        raise RolloutError(f"nothing of {name or 'any name'} was released; there are {', '.join(names) or 'none'}")
+        others = f"of {name}; there are releases of {', '.join(names)}"
+        raise RolloutError(f"nothing was released {others if names else 'yet; `headwater server publish` does'}")
     return release

@@ -61,8 +61,10 @@ def test_a_second_release_and_back(tmp_path: Path, words: list[object]) -> None:
     second = said("publish", save(tmp_path, 2), *words, *more)
     assert "for all devices" in second
     assert "+0.00 points in the mean" in second
+    assert f"next: headwater server versions --state {words[1]}" in second
     assert f"back to tiny {version(1).short_id}" in said("rollback", *words[:2], "--reason", "ghosts")
-    assert "ghosts" in said("versions", *words[:2])
+    shown = said("versions", *words[:2])
+    assert [shown.count(word) for word in ("ghosts", "left again", "over, was")] == [2, 1, 1]
     assert f"back to tiny {version(2).short_id}" in said("rollback", *words, "--to", version(2).short_id)
 
 

@@ -100,7 +100,11 @@ def test_one_at_a_time(tmp_path: Path) -> None:
 def test_nothing_to_go_back_to(tmp_path: Path) -> None:
     with pytest.raises(RolloutError, match="nothing was published"):
         roll_back(tmp_path, "")
+    with Versions(tmp_path), pytest.raises(RolloutError, match="nothing was released yet"):
+        roll_back(tmp_path, "")
     assert released(tmp_path, 1, served=None).passed is None
+    with pytest.raises(RolloutError, match="nothing was released of other; there are releases of tiny"):
+        roll_back(tmp_path, "", "other")
     with pytest.raises(RolloutError, match="knows of no bundle before"):
         roll_back(tmp_path, "")
     with pytest.raises(RolloutError, match="0 bundles have an id that starts with 'ffff'"):
