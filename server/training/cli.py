@@ -142,6 +142,7 @@ def _run(prepared: Prepared, out: Path, threads: int | None, fit: Callable[[Prog
     import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     from headwater.compression.allocator import keep_all
     from headwater.server.training import pipeline
@@ -157,12 +158,13 @@ def _run(prepared: Prepared, out: Path, threads: int | None, fit: Callable[[Prog
         f"{prepared.dataset.name}: {len(prepared.train)} images to learn from, {len(prepared.test)} held out, "
         f"{len(prepared.dataset.skipped)} files skipped; tasks: {', '.join(task.name for task in prepared.tasks)}"
     )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
+    losses = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+    columns = (losses, BarColumn(10), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, expand=True) as progress:
         built, run = fit(progress)
     bundle = pipeline.publish(built, run, prepared, out)
     found = "\n".join(_best(bundle, task.name) for task in prepared.tasks)
-    console.print(_summary(bundle, out, time.monotonic() - started, found), highlight=False)
+    console.print(_summary(bundle, out, time.monotonic() - started, found), highlight=False, soft_wrap=True)
 
 
 def _summary(bundle: Bundle, out: Path, seconds: float, found: str) -> str:
