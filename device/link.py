@@ -283,6 +283,7 @@ class Link:
             session=self.session,
             resume_from=self.window.resume_from,
             capabilities=self.options.capabilities,
+            window=self.options.window,
         )
 
     def _greeted(self, welcome: pb.Welcome, greeting_s: float) -> None:

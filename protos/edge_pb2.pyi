@@ -204,20 +204,22 @@ class ServerMessage(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., mode_hint: _Optional[_Union[ModeHint, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., kept_ack: _Optional[_Union[KeptAck, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("device", "bundle_id", "agent_version", "session", "resume_from", "capabilities")
+    __slots__ = ("device", "bundle_id", "agent_version", "session", "resume_from", "capabilities", "window")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     RESUME_FROM_FIELD_NUMBER: _ClassVar[int]
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
     device: str
     bundle_id: bytes
     agent_version: str
     session: int
     resume_from: int
     capabilities: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, device: _Optional[str] = ..., bundle_id: _Optional[bytes] = ..., agent_version: _Optional[str] = ..., session: _Optional[int] = ..., resume_from: _Optional[int] = ..., capabilities: _Optional[_Iterable[str]] = ...) -> None: ...
+    window: int
+    def __init__(self, device: _Optional[str] = ..., bundle_id: _Optional[bytes] = ..., agent_version: _Optional[str] = ..., session: _Optional[int] = ..., resume_from: _Optional[int] = ..., capabilities: _Optional[_Iterable[str]] = ..., window: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("tasks", "heartbeat_ms", "max_in_flight", "server_version", "keeps")

@@ -275,7 +275,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         conversation.number = hello.session
         conversation.heard = self._loop.time()
         outbox.put(self._welcome(served))
-        session.attach(outbox, hello.resume_from)
+        session.attach(outbox, hello.resume_from, hello.window)
         if self.post is not None:
             conversation.line = self.post.offers.connect(hello, session, outbox)
         if self.rollout is not None:

@@ -5,7 +5,9 @@ agent connects again and sends what has no answer yet under the same numbers, an
 is run twice: one that is still being run is answered on the new stream, one that was run is answered from memory.
 
 Nothing here grows with what a device does: at most `max_in_flight` frames of a device are pending or unread by it, as
-many answers are remembered, each within `max_stream_bytes`, and :class:`Sessions` keeps a bounded number of sessions.
+many answers are remembered, each within `max_stream_bytes`, and :class:`Sessions` keeps a bounded number of sessions. A
+device that says how many frames it has unanswered at most has no more answers remembered: it gets them in order, so
+those that it may lack are the last ones.
 """
 
 from __future__ import annotations
@@ -137,6 +139,7 @@ class Session:
         """Of the frames that are pending."""
         self._answered: OrderedDict[int, bytes] = OrderedDict()  # as messages they would take thirty times as much
         self._answered_bytes = 0
+        self._most_answers = allowance.limits.unanswered
         self._quiet = asyncio.Event()
         self._quiet.set()
 
@@ -145,9 +148,14 @@ class Session:
         """Whether no stream is open and no frame runs."""
         return self.outbox is None and not self.pending
 
-    def attach(self, outbox: Outbox, resume_from: int) -> None:
-        """Answer on this stream from now on; what the device has answers for is forgotten."""
+    def attach(self, outbox: Outbox, resume_from: int, window: int = 0) -> None:
+        """Answer on this stream from now on; what the device has answers for is forgotten.
+
+        ``window``: frames that it has unanswered at most; 0 for as many as it may have.
+        """
         self.outbox = outbox
+        limit = self.allowance.limits.unanswered
+        self._most_answers = min(window or limit, limit)
         self.parts.withdraw_all()  # they come again from their first parts
         for sequence in [number for number in self._answered if number < resume_from]:
             self._answered_bytes -= len(self._answered.pop(sequence))
@@ -288,7 +296,7 @@ class Session:
         """Keep an answer for a device that sends its frame again, in place of the oldest if there are many."""
         self._answered[sequence] = data
         self._answered_bytes += len(data)
-        while len(self._answered) > self.allowance.limits.unanswered or self._answered_bytes > self._most_bytes:
+        while len(self._answered) > self._most_answers or self._answered_bytes > self._most_bytes:
             self._answered_bytes -= len(self._answered.popitem(last=False)[1])
 
     def _refuse(self, sequence: int, why: Refusal) -> None:

@@ -46,7 +46,7 @@ async def test_says_who_it_is_and_gets_its_own_answers() -> None:
         assert all(reply.attempts == 1 and reply.round_trip_s is not None for reply in replies)
         hello = edge.hellos[0]
         assert (hello.device, hello.bundle_id, hello.agent_version) == ("pi", BUNDLE, "1.2")
-        assert hello.resume_from == 1
+        assert (hello.resume_from, hello.window) == (1, link.options.window)
         assert hello.session > 0
         assert edge.sequences == list(range(1, 21))
     await edge.until(lambda: any(message.HasField("goodbye") for message in edge.others))

@@ -130,10 +130,11 @@ class Talk:
     """One stream of a device, by hand."""
 
     def __init__(
-        self, edge: Edge, device: str = "cam", session: int = 7, bundle: Bundle | None = None, resume_from: int = 0
+        self, edge: Edge, device: str = "cam", session: int = 7, bundle: Bundle | None = None, **more: int
     ) -> None:
+        """``more`` goes into the hello."""
         self.bundle = bundle or tiny.bundle()
-        hello = pb.Hello(device=device, bundle_id=self.bundle.id, session=session, resume_from=resume_from)
+        hello = pb.Hello(device=device, bundle_id=self.bundle.id, session=session, **more)  # type: ignore[arg-type]
         self.hello = pb.DeviceMessage(hello=hello)
         self.call: Any = edge.stub.Stream()
         self.welcome: pb.Welcome

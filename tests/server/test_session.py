@@ -216,6 +216,21 @@ async def test_answers_below_resume_from_are_forgotten() -> None:
             assert list(session._answered) == [2]
 
 
+async def test_no_more_answers_are_remembered_than_the_device_can_lack(tiny_bundle: Bundle) -> None:
+    async with edge() as server:
+        async with Talk(server, window=2) as talk:
+            for number in range(1, 6):
+                await talk.frame(number)
+                await talk.answer()
+            (session,) = server.server.service._sessions
+            assert list(session._answered) == [4, 5]
+        async with Talk(server, resume_from=4, window=2) as talk:
+            for number in (4, 5):
+                await talk.frame(number)
+                assert_answers(await talk.answer(), tiny_bundle, number, 0)
+        assert server.gate.batches == [[1], [2], [3], [4], [5]]
+
+
 async def test_a_remembered_answer_takes_its_bytes_and_no_message() -> None:
     def messages() -> int:
         gc.collect()
