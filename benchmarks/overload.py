@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import math
 import random
 import select
 import socket
@@ -23,12 +24,14 @@ import tempfile
 import threading
 import time
 from bisect import bisect_left
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, contextmanager
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 
 from benchmarks import claims
 from benchmarks.devices import Device
@@ -40,15 +43,18 @@ from headwater.simulations.link import LinkProxy
 from headwater.simulations.trace import LinkTrace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from benchmarks.claims import Claim
+    from benchmarks.devices import Result
 
 NAME = "overload"
 SLOW, QUICK_SLOW = 50, 10
 """Of each kind."""
 DEVICES, RATE = 8, 200
 """Those that behave, and their frames a second in all."""
+PATIENT = ("--heartbeat-ms", "30000")
+"""Of a server that is not to cut slow consumers, which it does after three heartbeats, before the last turn."""
 BACK, QUICK_BACK = 200, 20
 PER_S, QUICK_PER_S = 50, 10
 """Devices that are let in in a second; as many at once."""
@@ -59,6 +65,8 @@ TRICKLE_S = 0.1
 SETTLE_S, IDLE_SHARE = 0.3, 0.1
 LIMIT_S = 60.0
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEADERS = bytes.fromhex("000000 04 00 00000000 003fff 01 00 00000001 00 7e")
+"""Settings, then headers of 16 KiB that come byte by byte, first of all a name of 126 letters."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
     own, rest = parser.parse_known_args(arguments)
     options = claims.options(__doc__, rest)
-    bench = Bench(own.bundle, seconds=1.0 if options.quick else 2.5, rounds=1 if options.quick else 2)
+    bench = Bench(own.bundle, seconds=1.0, rounds=2 if options.quick else 6)
     found = [
         attacks(bench),
         excess(bench),
@@ -168,46 +176,67 @@ def _frame(bench: Bench, number: int, **fields: int) -> bytes:
 
 
 def slow_peers(bench: Bench, each: int) -> list[Claim]:
-    """The others' p99 beside slow peers, over that without them, by turns on one server."""
-    alone: list[float] = []
-    beside: list[float] = []
-    lost = 0
-    with bench.server("--max-greetings-per-s", "0", pin=False):
+    """The others' p99 beside slow peers, over that without them.
+
+    Turns of a second are taken at two servers that are alike but for the slow peers of the one, which do nothing while
+    it is the other's turn. Of either's turns the calmest two thirds count: a host that takes the machine away for a
+    tenth of a second makes late more than one frame in a hundred of all turns together, in either's turn. What slow
+    peers bring about every other second stays in.
+    """
+    alone, beside = copy(bench), bench
+    turns: dict[str, list[Result]] = {"alone": [], "beside": []}
+    with alone.server(*PATIENT, pin=False), beside.server(*PATIENT, pin=False), slowly(beside, each) as meanwhile:
         for _ in range(bench.rounds):
-            calm = bench.load(DEVICES, bench.seconds, rate=RATE)
-            with slowly(bench, each):
-                loaded = bench.load(DEVICES, bench.seconds, rate=RATE)
-            alone += calm.ok_ms
-            beside += loaded.ok_ms
-            lost += loaded.sent - loaded.answers.get("ok", 0)
-            print(f"p99 alone {np.percentile(calm.ok_ms, 99):.1f} ms, beside {np.percentile(loaded.ok_ms, 99):.1f} ms")
-    before, during = (float(np.percentile(times, 99)) for times in (alone, beside))
+            turns["alone"].append(alone.load(DEVICES, bench.seconds, rate=RATE))
+            with meanwhile():
+                turns["beside"].append(beside.load(DEVICES, bench.seconds, rate=RATE))
+                still = [one for one in beside.process.net_connections("tcp") if one.status == psutil.CONN_ESTABLISHED]
+                assert len(still) >= 2 * each, f"{len(still)} slow peers are connected"
+    for name, results in turns.items():
+        print(f"p99 of each turn {name}, ms:", *(f"{p99_ms([one]):.1f}" for one in results))
+    before, during = (p99_ms(calmest(results)) for results in turns.values())
+    lost = sum(one.sent - one.answers.get("ok", 0) for one in turns["beside"])
     who = f"{each} slow-loris and {each} slow consumers"
+    peer = f"without them: {before:.1f} ms; of all turns {p99_ms(turns['beside']) / p99_ms(turns['alone']):.2g} x"
     return [
-        claims.at_most(
-            *(NAME, f"others' p99 beside {who}"),
-            during / before,
-            unit="x",
-            target=2.0,
-            peer=f"without them: {before:.1f} ms",
-        ),
+        claims.at_most(NAME, f"others' p99 beside {who}", during / before, unit="x", target=2.0, peer=peer),
         claims.at_most(NAME, f"others' frames not answered beside {who}", lost, unit="frames", target=0, peer="-"),
     ]
 
 
+def calmest(turns: Sequence[Result]) -> list[Result]:
+    """Two thirds of them, and one at least."""
+    return sorted(turns, key=lambda one: p99_ms([one]))[: math.ceil(2 * len(turns) / 3)]
+
+
+def p99_ms(turns: Sequence[Result]) -> float:
+    """Of the answered frames of all of them together."""
+    return float(np.percentile([ms for one in turns for ms in one.ok_ms], 99))
+
+
 @contextmanager
-def slowly(bench: Bench, each: int) -> Iterator[None]:
-    """Keep slow peers connected: some begin without end, some send and never read."""
-    stop = threading.Event()
+def slowly(bench: Bench, each: int) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Keep slow consumers connected, who have sent and read nothing, as many as the server takes from them.
+
+    What it gives has them and as many slow-loris, who begin and never end, do a little again and again for as long as
+    it is entered. These come anew each time, since their handshakes end after 20 seconds.
+    """
     with ExitStack() as stack:
-        begun = [stack.enter_context(socket.create_connection((bench.host, bench.port))) for _ in range(each)]
-        for one in begun[::2]:
-            one.sendall(PREFACE)
         deaf = [Device(bench.host, bench.port, f"slow-{n}", bench.bundle.id, WINDOW_BYTES) for n in range(each)]
         for device in deaf:
             stack.callback(device.socket.close)
             device.send(*(_frame(bench, number) for number in range(1, 129)))
         _settled(bench)
+        yield lambda: _trickling(bench, deaf)
+
+
+@contextmanager
+def _trickling(bench: Bench, deaf: list[Device]) -> Iterator[None]:
+    stop = threading.Event()
+    with ExitStack() as stack:
+        begun = [stack.enter_context(socket.create_connection((bench.host, bench.port))) for _ in deaf]
+        for one in begun[::2]:
+            one.sendall(PREFACE + HEADERS)
         trickle = threading.Thread(target=_trickle, args=(stop, begun, deaf))
         trickle.start()
         stack.callback(trickle.join)
@@ -231,7 +260,7 @@ def _trickle(stop: threading.Event, begun: list[socket.socket], deaf: list[Devic
     sent = 0
     while not stop.wait(TRICKLE_S):
         for number, one in enumerate(begun):
-            data = b"\x00" if number % 2 == 0 else PREFACE[sent % len(PREFACE) :][:1]
+            data = b"a" if number % 2 == 0 else PREFACE[sent : sent + 1]
             _unless_cut(one.sendall, data)
         for device in deaf:
             _unless_cut(device.send, beat)
@@ -265,7 +294,7 @@ def left_over(bench: Bench, storms: int) -> Claim:
 
 
 def _storm(bench: Bench) -> None:
-    with slowly(bench, QUICK_SLOW):
+    with slowly(bench, QUICK_SLOW) as meanwhile, meanwhile():
         time.sleep(TRICKLE_S)
 
 
