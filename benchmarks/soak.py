@@ -135,7 +135,7 @@ def claims_of(outcome: Outcome) -> list[Claim]:
 
 
 def _memory_claim(what: str, slope: Slope | None, held: Sequence[tuple[float, float]]) -> Claim:
-    peer = "too short a run"
+    peer = f"too few calm moments: {len(held)}"
     if slope is not None:
         moments = f"{len(held)} calm moments, {held[0][1]:.1f} to {held[-1][1]:.1f} MB"
         peer = f"with nine in ten between {slope.least:.2g} and {slope.most:.2g}; {moments}"
