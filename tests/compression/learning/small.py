@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
+
 import torch
 from torch import nn
 
@@ -25,9 +28,14 @@ def images(count: int = 8, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (count, *SPEC.shape), dtype=torch.uint8, generator=generator)
 
 
-@torch.random.fork_rng(devices=[])
 def network(seed: int = 0) -> SplitNetwork:
-    """Frozen; units of 32 channels (with the stem), 48, 64 and 96 (a tail's block) and 64 (its top)."""
+    """Frozen; units of 32 channels (with the stem), 48, 64 and 96 (a tail's block) and 64 (its top); a copy."""
+    return copy.deepcopy(_made(seed))
+
+
+@cache
+@torch.random.fork_rng(devices=[])
+def _made(seed: int) -> SplitNetwork:
     torch.manual_seed(seed)
     blocks = [
         InvertedResidual.make(32, 8, 3, 1, 1, WIDTHS),
