@@ -34,6 +34,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 
@@ -78,10 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     options = claims.options(__doc__, arguments)
     floats, rounds = (50_000, 3) if options.quick else (FLOATS, 11)
-    with tempfile.TemporaryDirectory(prefix="headwater-rounds-") as folder:
-        theirs, why = flower_rounds(Path(folder) / "flower", floats, 3)
+    with tempfile.TemporaryDirectory(prefix="headwater-rounds-") as made, _headwater(Path(made) / "headwater") as there:
+        theirs, why = flower_rounds(Path(made) / "flower", floats, 2)  # ours waits meanwhile
         _show("Flower's SuperLink", theirs)
-        own, beside = headwater_rounds(Path(folder) / "headwater", floats, rounds, turns=1 if options.quick else 4)
+        own, beside = headwater_rounds(there, floats, rounds, turns=1 if options.quick else 4)
         _show("headwater", own)
     peer = f"flwr {flwr.__version__}" if theirs else f"flwr {flwr.__version__} did not run: {why}"
     what = f"{NODES} devices, {4 * floats / 1e6:g} MB each way, no training"
@@ -105,16 +106,31 @@ def _show(name: str, seconds: Sequence[float]) -> None:
 # ---------------------------------------------------------------- ours
 
 
-def headwater_rounds(folder: Path, floats: int, rounds: int, turns: int) -> tuple[list[float], float]:
-    """Seconds of each round through a server and two agents; by how many % a third one's p95 is longer meanwhile."""
+class There(NamedTuple):
+    """What runs, by its process's number."""
+
+    folder: Path
+    server: int
+    address: str
+    agents: list[int]
+
+
+@contextmanager
+def _headwater(folder: Path) -> Iterator[There]:
+    """A server, and two agents that train."""
     with ExitStack() as running:
         server, address = running.enter_context(_server(folder))
         agents = [running.enter_context(_agent(folder, f"cam-{number}", address)) for number in range(NODES)]
-        with StreamGrid(folder / "state") as grid:
-            _until(lambda: len(list(grid.get_node_ids())) == NODES, "the devices connect")
-            seconds = timed_rounds(grid, NODES, floats, rounds)
-            with _apart(server, agents) as cores:
-                return seconds, _beside(grid, folder, address, cores, floats, turns)
+        yield There(folder, server, address, agents)
+
+
+def headwater_rounds(there: There, floats: int, rounds: int, turns: int) -> tuple[list[float], float]:
+    """Seconds of each round through a server and two agents; by how many % a third one's p95 is longer meanwhile."""
+    with StreamGrid(there.folder / "state") as grid:
+        _until(lambda: len(list(grid.get_node_ids())) == NODES, "the devices connect")
+        seconds = timed_rounds(grid, NODES, floats, rounds)
+        with _apart(there.server, there.agents) as cores:
+            return seconds, _beside(grid, there.folder, there.address, cores, floats, turns)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Work that is not urgent, in a process that answers frames.
 
 On two busy cores, a thread that loads a bundle takes as much of the processor as each of those that a frame goes
-through, and a frame waits for it again at every step of its way. Nice is a thread's own on Linux: with it, the same
-work runs in what frames leave.
+through, and a frame waits for it again at every step of its way: a thread that wakes on a core where another one of
+its own weight runs had the core after 3 ms in one case of twenty, and after 0.2 ms where that one was nice. Nice is a
+thread's own on Linux: with it, the same work runs in what frames leave.
 """
 
 from __future__ import annotations

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from contextlib import AsyncExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks import claims
 from benchmarks.deadlines.device import Plan
-from benchmarks.deadlines.rig import READY_S, Server, Worker
+from benchmarks.deadlines.rig import READY_S, Server
 from benchmarks.deadlines.verdicts import NAME
 from headwater.device.record import read_records
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from benchmarks.claims import Claim
     from benchmarks.deadlines.pictures import Pictures
+    from benchmarks.deadlines.rig import Rig, Worker
 
 FPS = 10.0
 DEADLINE_MS = 300
@@ -50,22 +51,21 @@ class Survived:
     """Frames in the spool at the end."""
 
 
-async def run(bundle: Path, pictures: Pictures, folder: Path, kills: int, pairs: int) -> list[Survived]:
-    """Kill servers so often in all, spread over so many pairs."""
+async def run(rig: Rig, bundle: Path, pictures: Pictures, folder: Path, kills: int, pairs: int) -> list[Survived]:
+    """Kill servers so often in all, spread over so many pairs; the devices are the rig's."""
     shares = [kills // pairs + (at < kills % pairs) for at in range(pairs)]
+    devices = [await rig.worker(at) for at in range(pairs)]
     return await asyncio.gather(
-        *(_pair(bundle, pictures, folder / f"pair{at}", share, at) for at, share in enumerate(shares))
+        *(_pair(devices[at], bundle, pictures, folder / f"pair{at}", share, at) for at, share in enumerate(shares))
     )
 
 
-async def _pair(bundle: Path, pictures: Pictures, folder: Path, kills: int, seed: int) -> Survived:
+async def _pair(device: Worker, bundle: Path, pictures: Pictures, folder: Path, kills: int, seed: int) -> Survived:
     _clear(folder)
     archive, records, kept = folder / "archive.db", folder / "records.jsonl", folder / "kept.txt"
     chance = random.Random(seed)
     count = int(LONGEST_S * FPS)
-    async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(Server(bundle, folder, "--archive", str(archive)))
-        device = await stack.enter_async_context(Worker(bundle, folder / "device.log"))
+    async with Server(bundle, folder, "--archive", str(archive)) as server:
         samples = [pictures.samples[at % len(pictures)] for at in range(count)]
         plan = Plan(
             "ours",
