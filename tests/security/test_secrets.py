@@ -1,6 +1,6 @@
-"""Secrets in no log, on no command line and in no environment: a fleet's life by real processes, and then a search.
+"""Secrets in no log, on no command line, in no environment and in no file but their own: a fleet's life, then a search.
 
-Tokens, the authority's key, the device's keys before and after it was renewed, and the key that signs releases are
+By real processes that log everything. Tokens, the authority's key, the device's key and the key that signs releases are
 looked for as they are, in hex, in base64 of both alphabets and as lines of PEM.
 """
 
@@ -37,7 +37,8 @@ LONG_S = 240
 def forms(secret: bytes) -> set[str]:
     """How a secret might be written."""
     urlsafe, plain = base64.urlsafe_b64encode(secret).decode(), base64.b64encode(secret).decode()
-    return {secret.hex(), secret.hex().upper(), urlsafe.rstrip("="), plain.rstrip("="), repr(secret)[2:-1]}
+    as_it_is = {secret.decode("latin-1"), repr(secret)[2:-1]}
+    return as_it_is | {secret.hex(), secret.hex().upper(), urlsafe.rstrip("="), plain.rstrip("=")}
 
 
 def forms_of_key(pem: bytes) -> set[str]:
@@ -101,7 +102,7 @@ class Site:
     def run(self, name: str, *words: str, typed: str = "", status: int = 0) -> str:
         """A command; what it prints is kept, and given back."""
         done = subprocess.run(
-            [*HEADWATER, *words], input=typed, capture_output=True, text=True, timeout=END_TIMEOUT_S, check=False
+            [*HEADWATER, *words], input=typed, capture_output=True, text=True, timeout=LONG_S, check=False
         )
         assert done.returncode == status, done.stderr
         self.said[f"{name}, printed"], self.said[f"{name}, logged"] = done.stdout, done.stderr
@@ -123,6 +124,14 @@ class Site:
         (identity,) = Identities.under(self.device).all()
         self.secrets[f"device's key {when}"] = forms_of_key(identity.key.encode())
         return identity.key
+
+    def files(self) -> dict[str, str]:
+        """All that was left on the disks, but what holds a key and is there for it."""
+        own = {self.key, self.state / "access" / "ca.key", *Identities.under(self.device).folder.glob("*.json")}
+        assert len(own) == 3
+        every = {path for path in self.folder.rglob("*") if path.is_file()}
+        assert own < every
+        return {str(path): path.read_bytes().decode("latin-1") for path in every - own}
 
 
 @pytest.mark.slow
@@ -151,7 +160,45 @@ async def test_a_fleet_s_life_shows_no_secret(tmp_path: Path) -> None:
     assert "pole-7" in site.said["server's log"]
     assert any("server" in told for told in processes.values())
     assert len(site.secrets) == 5
-    assert leaks(site.said, site.secrets) == []
+    assert leaks(site.said | site.files(), site.secrets) == []
+    assert leaks(processes, site.secrets) == []
+
+
+@pytest.mark.slow
+async def test_rounds_and_kept_frames_show_no_secret(tmp_path: Path) -> None:
+    """A device that keeps every frame trains for a round; spool, archive and what was learnt are searched as well."""
+    pytest.importorskip("flwr", reason="federated learning needs the extra [federated]")
+    from tests.rebuildable import photos, with_recipe
+
+    site, pictures = Site(tmp_path), photos(tmp_path / "photos", 12)
+    bundle = signed(with_recipe(), load_private(site.key)).save(tmp_path / "small.zip")
+    more = ("--tls", "--state", str(site.state), "--enrol", "127.0.0.1:0", "--log-level", "debug")
+    archive = ("--archive", str(tmp_path / "archive.db"))
+    with (
+        (tmp_path / "server.log").open("w", encoding="utf-8") as log,
+        watched() as processes,
+        ServerProcess(bundle, more=(*more, *archive), stderr=log) as server,
+    ):
+        site.secrets["authority's key"] = forms_of_key((site.state / "access" / "ca.key").read_bytes())
+        site.enrol(server.address, site.token("pole-7"))
+        site.remember_keys("at first")
+        words = {"--bundle": bundle, "--server": server.address, "--source": "-", "--trusted-key": f"{site.key}.pub"}
+        words |= {"--state": site.device, "--spool": tmp_path / "spool.db", "--keep": "all", "--train-nice": 0}
+        words |= {"--records": tmp_path / "records.jsonl", "--train-data": pictures, "--log-level": "debug"}
+        plain = [str(word) for pair in words.items() for word in pair]
+        async with asyncio.timeout(3 * LONG_S), AgentProcess(*plain, "--json") as agent:
+            assert agent.process.stdin is not None
+            agent.process.stdin.write(next(pictures.rglob("*.png")).read_bytes())
+            assert '"edge"' in await agent.line()
+            rounds = ("server", "federate", "--bundle", str(bundle), "--state", str(site.state), "--rounds", "1")
+            await asyncio.to_thread(site.run, "federate", *rounds, "--least", "1", "--data", str(pictures))
+            status, site.said["agent, printed"], site.said["agent, logged"] = await agent.finish(b"")
+    assert status == 0, site.said["agent, logged"]
+    assert "has ended after round 1" in site.said["federate, printed"]
+    files = site.files()
+    assert {"archive.db", "spool.db", "records.jsonl", "server.log"} <= {Path(name).name for name in files}
+    assert len(site.secrets) == 4
+    assert leaks(site.said | files, site.secrets) == []
     assert leaks(processes, site.secrets) == []
 
 
