@@ -55,6 +55,15 @@ CREATE TABLE versions (
 )
 
 
+def _stored(node: int) -> int:
+    """A node's id in SQLite, whose integers have a sign; those that Flower's own SuperLink draws have 64 bits."""
+    return node - (node >> 63 << 64)
+
+
+def _node(stored: int) -> int:
+    return stored % (1 << 64)
+
+
 class Journal:
     """The journal of a state folder, for the process that runs the rounds.
 
@@ -188,21 +197,21 @@ class Journal:
     def _judge(db: sqlite3.Connection, run: int, number: int, verdict: Verdict) -> None:
         """Write down whether a reply was believed, and drop its bytes."""
         state = "refused" if verdict.refused else "believed"
-        key = (run, verdict.round or number, verdict.kind, verdict.node)
+        node = _stored(verdict.node)
         db.execute(
             "UPDATE tasks SET state = ?, detail = ?, facts = ?, content = NULL, envelope = NULL "
             "WHERE run = ? AND round = ? AND kind = ? AND node = ?",
-            (state, verdict.refused, json.dumps(verdict.facts), *key),
+            (state, verdict.refused, json.dumps(verdict.facts), run, verdict.round or number, verdict.kind, node),
         )
         if verdict.holds or verdict.forget:
-            db.execute("UPDATE devices SET holds = ? WHERE node = ?", (verdict.holds or None, verdict.node))
+            db.execute("UPDATE devices SET holds = ? WHERE node = ?", (verdict.holds or None, node))
         if verdict.kind == "train":
             db.execute(
                 f"UPDATE devices SET {state} = {state} + 1, work = work + ? WHERE node = ?",  # noqa: S608 - of two words
-                (verdict.facts.get("steps", 0.0), verdict.node),
+                (verdict.facts.get("steps", 0.0), node),
             )
         if verdict.nonce:
-            db.execute("INSERT OR IGNORE INTO nonces VALUES (?, ?)", (verdict.nonce, verdict.node))
+            db.execute("INSERT OR IGNORE INTO nonces VALUES (?, ?)", (verdict.nonce, node))
 
     def measured(self, run: int, number: int, facts: Mapping[str, Any], verdicts: Sequence[Verdict] = ()) -> None:
         """Add what was found out about a round after it was closed."""
@@ -223,13 +232,13 @@ class Journal:
             db.executemany(
                 "INSERT INTO devices (node, device, seen) VALUES (?, ?, ?) "
                 "ON CONFLICT (node) DO UPDATE SET device = excluded.device, seen = excluded.seen",
-                [(task.node, task.device, now) for task in tasks],
+                [(_stored(task.node), task.device, now) for task in tasks],
             )
             db.executemany(
                 "INSERT OR IGNORE INTO tasks (run, round, kind, node, device, base, state, sent, bytes_down) "
                 "VALUES (?, ?, ?, ?, ?, ?, 'sent', ?, ?)",
                 [
-                    (run, t.round, t.kind, t.node, t.device, t.base, t.sent, size)
+                    (run, t.round, t.kind, _stored(t.node), t.device, t.base, t.sent, size)
                     for t, size in zip(tasks, sizes, strict=True)
                 ],
             )
@@ -242,7 +251,7 @@ class Journal:
                 "UPDATE tasks SET state = 'answered', envelope = ?, content = ?, bytes_up = ?, answered = ? "
                 "WHERE run = ? AND round = ? AND kind = ? AND node = ? AND state = 'sent'",
                 [
-                    (each.envelope, each.content, len(each.content), now, run, t.round, t.kind, t.node)
+                    (each.envelope, each.content, len(each.content), now, run, t.round, t.kind, _stored(t.node))
                     for each in replies
                     for t in (each.task,)
                 ],
@@ -256,8 +265,8 @@ class Journal:
     def tasks(self, run: int, number: int | None = None, kind: str = "train", state: str | None = None) -> list[Task]:
         """The messages of a round, or of all, by node."""
         return [
-            Task(*row)
-            for row in self._rows(
+            Task(number, kind, _node(node), *rest)
+            for number, kind, node, *rest in self._rows(
                 "SELECT round, kind, node, device, base, state, sent, envelope, content FROM tasks WHERE run = ? "
                 "AND (?2 IS NULL OR round = ?2) AND kind = ?3 AND (?4 IS NULL OR state = ?4) ORDER BY round, node",
                 run,
@@ -284,12 +293,12 @@ class Journal:
 
     def holds(self, node: int) -> str | None:
         """The version that a device held when it answered last."""
-        rows = self._rows("SELECT holds FROM devices WHERE node = ?", node)
+        rows = self._rows("SELECT holds FROM devices WHERE node = ?", _stored(node))
         return rows[0][0] if rows else None
 
     def work(self) -> dict[int, float]:
         """Steps that each device has contributed, in all rounds that closed."""
-        return {node: work for node, work in self._rows("SELECT node, work FROM devices") if work > 0}
+        return {_node(node): work for node, work in self._rows("SELECT node, work FROM devices") if work > 0}
 
     def seen(self, nonce: str) -> bool:
         """Whether an update with this nonce was taken before."""

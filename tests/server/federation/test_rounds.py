@@ -13,6 +13,8 @@ from flwr.app import Message
 from headwater.compression.errors import LearningError, SettingsError
 from headwater.compression.learning.arrays import version_of
 from headwater.compression.updates import Scheme, decode, encode
+from headwater.protos.nodes import node_id
+from headwater.server.federation import inprocess
 from headwater.server.federation.companion import Ending
 from headwater.server.federation.journal import Journal
 from headwater.server.federation.versions import FOLDER, Versions, latest
@@ -39,6 +41,21 @@ def _states(folder: Path, number: int, run: int = 1) -> dict[str, str]:
 def test_a_fleet_of_unequal_devices_learns(tmp_path: Path) -> None:
     arrays = fleets.run(fleets.strategy(tmp_path, fleets.settings(rounds=6)), fleets.grid())
     assert toy.error_of(arrays) < 0.15 * toy.error_of(toy.ZERO)
+
+
+def test_ids_of_64_bits_as_flower_s_own_superlink_draws_them_are_ids_like_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = fleets.run(fleets.strategy(tmp_path / "usual"), fleets.grid())
+    monkeypatch.setattr(inprocess, "node_id", lambda name: node_id(name) + (1 << 63))
+    grid = fleets.grid()
+    assert min(grid.nodes) > 1 << 63
+    arrays = fleets.run(fleets.strategy(tmp_path / "long"), grid)
+    assert fleets.bytes_of(arrays) == fleets.bytes_of(usual)
+    assert _states(tmp_path / "long", 2) == dict.fromkeys(fleets.FIVE, "believed")
+    with closing(Journal(tmp_path / "long", fleets.Clock())) as journal:
+        assert {task.node for task in journal.tasks(1)} == journal.work().keys() == grid.nodes.keys()
+        assert all(journal.holds(node) for node in grid.nodes)
 
 
 def test_coded_updates_learn_too_and_nothing_they_leave_out_is_lost(tmp_path: Path) -> None:
