@@ -286,7 +286,8 @@ class Rule:
         """What is done where no way is known to be in time: the quickest, if it can be at all.
 
         A picture that is too old already gets the exit's answer all the same: late is better than none, and what waits
-        behind it does not pile up, as a live source keeps its newest picture only.
+        behind it does not pile up, as a live source keeps its newest picture only. Without a deadline nothing is late:
+        a picture is sent though nobody has answered yet, and waits for its turn.
         """
         options, width = self._narrowest, self._narrowest[0].width
         if self._local(width, situation) is not None:
@@ -294,8 +295,9 @@ class Rule:
         left_ms = situation.left_ms
         quick_ms = self.device.expected_ms(width) * self.device.least_factor / self.device.factor
         possible = left_ms > 0 and (quick_ms <= left_ms or not self.device.fresh(situation.time_s))
-        offline = possible and not situation.connected and options[0].mean_bytes <= self._budget.left
-        return Way("send" if offline else "skip", options[0], 0.0, 0.0, sure=False)
+        waits = situation.deadline_ms is None or (possible and not situation.connected)
+        sent = waits and options[0].mean_bytes <= self._budget.left
+        return Way("send" if sent else "skip", options[0], 0.0, 0.0, sure=False)
 
     def _done(self, way: Way, now: Room | None, reason: str = "") -> Decision:
         if way.key == self._kept:

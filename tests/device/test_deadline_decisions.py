@@ -32,6 +32,15 @@ def test_begins_with_the_fewest_bytes_at_the_narrowest_width() -> None:
     assert rule().choose(now(exit_available=True)).mode == 0
 
 
+def test_without_a_deadline_no_picture_is_skipped_though_nobody_has_answered_yet() -> None:
+    waiting = now(frames_unanswered=20, bytes_unanswered=800, oldest_ms=9000)
+    for deadline_ms, action in ((400, "skip"), (None, "send")):
+        controller = rule(local=False)
+        asked = replace(waiting, deadline_ms=deadline_ms)
+        chosen = [controller.choose(replace(asked, time_s=30.0 + step / 100)).action for step in range(5)]
+        assert chosen[1:] == [action] * 4, "the first explores the link"
+
+
 def test_without_a_connection_the_device_answers_at_once() -> None:
     controller = trained()
     decision = controller.choose(now(connected=False, exit_available=True))
