@@ -78,12 +78,13 @@ async def test_a_server_that_does_not_serve_its_bundle(device: dict[str, object]
 async def test_clocks_that_are_apart(
     device: dict[str, object], monkeypatch: pytest.MonkeyPatch, off_s: float, text: str
 ) -> None:
-    real = time.time
+    now_s = time.time()
     async with edge(version(0)) as running:
         description = await running.stub.Describe(pb.DescribeRequest())
         assert abs(description.unix_ms / 1e3 - time.time()) < 60
         monkeypatch.setattr(examining, "describe_server", AsyncMock(return_value=description))
-        description.unix_ms = round((real() - off_s) * 1e3)
+        description.unix_ms = round((now_s - off_s) * 1e3)
+        monkeypatch.setattr(examining, "time", MagicMock(time=lambda: now_s, monotonic=time.monotonic))
         findings = await asyncio.to_thread(look, {**device, "server": running.addresses.grpc})
     assert text in wrong(findings, "clock", but=())
 
