@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="headwater-rounds-") as made, _headwater(Path(made) / "headwater") as there:
         theirs, why = flower_rounds(Path(made) / "flower", floats, 2)  # ours waits meanwhile
         _show("Flower's SuperLink", theirs)
-        own, beside = headwater_rounds(there, floats, rounds, turns=1 if options.quick else 4)
+        own, beside = headwater_rounds(there, floats, rounds, turns=1 if options.quick else 3)
         _show("headwater", own)
     peer = f"flwr {flwr.__version__}" if theirs else f"flwr {flwr.__version__} did not run: {why}"
     what = f"{NODES} devices, {4 * floats / 1e6:g} MB each way, no training"

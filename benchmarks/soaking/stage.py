@@ -150,8 +150,7 @@ class Stage:
         for process in (*self._swarms, *self._agents):
             self._kill_at_the_end(process)
         self._admit()
-        for process in (*self._swarms, *self._agents):
-            await process.start()
+        await asyncio.gather(*(process.start() for process in (*self._swarms, *self._agents)))
         await self._until(self._all_up, CONNECTED_S, "not all devices were connected at first")
         self._say(f"{len(every)} streams are open")
 
