@@ -11,7 +11,8 @@ channels that is used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+import math
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import nn
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 CHANNEL_MULTIPLE = (
     8  # the vector length of a convolution kernel on CPUs: other counts cost as much as the next multiple
 )
+
+Activation = Literal["relu", "relu6"]
+CEILINGS: dict[Activation, float] = {"relu": math.inf, "relu6": 6.0}
+"""The most that each lets through."""
 
 SHUT = 1e-3
 """A channel that the widest norm scales to less than this share of the mean keeps its weights: other widths use it."""
@@ -58,7 +63,7 @@ class Affine(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution and norm, optionally followed by ReLU6, that can be run on a prefix of its channels.
+    """Convolution and norm, mostly followed by a ReLU of one kind, that can be run on a prefix of its channels.
 
     The norm is a batch norm, or an :class:`Affine` in a layer that is :meth:`frozen`, which is folded into the weights
     whenever the layer runs: backward then needs nothing but the layer's input.
@@ -72,7 +77,7 @@ class ConvNorm(nn.Module):
         *,
         stride: int = 1,
         depthwise: bool = False,
-        activation: bool = True,
+        activation: Activation | None = "relu6",
         widths: Sequence[float] = (1.0,),
     ) -> None:
         """Make a layer with a norm for each of ``widths``; ``depthwise`` needs ``inputs == outputs``."""
@@ -87,6 +92,11 @@ class ConvNorm(nn.Module):
             inputs, outputs, kernel, stride, kernel // 2, groups=inputs if depthwise else 1, bias=False
         )
         self.norms = nn.ModuleDict({norm_key(width): nn.BatchNorm2d(outputs, eps=1e-3) for width in widths})
+
+    @property
+    def ceiling(self) -> float | None:
+        """The most that its activation lets through; None without one."""
+        return None if self.activation is None else CEILINGS[self.activation]
 
     def norm(self, width: float) -> nn.BatchNorm2d:
         """The batch norm of a width; it has the full number of channels, of which a prefix is used."""
@@ -110,7 +120,7 @@ class ConvNorm(nn.Module):
             if self.keep < 1:
                 keep = self.keep if x.requires_grad else 1.0  # an image is small: all of it is kept
                 groups = inputs if self.depthwise else 1
-                return pruned_conv(x, weight, bias, keep=keep, stride=self.stride, groups=groups, relu6=self.activation)
+                return pruned_conv(x, weight, bias, keep=keep, stride=self.stride, groups=groups, ceiling=self.ceiling)
         if self.depthwise and weight.shape[-1] == 1:
             x = x * weight.view(1, outputs, 1, 1)
             x = x if bias is None else x + bias.view(1, outputs, 1, 1)
@@ -119,8 +129,8 @@ class ConvNorm(nn.Module):
             x = functional.conv2d(x, weight, bias, self.stride, padding, groups=inputs if self.depthwise else 1)
         if isinstance(norm, nn.BatchNorm2d):
             x = self._normalise(x, norm, outputs)
-            return functional.relu6(x) if self.activation else x
-        return _relu6(x) if self.activation else x
+            return x if self.activation is None else _TRAINED[self.activation](x)
+        return x if self.ceiling is None else _rectified(x, self.ceiling)
 
     @staticmethod
     def _normalise(x: torch.Tensor, norm: nn.BatchNorm2d, channels: int) -> torch.Tensor:
@@ -188,24 +198,28 @@ class ConvNorm(nn.Module):
         return made
 
 
-class _ReLU6(torch.autograd.Function):
-    """ReLU6 in place, of which backward needs the result alone; torch's own keeps a copy of what came in as well."""
+_TRAINED = {"relu": functional.relu, "relu6": functional.relu6}
+
+
+class _Rectified(torch.autograd.Function):
+    """ReLU up to a ceiling, in place: backward needs the result alone; torch's own ReLU6 keeps what came in as well."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - torch gives it no type
+    def forward(ctx: Any, x: torch.Tensor, ceiling: float) -> torch.Tensor:  # noqa: ANN401 - torch gives it no type
         ctx.mark_dirty(x)
-        y = x.clamp_(0, 6)
+        y = x.clamp_(0, ceiling)
         ctx.save_for_backward(y)
+        ctx.ceiling = ceiling
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - as above
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:  # noqa: ANN401 - as above
         (y,) = ctx.saved_tensors
-        return gradients[0] * ((y > 0) & (y < 6))
+        return gradients[0] * ((y > 0) & (y < ctx.ceiling)), None
 
 
-def _relu6(x: torch.Tensor) -> torch.Tensor:
-    result: torch.Tensor = _ReLU6.apply(x)  # type: ignore[no-untyped-call]  # torch gives it no types
+def _rectified(x: torch.Tensor, ceiling: float) -> torch.Tensor:
+    result: torch.Tensor = _Rectified.apply(x, ceiling)  # type: ignore[no-untyped-call]  # torch gives it no types
     return result
 
 
@@ -247,7 +261,7 @@ class InvertedResidual(nn.Module):
         return cls(
             ConvNorm(inputs, hidden, 1, widths=widths) if expansion > 1 else None,
             ConvNorm(hidden, hidden, kernel, stride=stride, depthwise=True, widths=widths),
-            ConvNorm(hidden, outputs, 1, activation=False, widths=widths),
+            ConvNorm(hidden, outputs, 1, activation=None, widths=widths),
         )
 
     @property

@@ -7,11 +7,11 @@ that its input is scaled: FedMef standardises weights, here the frozen norm of t
 
     saved for a layer, bytes an element of its input:     1/8  bit mask: which are kept
                                                        + 2 keep  their values, float16
-    and an element of its output, where it has a ReLU6:   1/8  whether the gradient passes
+    and an element of its output, where it has a ReLU:    1/8  whether the gradient passes
     dense training saves 4 bytes an element of the input; with torch's own ReLU6, in place or not, 8
 
-Zeros that a ReLU6 made are never kept: where they are many, a small ``keep`` costs nothing. The gates of the ReLU6 are
-exact. Norm and ReLU6 run with the convolution in one function, so that nothing but the above is saved: the norm's
+Zeros that a ReLU made are never kept: where they are many, a small ``keep`` costs nothing. The gates of the ReLU are
+exact. Norm and ReLU run with the convolution in one function, so that nothing but the above is saved: the norm's
 scale is multiplied into the weight, which gives its gradient without the activations.
 
 Legend: B batch, C channels, H height, W width.
@@ -26,8 +26,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-HIGHEST = 6.0
-"""Where a ReLU6 ends."""
 _SAMPLE = 16384
 """Values that a threshold is taken from: its share is right within a percent."""
 _BLOCK = 1 << 16
@@ -112,13 +110,14 @@ def pruned_conv(
     keep: float,
     stride: int = 1,
     groups: int = 1,
-    relu6: bool = False,
+    ceiling: float | None = None,
 ) -> torch.Tensor:
-    """Convolve x [B, C, H, W] with padding of half the kernel, add the bias [O] and clip to 0..6 if ``relu6``.
+    """Convolve x [B, C, H, W] with padding of half the kernel, add the bias [O], clip to 0 .. ``ceiling`` if it has one.
 
-    The result and the gradients of ``x`` and ``bias`` are exact; that of ``weight`` is what the kept values give.
+    A ceiling of 6 makes a ReLU6, an infinite one a ReLU. The result and the gradients of ``x`` and ``bias`` are exact;
+    that of ``weight`` is what the kept values give.
     """
-    y: torch.Tensor = _PrunedConv.apply(x, weight, bias, stride, groups, relu6, keep)  # type: ignore[no-untyped-call]
+    y: torch.Tensor = _PrunedConv.apply(x, weight, bias, stride, groups, ceiling, keep)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -131,14 +130,14 @@ class _PrunedConv(torch.autograd.Function):
         bias: torch.Tensor,
         stride: int,
         groups: int,
-        relu6: bool,  # noqa: FBT001 - autograd passes by position
+        ceiling: float | None,
         keep: float,
     ) -> torch.Tensor:
         y = _convolved(x, weight, bias, stride, groups)
-        if relu6:
-            y.clamp_(0, HIGHEST)
+        if ceiling is not None:
+            y.clamp_(0, ceiling)
         kept = pack(x, keep) if ctx.needs_input_grad[1] else Kept(_NONE, _NONE, x.shape, channels_last=False)
-        ctx.save_for_backward(weight, kept.bits, kept.values, _gates(y) if relu6 else _NONE)
+        ctx.save_for_backward(weight, kept.bits, kept.values, _NONE if ceiling is None else _gates(y, ceiling))
         ctx.kept = kept.shape, kept.channels_last
         ctx.how = stride, groups
         return y
@@ -201,15 +200,15 @@ _back = torch.ops.aten.convolution_backward
 _NONE = torch.empty(0, dtype=torch.uint8)
 
 
-def _gates(y: torch.Tensor) -> torch.Tensor:
-    """Where the gradient passes a ReLU6 with output y: uint8, a bit an element, after a byte for the layout."""
+def _gates(y: torch.Tensor, ceiling: float) -> torch.Tensor:
+    """Where the gradient passes a ReLU of this ceiling with output y: uint8, a bit each, after a byte for the layout."""
     last = _channels_last(y)
     flat = _flat(y, channels_last=last).numpy()
     bits = np.empty(1 + -(-len(flat) // 8), np.uint8)
     bits[0] = last
     for start in range(0, len(flat), _BLOCK):
         block = flat[start : start + _BLOCK]
-        bits[1 + start // 8 : 1 + (start + _BLOCK) // 8] = np.packbits((block > 0) & (block < HIGHEST))
+        bits[1 + start // 8 : 1 + (start + _BLOCK) // 8] = np.packbits((block > 0) & (block < ceiling))
     return torch.from_numpy(bits)
 
 

@@ -1,7 +1,7 @@
 """From a bundle to a trainable network, the same arrays to the last bit on every machine.
 
     weights.safetensors   head, gains, prior and decoder, as :func:`stored` writes them: large arrays in half precision
-    head_1.onnx           the strides of the head's layers
+    head_1.onnx           strides and activations of the head's layers
     tail_<task>.onnx      the tails: norms folded, large weights as 8-bit integers with a scale for each output channel
     exit.onnx             the local exit
 
@@ -29,7 +29,7 @@ from headwater.compression.errors import BundleError
 from headwater.compression.learning.exit_net import ExitNet
 from headwater.compression.learning.network import Parts, SplitNetwork
 from headwater.compression.learning.tail import Tail, channels_last
-from headwater.compression.slimmable import Affine, ConvNorm, InvertedResidual, norm_key
+from headwater.compression.slimmable import Activation, Affine, ConvNorm, InvertedResidual, norm_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 WEIGHTS = "weights.safetensors"
 STORED = ("head", "gains", "prior", "decoder")
 """What is in that file; the rest is read from graphs."""
+_ACTIVATIONS: dict[str, Activation] = {"Relu": "relu", "Clip": "relu6"}
+"""Which activation a node of a graph is."""
 HALF_FROM = 1024
 """Arrays of so many numbers are stored in half precision; gains, norms and densities are smaller, and kept whole."""
 
@@ -132,6 +134,8 @@ class _Graph:
     weights: _Weights
     strides: Mapping[str, int]
     """Of each convolution, by its name."""
+    activations: Mapping[str, Activation]
+    """Of each layer with one, by the layer's name."""
     side: int
     """Of the input, in pixels or in places of the latent."""
 
@@ -144,8 +148,32 @@ class _Graph:
         weights = raw | {name: raw[f"{name}.int8"].astype(np.float32) * raw[f"{name}.scale"] for name in whole}
         convolutions = [node for node in graph.node if node.op_type == "Conv"]
         strides = {node.name: helper.get_node_attr_value(node, "strides")[0] for node in convolutions}
+        activations = {
+            node.name.rpartition(".")[0]: _ACTIVATIONS[node.op_type]
+            for node in graph.node
+            if node.op_type in _ACTIVATIONS
+        }
         side = graph.input[0].type.tensor_type.shape.dim[-1].dim_value
-        return cls(_Weights(f"{file} of the bundle {bundle.manifest.name}", weights), strides, side)
+        return cls(_Weights(f"{file} of the bundle {bundle.manifest.name}", weights), strides, activations, side)
+
+    @torch.no_grad()
+    def layer(
+        self, name: str, weight: torch.Tensor, norms: Mapping[float, Affine], *, depthwise: bool = False
+    ) -> ConvNorm:
+        """A layer of these arrays, with the stride and the activation that the graph says."""
+        outputs, inputs, kernel, _ = weight.shape
+        made = ConvNorm(
+            outputs if depthwise else inputs,
+            outputs,
+            kernel,
+            stride=self.strides.get(name, 1),  # a projection may be merged into the expansion after it
+            depthwise=depthwise,
+            activation=self.activations.get(name),
+            widths=(),
+        )
+        made.conv.weight.copy_(weight)
+        made.set_norms(norms)
+        return made
 
     def blocks(self, name: str) -> int:
         """How many blocks of inverted residuals come one after the other, the first called ``NAME.0``."""
@@ -156,20 +184,20 @@ class _Graph:
 
 
 def _head(weights: _Weights, graph: _Graph, widths: Sequence[float]) -> Head:
-    def layer(name: str, node: str, *, depthwise: bool = False, activation: bool = True) -> ConvNorm:
+    def layer(name: str, node: str, *, depthwise: bool = False) -> ConvNorm:
         weight = weights.take(f"{name}.conv.weight", 4)
         norms = {width: f"{name}.norms.{norm_key(width)}" for width in widths}
         shifts = {width: weights.take(f"{norm}.shift", 1) for width, norm in norms.items()}
         scaled = len(widths) > 1
         scales = {width: weights.take(f"{norm}.scale", 1) if scaled else None for width, norm in norms.items()}
         affine = {width: Affine.of(scales[width], shifts[width]) for width in widths}
-        return _layer(weight, affine, graph.strides.get(node, 1), depthwise=depthwise, activation=activation)
+        return graph.layer(node, weight, affine, depthwise=depthwise)
 
     def block(index: int) -> InvertedResidual:
         name, node = f"head.blocks.{index}", f"early.{index}"
         expand = layer(f"{name}.expand", f"{node}.expand") if f"{node}.expand" in graph.strides else None
         depthwise = layer(f"{name}.depthwise", f"{node}.depthwise", depthwise=True)
-        return InvertedResidual(expand, depthwise, layer(f"{name}.project", f"{node}.project", activation=False))
+        return InvertedResidual(expand, depthwise, layer(f"{name}.project", f"{node}.project"))
 
     blocks = [block(index) for index in range(graph.blocks("early"))]
     C = len(weights.take("head.bottleneck.weight", 4))
@@ -181,35 +209,22 @@ def _head(weights: _Weights, graph: _Graph, widths: Sequence[float]) -> Head:
 def _folded_block(graph: _Graph, name: str) -> InvertedResidual:
     expand = _folded_layer(graph, f"{name}.expand") if f"{name}.expand" in graph.strides else None
     depthwise = _folded_layer(graph, f"{name}.depthwise", depthwise=True)
-    return InvertedResidual(expand, depthwise, _folded_layer(graph, f"{name}.project", activation=False))
+    return InvertedResidual(expand, depthwise, _folded_layer(graph, f"{name}.project"))
 
 
-def _folded_layer(graph: _Graph, name: str, *, depthwise: bool = False, activation: bool = True) -> ConvNorm:
+def _folded_layer(graph: _Graph, name: str, *, depthwise: bool = False) -> ConvNorm:
     shift = Affine.of(None, graph.weights.take(f"{name}.bias", 1))
-    weight = graph.weights.take(f"{name}.weight", 4)
-    return _layer(weight, {1.0: shift}, graph.strides.get(name, 1), depthwise=depthwise, activation=activation)
+    return graph.layer(name, graph.weights.take(f"{name}.weight", 4), {1.0: shift}, depthwise=depthwise)
 
 
 def _exit(graph: _Graph, widths: Sequence[float]) -> ExitNet:
     def layer(name: str, *, depthwise: bool = False) -> ConvNorm:
         scales, shifts = (graph.weights.take(f"{name}.{kind}", 4)[:, :, 0, 0] for kind in ("scale", "shift"))
         affine = {width: Affine.of(scales[w], shifts[w]) for w, width in enumerate(widths)}
-        return _layer(graph.weights.take(f"{name}.weight", 4), affine, graph.strides[name], depthwise=depthwise)
+        return graph.layer(name, graph.weights.take(f"{name}.weight", 4), affine, depthwise=depthwise)
 
     layers = [layer("enter"), layer("filter", depthwise=True), layer("mix")]
     weight = graph.weights.take("classify.weight", 2)
     classify = nn.Linear(weight.shape[1], weight.shape[0])
     graph.weights.fill(classify, "classify")
     return ExitNet(layers, classify, graph.side)
-
-
-@torch.no_grad()
-def _layer(
-    weight: torch.Tensor, norms: Mapping[float, Affine], stride: int, *, depthwise: bool, activation: bool = True
-) -> ConvNorm:
-    outputs, inputs, kernel, _ = weight.shape
-    inputs = outputs if depthwise else inputs
-    made = ConvNorm(inputs, outputs, kernel, stride=stride, depthwise=depthwise, activation=activation, widths=())
-    made.conv.weight.copy_(weight)
-    made.set_norms(norms)
-    return made

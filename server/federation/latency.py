@@ -129,8 +129,7 @@ def _unit_graph(network: SplitNetwork, name: str, spec: InputSpec) -> bytes:
     features = network.decoder.leave.out_channels
     for index, block in enumerate(tail.typed_blocks()):
         if place_of == f"blocks.{index}":
-            output, after = graph.block("x", block, features, 1.0, "unit", side)
-            outputs = block.project.conv.out_channels
+            output, outputs, after = graph.blocks("x", [block], features, 1.0, "unit", side)
             return graph.serialise([_input(features, side)], output, [1, outputs, after, after])
         features, side = block.project.conv.out_channels, -(-side // block.depthwise.stride)
     output = graph.tail("x", Tail([], tail.top, tail.classify), features, side)
@@ -150,9 +149,8 @@ def _head_block(
     if place == 0:
         first = (spec.channels, spec.height)
         x = graph.conv_norm(x, stem, spec.channels, inputs, width, "stem", side * side)
-    block = blocks[place]
-    x, side = graph.block(x, block, inputs, width, "unit", side)
-    return *first, x, (block.project.conv.out_channels, side, side)
+    x, outputs, side = graph.blocks(x, [blocks[place]], inputs, width, "unit", side)
+    return *first, x, (outputs, side, side)
 
 
 def _input(channels: int, side: int) -> ValueInfoProto:

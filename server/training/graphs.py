@@ -9,7 +9,7 @@ Legend: B batch, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -18,6 +18,7 @@ from onnx import TensorProto, checker, helper, numpy_helper
 
 from headwater.compression.learning.samples import PIXEL_MEAN, PIXEL_STD
 from headwater.compression.learning.tail import Tail
+from headwater.compression.slimmable import CEILINGS
 from headwater.server.training.lite import Lite0
 from headwater.server.training.reconstruct import PIXEL_MIDDLE, PIXEL_SPREAD, SLOPE
 
@@ -104,28 +105,57 @@ class Graph:
         )
 
     def conv_norm(self, x: str, layer: ConvNorm, inputs: int, outputs: int, width: float, name: str, area: int) -> str:
-        """Add a :class:`ConvNorm` at a width, its norm folded, with its ReLU6 if it has one."""
+        """Add a :class:`ConvNorm` at a width, its norm folded, with its activation if it has one."""
         weight, bias = layer.folded(inputs, outputs, width)
         groups = outputs if layer.depthwise else 1
         y = self.conv(x, weight, bias, name, area=area, stride=layer.stride, groups=groups)
-        if not layer.activation:
-            return y
-        low, high = self.constant("zero", np.float32(0)), self.constant("six", np.float32(6))
-        return self.node("Clip", [y, low, high], f"{name}.relu6")
+        return self.activated(y, layer, name)
 
-    def block(
-        self, x: str, block: InvertedResidual, inputs: int, width: float, name: str, side: int
-    ) -> tuple[str, int]:
-        """Add an inverted residual block; returns the result and its side in pixels (square or not, H is given)."""
-        y, hidden, area = x, inputs, side * side
-        if block.expand is not None:
-            hidden = block.hidden_at(width)
-            y = self.conv_norm(y, block.expand, inputs, hidden, width, f"{name}.expand", area)
-        side = -(-side // block.depthwise.stride)
-        y = self.conv_norm(y, block.depthwise, hidden, hidden, width, f"{name}.depthwise", side * side)
-        outputs = block.project.conv.out_channels
-        y = self.conv_norm(y, block.project, hidden, outputs, width, f"{name}.project", side * side)
-        return (self.node("Add", [x, y], f"{name}.add") if block.residual else y), side
+    def activated(self, x: str, layer: ConvNorm, name: str) -> str:
+        """Add what a layer called ``name`` ends with."""
+        if layer.activation is None:
+            return x
+        if layer.activation == "relu":
+            return self.node("Relu", [x], f"{name}.relu")
+        low, high = self.constant("zero", np.float32(0)), self.constant("six", np.float32(CEILINGS["relu6"]))
+        return self.node("Clip", [x, low, high], f"{name}.relu6")
+
+    def blocks(
+        self,
+        x: str,
+        blocks: Sequence[InvertedResidual],
+        inputs: int,
+        width: float,
+        name: str,
+        side: int,
+        *,
+        merge: bool = False,
+    ) -> tuple[str, int, int]:
+        """Add inverted residual blocks, one after the other; returns the result, its channels and its side in pixels.
+
+        (Square or not, H is given.) With ``merge`` a projection becomes part of the expansion that reads it, where that
+        saves multiply-adds; without, every layer can be read back from the graph.
+        """
+        held: _Linear | None = None
+        for index, block in enumerate(blocks):
+            here, y, hidden = f"{name}.{index}", x, inputs
+            if block.expand is not None:
+                weight, bias = block.expand.folded(inputs, block.hidden_at(width), width)
+                weight, bias = (weight, bias) if held is None else held.then(weight, bias)
+                hidden = block.hidden_at(width)
+                y = self.conv(y, weight, bias, f"{here}.expand", area=side * side)
+                y = self.activated(y, block.expand, f"{here}.expand")
+            side = -(-side // block.depthwise.stride)
+            y = self.conv_norm(y, block.depthwise, hidden, hidden, width, f"{here}.depthwise", side * side)
+            following = blocks[index + 1] if merge and index + 1 < len(blocks) else None
+            inputs = block.project.conv.out_channels
+            if following is not None and _cheaper_as_one(block, following, hidden, width):
+                held, x = _Linear(*block.project.folded(hidden, inputs, width)), y
+                continue
+            held = None
+            y = self.conv_norm(y, block.project, hidden, inputs, width, f"{here}.project", side * side)
+            x = self.node("Add", [x, y], f"{here}.add") if block.residual else y
+        return x, inputs, side
 
     def image(self) -> str:
         """Add the input ``image``, uint8, and its normalisation."""
@@ -135,10 +165,7 @@ class Graph:
 
     def tail(self, x: str, tail: Tail, features: int, side: int, name: str = "tail") -> str:
         """Add the later blocks and the classifier of a task; returns the logits' name."""
-        inputs = features
-        for index, block in enumerate(tail.typed_blocks()):
-            x, side = self.block(x, block, inputs, 1.0, f"{name}.{index}", side)
-            inputs = block.project.conv.out_channels
+        x, inputs, side = self.blocks(x, list(tail.typed_blocks()), features, 1.0, name, side)
         top = tail.top
         x = self.conv_norm(x, top, inputs, top.conv.out_channels, 1.0, f"{name}.top", side * side)
         x = self.node("GlobalAveragePool", [x], f"{name}.pool")
@@ -230,13 +257,12 @@ def exit_graph(model: ExitNet, temperature: NDArray[np.float32]) -> tuple[bytes,
 
 
 def _norm_of_width(graph: Graph, x: str, layer: ConvNorm, widths: Sequence[float], name: str) -> str:
-    """The norm of the width that the graph is told, and ReLU6."""
+    """The norm of the width that the graph is told, and the layer's activation."""
     factors = [layer.norm_factors(width) for width in widths]
     for kind, node, values in zip(("scale", "shift"), ("Mul", "Add"), zip(*factors, strict=True), strict=True):
         table = graph.constant(f"{name}.{kind}", torch.stack(values)[:, :, None, None].numpy())
         x = graph.node(node, [x, graph.node("Gather", [table, "width"], f"{name}.{kind}_of")], f"{name}.{kind}d")
-    low, high = graph.constant("zero", np.float32(0)), graph.constant("six", np.float32(6))
-    return graph.node("Clip", [x, low, high], f"{name}.relu6")
+    return graph.activated(x, layer, name)
 
 
 def picture_graph(model: Reconstructor, features: int, side: int) -> tuple[bytes, Graph]:
@@ -279,11 +305,32 @@ def _early(
     """Stem and blocks; returns the result, its channels and its side."""
     side = -(-spec.height // stem.stride)
     x = graph.conv_norm(graph.image(), stem, spec.channels, stem_channels, width, "stem", side * side)
-    inputs = stem_channels
-    for index, block in enumerate(blocks):
-        x, side = graph.block(x, block, inputs, width, f"early.{index}", side)
-        inputs = block.project.conv.out_channels
-    return x, inputs, side
+    return graph.blocks(x, blocks, stem_channels, width, "early", side, merge=True)
+
+
+def _cheaper_as_one(block: InvertedResidual, following: InvertedResidual, hidden: int, width: float) -> bool:
+    """Whether a block's projection and the next one's expansion take fewer multiply-adds as one convolution.
+
+    They can be one where nothing else reads what is between them.
+    """
+    if block.residual or following.residual or following.expand is None:
+        return False
+    between, wide = block.project.conv.out_channels, following.hidden_at(width)
+    return hidden * wide < hidden * between + between * wide
+
+
+class _Linear(NamedTuple):
+    """A convolution of one place, without an activation, that is not written by itself."""
+
+    weight: torch.Tensor
+    """[O, I, 1, 1]."""
+    bias: torch.Tensor
+    """[O]."""
+
+    def then(self, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """This and then a convolution of weight [P, O, 1, 1] and bias [P], as the weight and bias of one."""
+        first, second = self.weight.flatten(1).double(), weight.flatten(1).double()
+        return (second @ first)[:, :, None, None].float(), (bias + second @ self.bias.double()).float()
 
 
 def _plain_conv(graph: Graph, x: str, layer: torch.nn.Conv2d, name: str, area: int, groups: int = 1) -> str:

@@ -84,7 +84,11 @@ class Student(SplitNetwork):
 
 
 def _early(teacher: Lite0, recipe: Recipe) -> tuple[ConvNorm, list[InvertedResidual]]:
-    """The teacher's stem and first blocks, sorted by importance, with a norm for each width."""
+    """The teacher's stem and first blocks, sorted by importance, with a norm for each width and ReLU for ReLU6.
+
+    Without its ceiling a head takes a quarter less time: onnxruntime's convolutions rectify what they write as they
+    write it, but clip it in a second pass.
+    """
     early = list(teacher.typed_blocks())
     if broken := [index for index in recipe.skip if not early[index].residual]:
         raise SettingsError(f"the head cannot skip the blocks {broken}: nothing would lead past them")
@@ -96,13 +100,14 @@ def _early(teacher: Lite0, recipe: Recipe) -> tuple[ConvNorm, list[InvertedResid
 
 
 def _with_widths(layer: ConvNorm, widths: Sequence[float]) -> ConvNorm:
+    """A copy with a norm for each width, all as the layer's own, and ReLU where it has a ReLU6."""
     made = ConvNorm(
         layer.conv.in_channels,
         layer.conv.out_channels,
         layer.conv.kernel_size[0],
         stride=layer.stride,
         depthwise=layer.depthwise,
-        activation=layer.activation,
+        activation=None if layer.activation is None else "relu",
         widths=widths,
     )
     made.conv.load_state_dict(layer.conv.state_dict())

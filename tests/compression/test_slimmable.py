@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from headwater.compression.slimmable import ConvNorm, InvertedResidual, channels_at
+from headwater.compression.slimmable import Activation, ConvNorm, InvertedResidual, channels_at
 
 WIDTHS = (0.25, 0.5, 1.0)
 
@@ -33,7 +33,7 @@ def test_channels_are_multiples_of_eight_and_never_more_than_there_are(full: int
 
 
 def test_a_narrow_layer_uses_the_leading_channels_of_the_full_weight() -> None:
-    layer = _lived_in(ConvNorm(16, 32, 3, activation=False, widths=(0.5, 1.0)))
+    layer = _lived_in(ConvNorm(16, 32, 3, activation=None, widths=(0.5, 1.0)))
     assert isinstance(layer, ConvNorm)
     x = torch.randn(2, 8, 9, 9)
     y = layer(x, 16, 0.5)
@@ -48,7 +48,7 @@ def test_a_narrow_layer_uses_the_leading_channels_of_the_full_weight() -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("depthwise", [False, True])
 def test_folding_the_norm_leaves_the_function_as_it_was(width: float, depthwise: bool) -> None:
-    layer = _lived_in(ConvNorm(32, 32, 3, stride=2, depthwise=depthwise, activation=False, widths=WIDTHS))
+    layer = _lived_in(ConvNorm(32, 32, 3, stride=2, depthwise=depthwise, activation=None, widths=WIDTHS))
     assert isinstance(layer, ConvNorm)
     outputs = channels_at(32, width)
     inputs = outputs if depthwise else 24
@@ -85,7 +85,7 @@ def test_a_block_without_an_expansion_adds_nothing_however_many_channels_it_has(
 @pytest.mark.parametrize("side", [1, 2, 3, 8])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_small_maps_are_filtered_as_if_no_tap_had_been_left_out(side: int, stride: int) -> None:
-    layer = _lived_in(ConvNorm(8, 8, 5, stride=stride, depthwise=True, activation=False))
+    layer = _lived_in(ConvNorm(8, 8, 5, stride=stride, depthwise=True, activation=None))
     assert isinstance(layer, ConvNorm)
     x = torch.randn(2, 8, side, side)
     weight, bias = layer.folded(8, 8)
@@ -93,8 +93,9 @@ def test_small_maps_are_filtered_as_if_no_tap_had_been_left_out(side: int, strid
     torch.testing.assert_close(layer(x), whole, rtol=1e-4, atol=1e-5)
 
 
-def test_a_frozen_layer_s_gradients_are_those_of_torch_s_own_functions() -> None:
-    layer = _lived_in(ConvNorm(8, 16, 3, widths=WIDTHS))
+@pytest.mark.parametrize("activation", [None, "relu", "relu6"])
+def test_a_frozen_layer_s_gradients_are_those_of_torch_s_own_functions(activation: Activation | None) -> None:
+    layer = _lived_in(ConvNorm(8, 16, 3, activation=activation, widths=WIDTHS))
     assert isinstance(layer, ConvNorm)
     frozen = layer.frozen(slim=True)
     x = torch.randn(2, 8, 6, 6, requires_grad=True)
@@ -102,7 +103,8 @@ def test_a_frozen_layer_s_gradients_are_those_of_torch_s_own_functions() -> None
     found = torch.autograd.grad(loss, [x, frozen.conv.weight])
     scale, shift = frozen.norm_factors(0.5)
     plain = torch.nn.functional.conv2d(x, frozen.conv.weight[:8] * scale[:, None, None, None], shift, padding=1)
-    wanted = torch.autograd.grad(torch.nn.functional.relu6(plain).square().sum(), [x, frozen.conv.weight])
+    kinds = {None: torch.nn.Identity(), "relu": torch.nn.ReLU(), "relu6": torch.nn.ReLU6()}
+    wanted = torch.autograd.grad(kinds[activation](plain).square().sum(), [x, frozen.conv.weight])
     for got, want in zip(found, wanted, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(frozen(x, 8, 0.5), layer(x, 8, 0.5), rtol=1e-4, atol=1e-4)

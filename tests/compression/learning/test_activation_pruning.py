@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional
 
-from headwater.compression.learning.activation_pruning import HIGHEST, Kept, pack, pruned_conv, threshold, unpack
+from headwater.compression.learning.activation_pruning import Kept, pack, pruned_conv, threshold, unpack
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -65,27 +67,27 @@ CASES = [
 
 
 def gradients(
-    how: dict[str, int], shape: tuple[int, ...], *, keep: float | None, relu6: bool
+    how: dict[str, int], shape: tuple[int, ...], *, keep: float | None, ceiling: float | None
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     x = (2 * normal(2, 8, 9, 9)).relu().contiguous(memory_format=torch.channels_last).requires_grad_()
     weight, bias = normal(*shape, seed=1).requires_grad_(), (3 * normal(shape[0], seed=2)).requires_grad_()
     if keep is None:
         y = functional.conv2d(x, weight, bias, how["stride"], shape[-1] // 2, groups=how["groups"])
-        y = functional.relu6(y) if relu6 else y
+        y = y if ceiling is None else y.clamp(0, ceiling)
     else:
-        y = pruned_conv(x, weight, bias, keep=keep, relu6=relu6, **how)
+        y = pruned_conv(x, weight, bias, keep=keep, ceiling=ceiling, **how)
     y.backward(normal(*y.shape, seed=3))
     return y.detach(), [each.grad for each in (x, weight, bias) if each.grad is not None]
 
 
 @pytest.mark.parametrize(("how", "shape"), CASES)
-@pytest.mark.parametrize("relu6", [False, True])
+@pytest.mark.parametrize("ceiling", [None, 6.0, math.inf])
 def test_forward_and_the_gradients_that_go_on_are_exact_whatever_is_kept(
-    how: dict[str, int], shape: tuple[int, ...], *, relu6: bool
+    how: dict[str, int], shape: tuple[int, ...], *, ceiling: float | None
 ) -> None:
-    wanted, (wanted_x, wanted_weight, wanted_bias) = gradients(how, shape, keep=None, relu6=relu6)
+    wanted, (wanted_x, wanted_weight, wanted_bias) = gradients(how, shape, keep=None, ceiling=ceiling)
     for keep in (0.05, 1.0):
-        y, (x, weight, bias) = gradients(how, shape, keep=keep, relu6=relu6)
+        y, (x, weight, bias) = gradients(how, shape, keep=keep, ceiling=ceiling)
         torch.testing.assert_close(y, wanted)
         torch.testing.assert_close(x, wanted_x)
         torch.testing.assert_close(bias, wanted_bias)
@@ -103,13 +105,14 @@ def test_the_weights_gradient_is_that_of_the_kept_input() -> None:
     assert torch.cosine_similarity(found.flatten(), full.flatten(), dim=0) > 0.7
 
 
-def test_the_gates_are_open_between_0_and_6_only() -> None:
+@pytest.mark.parametrize(("ceiling", "most", "gate"), [(6.0, 6, 0), (math.inf, 7, 1)])
+def test_the_gates_are_open_between_0_and_the_ceiling_only(ceiling: float, most: float, gate: float) -> None:
     x = torch.tensor([-1.0, 0.5, 5.5, 7.0]).view(1, 1, 2, 2).requires_grad_()
-    y = pruned_conv(x, torch.ones(1, 1, 1, 1), torch.zeros(1), keep=0.25, relu6=True)
-    assert y.flatten().tolist() == [0, 0.5, 5.5, HIGHEST]
+    y = pruned_conv(x, torch.ones(1, 1, 1, 1), torch.zeros(1), keep=0.25, ceiling=ceiling)
+    assert y.flatten().tolist() == [0, 0.5, 5.5, most]
     y.sum().backward()
     assert x.grad is not None
-    assert x.grad.flatten().tolist() == [0, 1, 1, 0]
+    assert x.grad.flatten().tolist() == [0, 1, 1, gate]
 
 
 def saved_bytes(layers: int, keep: float | None) -> int:
@@ -121,7 +124,7 @@ def saved_bytes(layers: int, keep: float | None) -> int:
         if keep is None:
             y = functional.relu6(functional.conv2d(y, weight, bias), inplace=True)
         else:
-            y = pruned_conv(y, weight, bias, keep=keep, relu6=True)
+            y = pruned_conv(y, weight, bias, keep=keep, ceiling=6.0)
     return _reachable(y)
 
 

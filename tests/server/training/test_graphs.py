@@ -1,6 +1,7 @@
 """Each ONNX graph against the module it came from."""
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import torch
@@ -114,3 +115,23 @@ def test_local_is_the_unsplit_network(image: np.ndarray) -> None:
         wanted = model(normalise(torch.from_numpy(image)))[0].numpy()
     assert np.abs(_run(data, {"image": image}) - wanted).max() < 0.05 * np.abs(wanted).max() + 0.05
     assert 3_000_000 < graph.parameters < 4_000_000
+
+
+def _convolutions(data: bytes) -> list[str]:
+    return [node.name for node in onnx.load_from_string(data).graph.node if node.op_type == "Conv"]
+
+
+def test_a_projection_is_part_of_the_next_expansion_where_that_saves_multiply_adds(student: Student) -> None:
+    narrow, wide = (_convolutions(graphs.head_graph(student.head, width, SPEC)[0]) for width in (0.25, 1.0))
+    assert set(wide) - set(narrow) == {"early.0.project", "early.1.project"}
+    assert not set(narrow) - set(wide)
+
+
+def test_heads_rectify_without_a_ceiling_and_the_unsplit_network_with_its_own(student: Student) -> None:
+    kinds = {node.op_type for node in onnx.load_from_string(graphs.head_graph(student.head, 1.0, SPEC)[0]).graph.node}
+    assert "Relu" in kinds
+    assert "Clip" not in kinds
+    local, _ = graphs.local_graph(Lite0(1, [3], 4).eval(), SPEC)
+    kinds = {node.op_type for node in onnx.load_from_string(local).graph.node}
+    assert "Clip" in kinds
+    assert "Relu" not in kinds
