@@ -112,7 +112,7 @@ def pruned_conv(
     groups: int = 1,
     ceiling: float | None = None,
 ) -> torch.Tensor:
-    """Convolve x [B, C, H, W] with padding of half the kernel, add the bias [O], clip to 0 .. ``ceiling`` if it has one.
+    """Convolve x [B, C, H, W] with padding of half the kernel, add the bias [O] and clip to 0 .. ``ceiling``, if any.
 
     A ceiling of 6 makes a ReLU6, an infinite one a ReLU. The result and the gradients of ``x`` and ``bias`` are exact;
     that of ``weight`` is what the kept values give.
@@ -201,7 +201,7 @@ _NONE = torch.empty(0, dtype=torch.uint8)
 
 
 def _gates(y: torch.Tensor, ceiling: float) -> torch.Tensor:
-    """Where the gradient passes a ReLU of this ceiling with output y: uint8, a bit each, after a byte for the layout."""
+    """Where the gradient passes a ReLU of this ceiling with output y: uint8, a bit each after a byte for the layout."""
     last = _channels_last(y)
     flat = _flat(y, channels_last=last).numpy()
     bits = np.empty(1 + -(-len(flat) // 8), np.uint8)
