@@ -13,7 +13,7 @@
  * What makes it fast:
  *   - x < 2^63 lets one multiplication by a 64-bit reciprocal replace the division, exactly (Alverson 1991).
  *   - Slots are given to symbols in falling order of frequency, so that 256 buckets of slots hold at most two symbols
- *     each but for the rarest, and a pull is one load and one choice between two.
+ *     each but for the rarest, and a pull is a choice between two.
  *   - Where one symbol takes most slots a pull guesses it: the processor predicts that branch.
  *   - Modes with large frames run two states in turn over one stream of words, which hides the latency of each.
  *
@@ -65,8 +65,8 @@ typedef struct {
 } Slots;
 
 typedef struct {
-    /* The two symbols of each bucket. Where a bucket has more, or ESCAPE: split 0 in ones, frequency 0 in twos, and
-     * its slots have to be searched for from index `symbol`. */
+    /* The two symbols of each bucket. Where a bucket has more, or ESCAPE: frequency 0 in both, and its slots have to
+     * be searched for from index `symbol` of twos. */
     Pull ones[BUCKETS], twos[BUCKETS];
     Slots *slots; /* [size + 1] in falling order of frequency */
     int32_t low, high;

@@ -181,16 +181,15 @@ INLINE int32_t pull_one(uint64_t *state, const PullTable *table, int skewed, Pul
         *state = refill(first.frequency * (x >> 16) + slot, words);
         return first.symbol;
     }
-    /* Choosing between whole words makes a conditional move of it; a branch would be guessed wrong too often. */
-    uint64_t one, two;
-    memcpy(&one, table->ones + bucket, sizeof one);
-    memcpy(&two, table->twos + bucket, sizeof two);
-    uint64_t chosen = slot >= table->ones[bucket].split ? two : one;
-    Pull pull;
-    memcpy(&pull, &chosen, sizeof pull);
-    if (UNLIKELY(pull.frequency == 0)) return pull_rare(state, table, (uint16_t)pull.symbol, words);
-    *state = refill(pull.frequency * (x >> 16) + (slot - pull.start), words);
-    return pull.symbol;
+    const Pull *one = table->ones + bucket, *two = table->twos + bucket;
+    if (UNLIKELY(one->frequency == 0)) return pull_rare(state, table, (uint16_t)two->symbol, words);
+    /* Both are pulled and one is taken, by a conditional move: a branch would be guessed wrong too often, and a choice
+     * before the multiplication would lengthen what the next symbol waits for. */
+    uint64_t of_one = one->frequency * (x >> 16) + (slot - one->start);
+    uint64_t of_two = two->frequency * (x >> 16) + (slot - two->start);
+    int second = slot >= one->split;
+    *state = refill(second ? of_two : of_one, words);
+    return second ? two->symbol : one->symbol;
 }
 
 /* Pull one channel's symbols; whether every escape was a good one. */
