@@ -17,6 +17,7 @@ import sys
 import time
 from collections import defaultdict
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -28,12 +29,15 @@ from headwater.device.exit import LocalExit
 from headwater.device.figure import Figure
 from headwater.device.hardware import head_key, to_toml
 from headwater.device.head import FrameMaker
-from headwater.device.profile import TURN, timed_ms, whole_model
+from headwater.device.profile import timed_ms, turn, whole_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from headwater.compression.bundle import Bundle
+    from headwater.device.head import Coded
 
 CAMERA = (640, 480)
 LEAST_TURNS = 2
@@ -104,8 +108,7 @@ class _Steps:
         self._maker = FrameMaker(bundle, threads, exit_)
         self._exit = exit_ is not None
         self._jpeg = _jpeg()
-        blank = np.zeros(bundle.manifest.input.shape, np.uint8)
-        self._whole = whole_model(bundle, blank, threads)
+        self._whole = whole_model(bundle, threads)
 
     def run(self, modes: Mapping[float, int], seconds: float) -> dict[str, list[float]]:
         """Take turns until the time is up."""
@@ -113,23 +116,25 @@ class _Steps:
         until_s, turns = time.monotonic() + seconds, 0
         while turns < LEAST_TURNS or time.monotonic() < until_s:
             for width, mode in modes.items():
-                self._turn(width, mode, times)
+                for coded in turn(partial(self._frame, mode)):
+                    times["prepare_ms"].append(coded.seen.prepare_ms)
+                    times[head_key(width)].append(coded.seen.head_ms)
+                    times["code_ms"].append(coded.code_ms)
+                    if self._exit:
+                        times["exit_ms"].append(coded.seen.exit_ms)
             if self._whole is not None:
-                times["whole_ms"] += [timed_ms(self._whole) for _ in range(TURN)][1:]
+                times["whole_ms"] += turn(partial(self._whole_ms, self._whole))
             turns += 1
         return times
 
-    def _turn(self, width: float, mode: int, times: dict[str, list[float]]) -> None:
-        for run in range(TURN):
-            seen = self._maker.look(Image.open(io.BytesIO(self._jpeg)), mode)
-            coded = self._maker.code(seen, mode)
-            if run == 0:  # it pays for the caches that another width filled
-                continue
-            times["prepare_ms"].append(seen.prepare_ms)
-            times[head_key(width)].append(seen.head_ms)
-            times["code_ms"].append(coded.code_ms)
-            if self._exit:
-                times["exit_ms"].append(seen.exit_ms)
+    def _picture(self) -> Image.Image:
+        return Image.open(io.BytesIO(self._jpeg))
+
+    def _frame(self, mode: int) -> Coded:
+        return self._maker.make(self._picture(), mode)
+
+    def _whole_ms(self, whole: Callable[[NDArray[np.uint8]], object]) -> float:
+        return timed_ms(whole, self._maker.head.input.apply(self._picture()))
 
 
 def _jpeg() -> bytes:
