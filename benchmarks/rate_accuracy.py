@@ -11,11 +11,12 @@ Training takes too long to be repeated in every run, so without ``--full`` the c
 needs no training is measured now, on the bundle that ships: its modes and cuts, its local exit, image codecs read by
 its unsplit network, the multiply-adds of its heads; these claims end in "shipped bundle".
 
-The study resumes: each piece leaves a JSON in ``out/rate_accuracy`` and is skipped when that is there with the same
-settings, a piece that was stopped goes on from its last epoch, and several processes may share the work
-(``--seeds 1 --threads 1`` in one, ``--seeds 2 --threads 1`` in another). When the last piece is done the results file
-is written. The pieces are in :mod:`benchmarks.study`; the operating points are fixed in
-:mod:`benchmarks.study.stated`, and how equal accuracy is found in :mod:`benchmarks.study.arithmetic`.
+The study resumes: each piece leaves a JSON in ``out/rate_accuracy`` and is skipped when that or the results file has it
+with the same settings, a piece that was stopped goes on from its last epoch, and several processes may share the work
+(``--seeds 1 --threads 1`` in one, ``--seeds 2 --threads 1`` in another). Each writes what it finds beside what the
+results file has. To do pieces again that it has, give another: ``--results new.json``. The pieces are in
+:mod:`benchmarks.study`; the operating points are fixed in :mod:`benchmarks.study.stated`, and how equal accuracy is
+found in :mod:`benchmarks.study.arithmetic`.
 
 Ours are bytes of whole frames, header included; those of codecs leave out what is the same in all files.
 """
@@ -80,7 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = claims.Options(own.quick, own.json)
     torch.set_num_threads(own.threads)
     allocator.keep_all()
-    study = Study(TINY, Path(f"{own.out}-quick"), own.threads) if options.quick else Study(FULL, own.out, own.threads)
+    if options.quick:
+        study = Study(TINY, Path(f"{own.out}-quick"), own.threads)
+    else:
+        study = Study(FULL, own.out, own.threads, Results.load(own.results).records if own.results.exists() else ())
     try:
         pieces = chosen(study.plan, own.pieces, own.seeds)
     except ValueError as error:
@@ -121,13 +125,13 @@ def _full(study: Study, pieces: Sequence[runner.Piece], own: argparse.Namespace,
     """Run pieces; when all of the plan are done, write the results and state the claims."""
     console = Console()
     with Progress(console=console) as progress:
-        left = runner.run(pieces, study, console, progress)
+        left = runner.run(pieces, study, console, progress, all_pieces(study.plan))
     records = gathered(study)
     everything = all_pieces(study.plan)
     done = [piece for piece in everything if runner.state(piece, study) == "done"]
-    print(f"{len(done)} of {len(everything)} pieces are done, in {study.folder}")
+    print(f"{len(done)} of {len(everything)} pieces are done, in {study.folder} or in {own.results}")
     if records.seeds:
-        path = study.folder / "results.json" if options.quick or len(done) < len(everything) else own.results
+        path = study.folder / "results.json" if options.quick else own.results
         write_json(path, records.to_json())
         print(f"wrote {path}")
         claims.report("Rate and accuracy, the study", Statement(records, _whence(records)).all(), options)
@@ -138,12 +142,12 @@ def gathered(study: Study) -> Results:
     """What is done and current, of the plan's pieces and of those made by name."""
     pieces = {(piece.name, piece.seed): piece for piece in all_pieces(study.plan)}
     records = []
-    for path in sorted(study.folder.glob("seed*/*.json")):
-        seed = int(path.parent.name.removeprefix("seed"))
-        extra = {piece.seed: piece for piece in image_codecs.named(study.plan, path.stem)}
-        piece = pieces.get((path.stem, seed)) or extra.get(seed)
+    here = {(path.stem, int(path.parent.name.removeprefix("seed"))) for path in study.folder.glob("seed*/*.json")}
+    for name, seed in sorted(here | set(study.elsewhere)):
+        extra = {piece.seed: piece for piece in image_codecs.named(study.plan, name)}
+        piece = pieces.get((name, seed)) or extra.get(seed)
         if piece is not None and runner.state(piece, study) == "done":
-            records.append(study.record(path.stem, seed))
+            records.append(study.record(name, seed))
     return Results(tuple(record for record in records if record))
 
 

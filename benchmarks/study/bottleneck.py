@@ -42,8 +42,7 @@ MINUTES = 3
 def pieces(plan: Plan) -> list[Piece]:
     """One on each narrow split."""
     return [
-        Piece("zstd", seed, {"level": LEVEL}, partial(score, seed=seed), {OURS: "bundle"}, MINUTES)
-        for seed in plan.narrow_seeds
+        Piece("zstd", seed, {"level": LEVEL}, partial(score, seed=seed), (OURS,), MINUTES) for seed in plan.narrow_seeds
     ]
 
 

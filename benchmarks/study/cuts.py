@@ -46,7 +46,7 @@ def recipe_of(plan: Plan, seed: int, cut: int) -> Recipe:
 def _piece(plan: Plan, seed: int, cut: int) -> Piece:
     decides = {"data": plan.source, "recipe": recipe_of(plan, seed, cut).to_json()}
     work = partial(train, seed=seed, cut=cut)
-    return Piece(f"{CUT}{cut}", seed, decides, work, builds_on={TEACHER: "weights"}, minutes=MINUTES)
+    return Piece(f"{CUT}{cut}", seed, decides, work, builds_on=(TEACHER,), minutes=MINUTES)
 
 
 def train(study: Study, folder: Path, progress: Progress, seed: int, cut: int) -> dict[str, Any]:

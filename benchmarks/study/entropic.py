@@ -56,7 +56,7 @@ def pieces(plan: Plan) -> list[Piece]:
 def _piece(plan: Plan, seed: int, beta: float) -> Piece:
     decides = {"beta": beta, "epochs": list(plan.entropic_epochs), "recipe": plan.peer_recipe(seed).to_json()}
     work = partial(train, seed=seed, beta=beta)
-    return Piece(f"entropic-{beta:g}", seed, decides, work, builds_on={TEACHER: "weights"}, minutes=MINUTES)
+    return Piece(f"entropic-{beta:g}", seed, decides, work, builds_on=(TEACHER,), minutes=MINUTES)
 
 
 def train(study: Study, folder: Path, progress: Progress, seed: int, beta: float) -> dict[str, Any]:

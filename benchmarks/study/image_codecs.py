@@ -85,7 +85,7 @@ def _untouched(plan: Plan, seed: int, codec: Name) -> Piece:
         seed,
         {"settings": [str(setting) for setting in settings]},
         partial(score_untouched, seed=seed, settings=settings),
-        builds_on={OURS: "teacher"},
+        builds_on=(OURS,),
         minutes=UNTOUCHED_MINUTES[codec],
     )
 
@@ -100,7 +100,7 @@ def _tuned(plan: Plan, seed: int, codec: Name, side: int, qualities: Sequence[in
     }
     work = partial(tune, seed=seed, settings=settings)
     name = f"tuned-{codec.lower()}-{side}{suffix}"
-    return Piece(name, seed, decides, work, builds_on={TEACHER: "weights"}, minutes=TUNED_MINUTES)
+    return Piece(name, seed, decides, work, builds_on=(TEACHER,), minutes=TUNED_MINUTES)
 
 
 # ---------------------------------------------------------------- the teacher as it is

@@ -34,8 +34,7 @@ MINUTES = 2
 def pieces(plan: Plan) -> list[Piece]:
     """One on each split: it is cheap."""
     return [
-        Piece("exit", seed, {"max_drop": MAX_DROP}, partial(score, seed=seed), {OURS: "bundle"}, MINUTES)
-        for seed in plan.seeds
+        Piece("exit", seed, {"max_drop": MAX_DROP}, partial(score, seed=seed), (OURS,), MINUTES) for seed in plan.seeds
     ]
 
 

@@ -35,8 +35,7 @@ MINUTES = 60
 def pieces(plan: Plan) -> list[Piece]:
     """One a split."""
     return [
-        Piece(OURS, seed, settings(plan, seed), partial(train, seed=seed), {TEACHER: "weights"}, MINUTES)
-        for seed in plan.seeds
+        Piece(OURS, seed, settings(plan, seed), partial(train, seed=seed), (TEACHER,), MINUTES) for seed in plan.seeds
     ]
 
 

@@ -3,13 +3,16 @@
     out/rate_accuracy/seed0/ours.json      what the piece found, with its key: every setting that decides it
     out/rate_accuracy/seed0/ours/          its checkpoints; a piece that was killed goes on from the last one
 
-A piece is done again when its key is another: when its settings change, or what it builds on was trained anew. Two
-processes may work on one folder: a piece that another one holds is left to it.
+A piece is done again when its key is another: when its settings or those of what it builds on change. The same settings
+give another network on another machine, by roundings; that counts as done all the same, as one more draw of the same
+recipe would. So a study can go on where another machine left its results: what a piece builds on is trained first where
+it is not in the folder. Two processes may work on one folder: a piece that another one holds is left to it.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import shutil
 import subprocess
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Piece:
     """One thing to train or score on one split."""
 
@@ -44,8 +47,8 @@ class Piece:
     """All that decides its result beside the code, as JSON."""
     work: Callable[[Study, Path, Progress], dict[str, Any]]
     """Does it, with a folder for checkpoints; returns the result as JSON."""
-    builds_on: Mapping[str, str]
-    """Pieces of the same split that have to be done, each with the entry of its result by which it is known."""
+    builds_on: tuple[str, ...]
+    """Pieces of the same split that have to be done and in the folder."""
     minutes: float
     """Estimate for the full plan, on one core."""
 
@@ -56,47 +59,71 @@ class Piece:
 
 def state(piece: Piece, study: Study) -> str:
     """``done``, ``waits for NAME``, ``stale`` (done with other settings) or ``to do``."""
-    key = key_of(piece, study)
-    if key is None:
-        waits = [name for name in piece.builds_on if study.record(name, piece.seed) is None]
-        return f"waits for {', '.join(waits)}"
     record = study.record(piece.name, piece.seed)
-    if record is None:
-        return "to do"
-    return "done" if record["key"] == key else "stale"
+    if record is not None and record["key"] == key_of(piece, study):
+        return "done"
+    if waits := [name for name in piece.builds_on if not study.has(name, piece.seed)]:
+        return f"waits for {', '.join(waits)}"
+    return "to do" if record is None else "stale"
 
 
 def key_of(piece: Piece, study: Study) -> dict[str, Any] | None:
     """Everything that decides a piece's result; None while what it builds on is not there."""
     grounds = {}
-    for name, entry in piece.builds_on.items():
+    for name in piece.builds_on:
         record = study.record(name, piece.seed)
         if record is None:
             return None
-        grounds[name] = record["result"][entry]
+        grounds[name] = hashlib.sha256(json.dumps(record["key"], sort_keys=True).encode()).hexdigest()[:16]
     key: dict[str, Any] = json.loads(json.dumps({"settings": piece.settings, "builds_on": grounds}))
     return key
 
 
-def run(pieces: Sequence[Piece], study: Study, console: Console, progress: Progress) -> list[Piece]:
-    """Do what is not done, in order; returns the pieces that are still not done."""
-    left = []
+def run(
+    pieces: Sequence[Piece], study: Study, console: Console, progress: Progress, known: Sequence[Piece] = ()
+) -> list[Piece]:
+    """Do what is not done, in order; returns the pieces that are still not done.
+
+    What they build on is done first where it is not in the folder, if it is among those ``known``.
+    """
+    by_name = {str(piece): piece for piece in (*known, *pieces)}
+    left: list[Piece] = []
+    failed: set[str] = set()
     for piece in pieces:
-        now = state(piece, study)
-        if now == "done":
+        if state(piece, study) == "done":
             continue
-        if now.startswith("waits"):
-            console.print(f"{piece}: {now}", style="yellow", highlight=False)
-            left.append(piece)
-            continue
-        with _held(study.work(piece)) as held:
-            if not held:
-                console.print(f"{piece}: another process is at it", style="yellow", highlight=False)
+        for step in (*_grounds(piece, by_name, study), piece):
+            if str(step) in failed or not _do(step, study, console, progress):
+                failed.add(str(step))
                 left.append(piece)
-                continue
-            if state(piece, study) != "done" and not _finish(piece, study, console, progress):
-                left.append(piece)
+                break
     return left
+
+
+def _grounds(piece: Piece, by_name: Mapping[str, Piece], study: Study) -> list[Piece]:
+    """What a piece builds on and is not in the folder, in the order in which it can be done."""
+    found: list[Piece] = []
+    for name in piece.builds_on:
+        ground = by_name.get(f"seed{piece.seed}/{name}")
+        if ground is not None and not study.has(name, piece.seed):
+            found += [*_grounds(ground, by_name, study), ground]
+    return list(dict.fromkeys(found))
+
+
+def _do(piece: Piece, study: Study, console: Console, progress: Progress) -> bool:
+    """Do a piece unless it is done and in the folder; returns False where it is left undone."""
+    if study.has(piece.name, piece.seed) and state(piece, study) == "done":
+        return True
+    if (now := state(piece, study)).startswith("waits"):
+        console.print(f"{piece}: {now}", style="yellow", highlight=False)
+        return False
+    with _held(study.work(piece)) as held:
+        if not held:
+            console.print(f"{piece}: another process is at it", style="yellow", highlight=False)
+            return False
+        if study.has(piece.name, piece.seed) and state(piece, study) == "done":
+            return True
+        return _finish(piece, study, console, progress)
 
 
 def _finish(piece: Piece, study: Study, console: Console, progress: Progress) -> bool:

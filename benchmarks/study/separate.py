@@ -33,7 +33,7 @@ def pieces(plan: Plan) -> list[Piece]:
 def _piece(plan: Plan, seed: int, width: float) -> Piece:
     decides = {"data": plan.source, "recipe": plan.recipe_of(seed, widths=(width,), exit_epochs=0).to_json()}
     work = partial(train, seed=seed, width=width)
-    return Piece(f"separate-{width:g}", seed, decides, work, builds_on={TEACHER: "weights"}, minutes=MINUTES)
+    return Piece(f"separate-{width:g}", seed, decides, work, builds_on=(TEACHER,), minutes=MINUTES)
 
 
 def train(study: Study, folder: Path, progress: Progress, seed: int, width: float) -> dict[str, Any]:

@@ -135,7 +135,8 @@ def listing(pieces: Sequence[Piece], study: Study) -> Table:
         now, record = state(piece, study), study.record(piece.name, piece.seed)
         left += 0 if now == "done" else piece.minutes
         took = f"{record['seconds'] / 60:.0f}" if now == "done" and record else f"about {piece.minutes:g}"
-        table.add_row(str(piece), now, took)
+        where = ", elsewhere" if now == "done" and not study.has(piece.name, piece.seed) else ""
+        table.add_row(str(piece), now + where, took)
     table.add_section()
     table.add_row("left to do", "", f"about {left:.0f} ({left / 60:.1f} hours)")
     return table

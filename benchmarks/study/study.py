@@ -15,6 +15,8 @@ from headwater.server.training.lite import Lite0
 from headwater.server.training.pipeline import Prepared, prepare
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -28,9 +30,10 @@ OURS, TEACHER = "ours", "teacher"
 class Study:
     """A plan and the folder where its pieces leave their results."""
 
-    def __init__(self, plan: Plan, folder: Path, threads: int = 1) -> None:
-        """Nothing is read or written yet."""
+    def __init__(self, plan: Plan, folder: Path, threads: int = 1, elsewhere: Sequence[dict[str, Any]] = ()) -> None:
+        """Nothing is read or written yet; ``elsewhere`` are records of pieces that were done on other machines."""
         self.plan, self.folder, self.threads = plan, folder, threads
+        self.elsewhere = {(record["piece"], record["seed"]): record for record in elsewhere}
         self._prepared: dict[tuple[int, tuple[str, ...]], Prepared] = {}
 
     # ------------------------------------------------------------ what is done
@@ -40,12 +43,16 @@ class Study:
         return self.folder / f"seed{piece.seed}" / piece.name
 
     def record(self, name: str, seed: int) -> dict[str, Any] | None:
-        """What a finished piece left; None where it is not finished."""
+        """What a finished piece left, here or elsewhere; None where it is not finished."""
         path = self._path(name, seed)
         if not path.exists():
-            return None
+            return self.elsewhere.get((name, seed))
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return record
+
+    def has(self, name: str, seed: int) -> bool:
+        """Whether a finished piece is in the folder, with what others build on."""
+        return self._path(name, seed).exists()
 
     def keep(self, record: dict[str, Any]) -> None:
         """Write a finished piece's record, in one step."""

@@ -39,14 +39,14 @@ def _of_split(plan: Plan, seed: int) -> list[Piece]:
     decides = {"data": plan.source, "task": plan.added_task, "recipe": plan.recipe_of(seed).to_json()}
 
     def added(base: str) -> Piece:
-        return Piece("task-added", seed, decides, partial(add, seed=seed, base=base), {base: "bundle"}, ADDED_MINUTES)
+        return Piece("task-added", seed, decides, partial(add, seed=seed, base=base), (base,), ADDED_MINUTES)
 
     if plan.added_task in plan.recipe.tasks:
         work = partial(measure_ours, seed=seed)
-        joint = Piece("task-joint", seed, decides, work, {OURS: "bundle"}, MEASURED_MINUTES)
-        alone = Piece(ALONE, seed, decides, partial(train_alone, seed=seed), {}, TRAINED_MINUTES)
+        joint = Piece("task-joint", seed, decides, work, (OURS,), MEASURED_MINUTES)
+        alone = Piece(ALONE, seed, decides, partial(train_alone, seed=seed), (), TRAINED_MINUTES)
         return [joint, alone, added(ALONE)]
-    joint = Piece("task-joint", seed, decides, partial(train_joint, seed=seed), {}, TRAINED_MINUTES)
+    joint = Piece("task-joint", seed, decides, partial(train_joint, seed=seed), (), TRAINED_MINUTES)
     return [joint, added(OURS)]
 
 

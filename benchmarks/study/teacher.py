@@ -42,7 +42,7 @@ def pieces(plan: Plan) -> list[Piece]:
             seed,
             {"data": plan.source, "recipe": plan.peer_recipe(seed).to_json()},
             partial(train, seed=seed),
-            builds_on={},
+            builds_on=(),
             minutes=MINUTES,
         )
         for seed in plan.seeds

@@ -28,7 +28,6 @@ class Work:
     def __init__(self) -> None:
         self.done: list[str] = []
         self.fails: set[str] = set()
-        self.answer = "first"
 
     def do(self, _study: Study, folder: Path, _progress: Progress, name: str) -> dict[str, Any]:
         checkpoint = folder / "checkpoint"
@@ -36,11 +35,11 @@ class Work:
         checkpoint.write_text("half")
         if name in self.fails:
             raise DataError("it cannot be done")
-        return {"answer": self.answer}
+        return {}
 
     def pieces(self, **settings: int) -> list[Piece]:
-        ground = Piece("ground", 0, dict(settings), partial(self.do, name="ground"), {}, 1)
-        return [ground, Piece("wall", 0, {}, partial(self.do, name="wall"), {"ground": "answer"}, 1)]
+        ground = Piece("ground", 0, dict(settings), partial(self.do, name="ground"), (), 1)
+        return [ground, Piece("wall", 0, {}, partial(self.do, name="wall"), ("ground",), 1)]
 
 
 @pytest.fixture
@@ -65,22 +64,39 @@ def test_a_piece_is_done_once(work: Work, study: Study, run: Run) -> None:
     assert run(work.pieces()) == []
     assert work.done == ["ground", "wall"]
     assert [runner.state(piece, study) for piece in work.pieces()] == ["done", "done"]
-    record = study.record("wall", 0)
-    assert record is not None
-    assert record["key"] == {"settings": {}, "builds_on": {"ground": "first"}}
 
 
 def test_other_settings_or_other_ground_are_done_anew(work: Work, study: Study, run: Run) -> None:
     run(work.pieces())
-    work.answer = "second"
     assert [runner.state(piece, study) for piece in work.pieces(epochs=3)] == ["stale", "done"]
     run(work.pieces(epochs=3))
     assert work.done == ["ground", "wall", "ground", "wall"], "old checkpoints are thrown away"
 
 
+def records_of(work: Work, folder: Path, run_in: Callable[[Study], object]) -> list[dict[str, Any]]:
+    """What another machine left of these pieces."""
+    other = Study(TINY, folder)
+    run_in(other)
+    return [record for piece in work.pieces() if (record := other.record(piece.name, piece.seed)) is not None]
+
+
+def test_a_study_goes_on_where_another_machine_left_its_results(work: Work, tmp_path: Path) -> None:
+    with Progress(disable=True) as progress:
+        console = Console(file=io.StringIO())
+        records = records_of(work, tmp_path / "a", lambda other: runner.run(work.pieces(), other, console, progress))
+        study = Study(TINY, tmp_path / "b", elsewhere=records)
+        house = Piece("house", 0, {}, partial(work.do, name="house"), ("wall",), 1)
+        assert [runner.state(piece, study) for piece in (*work.pieces(), house)] == ["done", "done", "waits for wall"]
+        assert runner.run(work.pieces(), study, console, progress) == []
+        assert work.done == ["ground", "wall"], "nothing is done twice"
+        assert runner.run([house], study, console, progress, work.pieces()) == []
+        assert work.done == ["ground", "wall", "ground", "wall", "house"], "what it builds on is not in this folder"
+        assert runner.state(house, study) == "done"
+
+
 def test_a_piece_that_fails_leaves_the_others_alone_and_goes_on_later(work: Work, run: Run) -> None:
     work.fails = {"ground"}
-    other = Piece("other", 0, {}, partial(work.do, name="other"), {}, 1)
+    other = Piece("other", 0, {}, partial(work.do, name="other"), (), 1)
     assert [piece.name for piece in run([*work.pieces(), other])] == ["ground", "wall"]
     work.fails = set()
     assert run([*work.pieces(), other]) == []
