@@ -15,8 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Hashable, Iterator
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterator
 
 from headwater.protos import edge_pb2 as pb
 from headwater.server.access.limits import Allowance
@@ -27,8 +26,6 @@ from headwater.server.metrics import Metrics
 from headwater.server.parts import Collector, Open
 from headwater.server.registry import Served
 
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
 _STATUS = {
     State.FAILED: (pb.STATUS_INTERNAL, "the server failed on the batch of this frame; it may be sent again"),
     State.EXPIRED: (pb.STATUS_EXPIRED, "the deadline passed before the frame was run"),
@@ -311,15 +308,18 @@ class Session:
 class Sessions:
     """The sessions that are remembered, the least recently connected forgotten first.
 
+    When a device begins another, those of its that are not open are forgotten: an agent that was killed never comes
+    back to the one before. Should one come back all the same, what it sends again is answered again.
+
     Args:
         make: a session of a device with this allowance.
-        limit: devices whose sessions are remembered; of each as many as it may have streams.
+        limit: devices whose sessions are remembered.
     """
 
     def __init__(self, make: Callable[[str, Allowance], Session], limit: int) -> None:
         self._make = make
         self._limit = limit
-        self._devices: OrderedDict[str, OrderedDict[int, Session]] = OrderedDict()
+        self._devices: OrderedDict[str, dict[int, Session]] = OrderedDict()
 
     def __len__(self) -> int:
         return sum(map(len, self._devices.values()))
@@ -331,19 +331,20 @@ class Sessions:
         """The session of this number of a device, new if it is not remembered. Number 0 is always new."""
         if number == 0:
             return self._make(device, allowance)
-        sessions = self._devices.pop(device, None) or OrderedDict()
-        session = sessions.pop(number, None) or self._make(device, allowance)
+        sessions = self._devices.pop(device, None) or {}
+        if number not in sessions:
+            sessions = {known: one for known, one in sessions.items() if not one.idle}
+            sessions[number] = self._make(device, allowance)
+        session = sessions[number]
         session.allowance = allowance
-        self._devices[device], sessions[number] = sessions, session
-        _forget(sessions, allowance.limits.streams, lambda one: one.idle)
-        _forget(self._devices, self._limit, lambda all_of_it: all(one.idle for one in all_of_it.values()))
+        self._devices[device] = sessions
+        self._forget()
         return session
 
-
-def _forget(remembered: OrderedDict[K, V], limit: int, may_go: Callable[[V], bool]) -> None:
-    """Drop the oldest that may go, as long as there are too many."""
-    while len(remembered) > limit:
-        key = next((key for key, value in remembered.items() if may_go(value)), None)
-        if key is None:
-            return
-        del remembered[key]
+    def _forget(self) -> None:
+        """Drop the devices that came least recently and have nothing open, as long as there are too many."""
+        while len(self._devices) > self._limit:
+            away = (device for device, its in self._devices.items() if all(one.idle for one in its.values()))
+            if (device := next(away, None)) is None:
+                return
+            del self._devices[device]

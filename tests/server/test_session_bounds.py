@@ -70,6 +70,21 @@ async def test_sessions_are_forgotten_oldest_first_but_not_while_connected(limit
         assert sessions.open("device-0", 1, allowance) is not opened[0]
 
 
+async def test_an_agent_that_begins_anew_has_the_sessions_of_its_device_forgotten_that_are_not_open() -> None:
+    async with edge() as server:
+        service = server.server.service
+        allowance = service.door.allowances.of("camera")
+        sessions = Sessions(lambda name, its: Session(name, service.admission, server.server.metrics, its), 8)
+        first, other = sessions.open("camera", 1, allowance), sessions.open("camera", 2, allowance)
+        other.attach(Outbox(1, 1 << 20), 0)
+        assert sessions.open("camera", 1, allowance) is not first, "it was not open when the other one began"
+        for number in range(3, 20):  # killed again and again
+            last = sessions.open("camera", number, allowance)
+        assert list(sessions) == [other, last]
+        assert sessions.open("camera", 2, allowance) is other
+        assert sessions.open("camera", 19, allowance) is last, "coming back is not beginning anew"
+
+
 async def test_a_remembered_answer_takes_its_bytes_and_no_message() -> None:
     def messages() -> int:
         gc.collect()
