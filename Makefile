@@ -8,6 +8,9 @@
 # What the demo runs on is installed by the hashes of requirements-demo.txt, all but torch and the CUDA packages that it
 # may bring: which file torch==2.13.0 is depends on where it comes from. docs/security.md says who is trusted with what.
 
+# Tests and benchmarks start hundreds of processes: each would compile all of headwater again.
+unexport PYTHONDONTWRITEBYTECODE
+
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
