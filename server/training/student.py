@@ -21,7 +21,7 @@ from headwater.compression.entropy import FactorizedPrior, GainUnit
 from headwater.compression.errors import SettingsError
 from headwater.compression.learning.exit_net import ExitNet
 from headwater.compression.learning.network import Parts, SplitNetwork
-from headwater.compression.slimmable import ConvNorm, InvertedResidual
+from headwater.compression.slimmable import Activation, ConvNorm, InvertedResidual
 from headwater.server.training.reconstruct import RECONSTRUCT, Reconstructor
 
 if TYPE_CHECKING:
@@ -84,30 +84,32 @@ class Student(SplitNetwork):
 
 
 def _early(teacher: Lite0, recipe: Recipe) -> tuple[ConvNorm, list[InvertedResidual]]:
-    """The teacher's stem and first blocks, sorted by importance, with a norm for each width and ReLU for ReLU6.
+    """The teacher's stem and first blocks, sorted by importance, with a norm for each width.
 
-    Without its ceiling a head takes a quarter less time: onnxruntime's convolutions rectify what they write as they
-    write it, but clip it in a second pass.
+    Expansions, the largest maps of a head, have a ReLU where the teacher has a ReLU6: onnxruntime's convolutions
+    rectify what they write as they write it, but clip it in a second pass. Stem and filters keep their ceiling. On one
+    split of the solar cells, over all modes, that is 0.2 points better than ReLU6 everywhere (standard error 0.4), and
+    ReLU everywhere is 0.6 points worse (0.5).
     """
     early = list(teacher.typed_blocks())
     if broken := [index for index in recipe.skip if not early[index].residual]:
         raise SettingsError(f"the head cannot skip the blocks {broken}: nothing would lead past them")
-    stem = _with_widths(teacher.stem, recipe.widths)
+    stem = _with_widths(teacher.stem, recipe.widths, teacher.stem.activation)
     kept = [block for index, block in enumerate(early) if index not in recipe.skip]
     blocks = [_block_with_widths(block, recipe.widths) for block in kept]
     sort_channels(stem, blocks)
     return stem, blocks
 
 
-def _with_widths(layer: ConvNorm, widths: Sequence[float]) -> ConvNorm:
-    """A copy with a norm for each width, all as the layer's own, and ReLU where it has a ReLU6."""
+def _with_widths(layer: ConvNorm, widths: Sequence[float], activation: Activation | None) -> ConvNorm:
+    """A copy with this activation and a norm for each width, all as the layer's own."""
     made = ConvNorm(
         layer.conv.in_channels,
         layer.conv.out_channels,
         layer.conv.kernel_size[0],
         stride=layer.stride,
         depthwise=layer.depthwise,
-        activation=None if layer.activation is None else "relu",
+        activation=activation,
         widths=widths,
     )
     made.conv.load_state_dict(layer.conv.state_dict())
@@ -118,7 +120,7 @@ def _with_widths(layer: ConvNorm, widths: Sequence[float]) -> ConvNorm:
 
 def _block_with_widths(block: InvertedResidual, widths: Sequence[float]) -> InvertedResidual:
     made = copy.deepcopy(block)
-    made.expand = _with_widths(block.expand, widths) if block.expand is not None else None
-    made.depthwise = _with_widths(block.depthwise, widths)
-    made.project = _with_widths(block.project, widths)
+    made.expand = _with_widths(block.expand, widths, "relu") if block.expand is not None else None
+    made.depthwise = _with_widths(block.depthwise, widths, block.depthwise.activation)
+    made.project = _with_widths(block.project, widths, block.project.activation)
     return made
