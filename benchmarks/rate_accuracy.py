@@ -134,7 +134,9 @@ def _full(study: Study, pieces: Sequence[runner.Piece], own: argparse.Namespace,
         path = study.folder / "results.json" if options.quick else own.results
         write_json(path, records.to_json())
         print(f"wrote {path}")
-        claims.report("Rate and accuracy, the study", Statement(records, _whence(records)).all(), options)
+        claims.report(
+            "Rate and accuracy, the study", Statement(records, _whence(records), plan=study.plan).all(), options
+        )
     return 1 if left else 0
 
 

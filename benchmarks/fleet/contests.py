@@ -58,6 +58,10 @@ class Study:
         found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         return found
 
+    def has(self, name: str, seed: int) -> bool:
+        """Whether a finished piece is in the folder."""
+        return self.record(name, seed) is not None
+
     def keep(self, record: dict[str, Any]) -> None:
         """Write what a piece found."""
         write_json(self.folder / f"seed{record['seed']}" / f"{record['piece']}.json", record)
@@ -76,7 +80,7 @@ class Study:
         """The first bundle, the peer, ours, and what may be wrong with a fleet."""
         plain = self.settings(seed)
         peer = self._piece(PEER, seed, _plainly(plain), lambda ground, _: asdict(fedavg(ground, plain)))
-        start = Piece(START, seed, self.terrain.of_start(), self._start(seed), {}, 10)
+        start = Piece(START, seed, self.terrain.of_start(), self._start(seed), (), 10)
         return [start, peer, *(self._contest(name, seed, each) for name, each in self.contests(seed).items())]
 
     def contests(self, seed: int) -> dict[str, Contest]:
@@ -127,7 +131,7 @@ class Study:
         def work(_study: object, folder: Path, _progress: Progress) -> dict[str, Any]:
             return contest(self.ground(seed), folder)
 
-        return Piece(name, seed, settled, work, {START: "bundle"}, 7)
+        return Piece(name, seed, settled, work, (START,), 7)
 
 
 def curve_of(record: dict[str, Any]) -> Curve:

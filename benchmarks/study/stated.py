@@ -26,11 +26,13 @@ import numpy as np
 
 from benchmarks import claims
 from benchmarks.study.arithmetic import Interval, Series, at_bytes, cheapest, gaps, paired, spread
+from benchmarks.study.plan import CODECS, FULL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from benchmarks.claims import Claim
+    from benchmarks.study.plan import Plan
     from benchmarks.study.results import Results
 
 NAME = "rate_accuracy"
@@ -40,9 +42,9 @@ MAX_DROP = 0.5
 class Statement:
     """Claims of one set of results; ``where`` says whose figures they are and goes into every claim's text."""
 
-    def __init__(self, results: Results, where: str, suffix: str = "") -> None:
+    def __init__(self, results: Results, where: str, suffix: str = "", plan: Plan = FULL) -> None:
         """Take results with at least one split of ours; ``suffix`` ends every claim's name."""
-        self.results, self.where, self.suffix = results, where, suffix
+        self.results, self.where, self.suffix, self.plan = results, where, suffix, plan
         self.point, self.near = results.point()
 
     def all(self) -> list[Claim]:
@@ -89,7 +91,15 @@ class Statement:
         left_out = self.results.without(prefix, seeds)
         note = f"; no rows of {', '.join(left_out)}" if left_out else ""
         note += "".join(f"; {reason}" for reason in self.results.missing(prefix, seeds))
+        if prefix == "tuned-" and (undone := self._undone(seeds)):  # the best of some is not the best
+            return self._least(claim, None, "x", target, f"to be done yet: {', '.join(undone)}")
         return self._missed_if_far(self._ratio(claim, prefix, seeds, target, note))
+
+    def _undone(self, seeds: Sequence[int]) -> list[str]:
+        """Pieces of tuned teachers that these splits lack; of the first one if there is none."""
+        wanted = [f"tuned-{codec.lower()}-{side}" for codec in CODECS for side in self.plan.tuned_sides(codec)]
+        splits = seeds or self.results.seeds[:1]
+        return [name for name in wanted if any(self.results.result(name, seed) is None for seed in splits)]
 
     def entropic(self) -> Claim:
         """Bytes of Entropic Student over ours."""

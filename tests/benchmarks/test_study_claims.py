@@ -1,5 +1,6 @@
 """The study's claims on made-up results whose answers are known."""
 
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -8,6 +9,7 @@ import pytest
 
 from benchmarks.study import show
 from benchmarks.study.figures import Figures
+from benchmarks.study.plan import CODECS, FULL
 from benchmarks.study.results import Results
 from benchmarks.study.stated import Statement
 
@@ -56,7 +58,8 @@ def separate(width: float, *points: tuple[float, float]) -> dict[str, Any]:
 
 
 def stated(*records: dict[str, Any]) -> dict[str, Any]:
-    return {claim.claim.split(",")[0]: claim for claim in Statement(Results(records), "test").all()}
+    none_tuned = replace(FULL, tuned_scales=dict.fromkeys(CODECS, ()))
+    return {claim.claim.split(",")[0]: claim for claim in Statement(Results(records), "test", plan=none_tuned).all()}
 
 
 def test_our_point_is_the_cheapest_mode_within_a_point_of_the_teacher_on_average() -> None:
@@ -81,6 +84,14 @@ def test_a_peer_that_never_gets_there_gives_a_lower_bound() -> None:
     tuned = claim["bytes of the best image codec with a teacher tuned for it over ours"]
     assert tuned.value == pytest.approx(900 / 40)
     assert "lower bound" in tuned.peer
+
+
+def test_the_best_tuned_codec_is_told_when_all_of_the_plan_are_done() -> None:
+    results = Results((ours(0), rows("tuned-webp-64", 0, ("WebP a", 300, 0.9))))
+    (claim,) = (claim for claim in Statement(results, "test").all() if "tuned for it" in claim.claim)
+    assert claim.value is None
+    assert "tuned-webp-96" in claim.peer
+    assert "tuned-webp-64" not in claim.peer
 
 
 def test_a_split_that_is_half_done_is_left_out_of_a_peer() -> None:

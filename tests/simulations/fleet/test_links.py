@@ -141,7 +141,7 @@ GOLDEN = "dac836b461add7b6"
 
 
 def test_a_small_report_has_always_the_same_bytes() -> None:
-    """On any Python: where a rule of the simulation changes, or the bundle that ships, so does this hash, and nowhere else."""
+    """On any Python: it changes with a rule of the simulation or with the bundle that ships, and with nothing else."""
     assert hashlib.sha256(run(eventful()).to_json()).hexdigest()[:16] == GOLDEN
 
 
