@@ -46,7 +46,7 @@ from benchmarks.deadlines.present import Present
 from benchmarks.deadlines.rig import Rig
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import SettingsError
-from headwater.simulations.demo import shipped_bundle
+from headwater.simulations.shipped import shipped_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -50,7 +50,7 @@ from headwater.compression.bundle import Bundle
 from headwater.compression.datasets import open_dataset, split
 from headwater.simulations import codecs
 from headwater.simulations.codecs import Setting
-from headwater.simulations.demo import shipped_bundle
+from headwater.simulations.shipped import shipped_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

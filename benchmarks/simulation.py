@@ -40,6 +40,7 @@ from headwater.simulations.fleet.core import kit
 from headwater.simulations.fleet.model import model_of
 from headwater.simulations.fleet.scenario import Arrivals, DeviceClass, Scenario, Server
 from headwater.simulations.fleet.shard import Shard
+from headwater.simulations.shipped import shipped_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -248,7 +249,7 @@ def _simpys(devices: int, rounds: int) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it."""
     options = claims.options(__doc__, arguments, full="the whole hour of 1,000, 10,000 and 100,000 devices")
-    bundle = Bundle.load(engine.SHIPPED)
+    bundle = Bundle.load(shipped_bundle())
     _check_meaning(bundle)
     sizes = QUICK if options.quick else FULL if options.full else USUAL
     fleets = [fleet(devices, hours, bundle) for devices, hours in sizes]

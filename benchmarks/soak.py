@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from benchmarks import claims
 from benchmarks.soaking.plan import Size
 from benchmarks.soaking.stage import STEADY, Outcome, Stage
-from headwater.simulations.demo import shipped_bundle
+from headwater.simulations.shipped import shipped_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -27,13 +27,13 @@ from rich.console import Console
 from benchmarks import claims
 from headwater.compression.bundle import Bundle
 from headwater.device.settings import DeviceSettings
-from headwater.simulations.demo import shipped_bundle
 from headwater.simulations.fleet import measuring, replay
 from headwater.simulations.fleet.calibrate import PICTURES
 from headwater.simulations.fleet.comparing import distributions, errors, write_html
 from headwater.simulations.fleet.stage import Stage, on_time
 from headwater.simulations.fleet.traffic import Traffic
 from headwater.simulations.samples import take_samples
+from headwater.simulations.shipped import shipped_bundle
 from headwater.simulations.trace import LinkTrace, Trace
 
 if TYPE_CHECKING:

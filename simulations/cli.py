@@ -42,11 +42,12 @@ def demo(
     from headwater.simulations import demo as running
     from headwater.simulations import report
     from headwater.simulations.codecs import score
+    from headwater.simulations.shipped import shipped_bundle
     from headwater.simulations.watch import Watch, ending, line, shown
 
     console = Console()
     options = running.DemoOptions(
-        bundle=running.shipped_bundle() if bundle is None else bundle,
+        bundle=shipped_bundle() if bundle is None else bundle,
         source=source,
         out=out,
         seconds=seconds,

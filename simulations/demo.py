@@ -19,12 +19,11 @@ import socket
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headwater.compression.bundle import Bundle
-from headwater.compression.errors import BundleError, SettingsError
+from headwater.compression.errors import SettingsError
 from headwater.simulations.act import Act, lay_out, why_not
 from headwater.simulations.last_act import LastAct, state_of
 from headwater.simulations.processes import Child, ChildError
@@ -100,18 +99,6 @@ class Run:
     def expected(self, station: Station) -> int:
         """Pictures that a station sends."""
         return min(self.options.count(station), len(self.samples))
-
-
-def shipped_bundle() -> Path:
-    """The bundle in the repository; raises :class:`BundleError` in a copy installed without it."""
-    folder = Path(str(resources.files("headwater.simulations"))) / "bundles"
-    for path in (folder / "solar", folder / "solar.zip"):
-        if path.exists():
-            return path
-    raise BundleError(
-        f"this copy of headwater has no model in {folder}: run the demo from a clone of the repository, or name one "
-        "with --bundle PATH (`headwater train solar --out PATH` makes one)"
-    )
 
 
 def prepare(options: DemoOptions) -> Run:

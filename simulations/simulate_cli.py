@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from headwater.simulations.fleet.planning_cli import BundleOption, JobsOption, with_bundle
 from headwater.simulations.fleet.planning_cli import add_to as add_planning
 from headwater.simulations.learning.cli import add_to as add_learning
 
@@ -29,13 +30,16 @@ def fleet(
         typer.Option(metavar="DIR", help="Recorded links in Mahimahi's format, in place of the scenario's rates."),
     ] = None,
     trace_factor: Annotated[float, typer.Option(min=1e-6, help="Times the recorded rates.")] = 1.0,
+    bundle: BundleOption = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures there.")] = None,
-    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 for one a core. They change no figure.")] = 0,
+    jobs: JobsOption = 0,
 ) -> None:
     """Simulate devices, links and servers, and say what answers, bytes and joules come of it."""
     from headwater.simulations.fleet import command
+    from headwater.simulations.fleet.scenario import Scenario
 
-    command.fleet(scenario, devices, hours, seed, trace, trace_factor, json, jobs)
+    played = with_bundle(Scenario.load(scenario), bundle)
+    command.fleet(command.changed(played, devices, hours, seed, trace, trace_factor), json, jobs)
 
 
 @app.command()
@@ -65,9 +69,10 @@ def calibrate(
     both distributions of answer times are printed, and the errors.
     """
     from headwater.simulations.fleet import calibrate as calibrating
-    from headwater.simulations.fleet.engine import SHIPPED
+    from headwater.simulations.shipped import shipped_bundle
 
-    options = calibrating.Options(bundle or SHIPPED, source, seconds, devices, fps, link, deadline_ms, seed, work)
+    path = bundle or shipped_bundle()
+    options = calibrating.Options(path, source, seconds, devices, fps, link, deadline_ms, seed, work)
     calibrating.run(options, out, report)
 
 

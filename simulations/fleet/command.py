@@ -22,18 +22,8 @@ if TYPE_CHECKING:
     from headwater.simulations.fleet.outcome import ClassOutcome, Outcome
 
 
-def fleet(
-    name: str,
-    devices: int | None,
-    hours: float | None,
-    seed: int | None,
-    trace: Path | None,
-    trace_factor: float,
-    json: Path | None,
-    jobs: int,
-) -> Outcome:
-    """Simulate a scenario, with what the command line changes of it, and print what came of it."""
-    scenario = changed(Scenario.load(name), devices, hours, seed, trace, trace_factor)
+def fleet(scenario: Scenario, json: Path | None, jobs: int) -> Outcome:
+    """Simulate a scenario, print what came of it, and write all figures where that is asked for."""
     console = Console()
     outcome = watched(scenario, jobs, console)
     for table in tables(outcome):

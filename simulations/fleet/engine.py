@@ -18,7 +18,6 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headwater.compression.bundle import Bundle
@@ -28,11 +27,10 @@ from headwater.simulations.fleet.model import model_of
 from headwater.simulations.fleet.outcome import ClassOutcome, Outcome
 from headwater.simulations.fleet.scenario import Scenario
 from headwater.simulations.fleet.shard import Part, Shard
+from headwater.simulations.shipped import shipped_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-SHIPPED = Path(__file__).parent.parent / "bundles" / "solar"
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def run(
         SettingsError: for devices that cannot do what their settings say.
         DataError: for damaged recordings.
     """
-    bundle = bundle or Bundle.load(scenario.bundle or SHIPPED)
+    bundle = bundle or bundle_of(scenario)
     models = [model_of(bundle, devices) for devices in scenario.devices]
     shards = [Shard(scenario, models, servers, members) for servers, members in split(scenario)]
     outcome = Outcome(
@@ -79,6 +77,11 @@ def run(
         progress(Progress(done, len(shards), sum(each.frames for each in outcome.classes)))
     _reckon(outcome)
     return outcome
+
+
+def bundle_of(scenario: Scenario) -> Bundle:
+    """Its bundle, the shipped one if it names none; raises :class:`BundleError`."""
+    return Bundle.load(scenario.bundle or shipped_bundle())
 
 
 def _reckon(outcome: Outcome) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 
 JobsOption = Annotated[int, typer.Option(min=0, help="Processes; 0 for one a core. They change no figure.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+BundleOption = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="Whose modes, sizes and accuracies count, in place of the scenario's."),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,20 +31,20 @@ def report(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The HTML file.")] = Path("fleet.html"),
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="The first page as a picture, too.")] = None,
     advice: Annotated[bool, typer.Option(help="Try changes in short runs, and rank them.")] = True,
+    bundle: BundleOption = None,
     jobs: JobsOption = 0,
 ) -> None:
     """Write a fleet's report: latencies, misses, accuracy, bytes, joules, servers, and what to change first."""
     from headwater.simulations.fleet import report as reports
     from headwater.simulations.fleet.compare import gather
 
-    (outcome,) = gather(what, 1, _runner(jobs))
+    (outcome,) = gather(what, 1, _runner(bundle, jobs))
     tried = None
     if advice:
-        from headwater.compression.bundle import Bundle
         from headwater.simulations.fleet.advice import advise
-        from headwater.simulations.fleet.engine import SHIPPED
+        from headwater.simulations.fleet.engine import bundle_of
 
-        tried = advise(outcome, Bundle.load(outcome.scenario.bundle or SHIPPED), _runner(jobs))
+        tried = advise(outcome, bundle_of(with_bundle(outcome.scenario, bundle)), _runner(bundle, jobs))
     reports.write(outcome, out, tried)
     typer.echo(f"report: {out}")
     if png is not None:
@@ -52,6 +57,7 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A scenario, or JSON files, separated by commas.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The same for the other side.")],
     seeds: Annotated[int, typer.Option(min=1, help="Runs of a scenario, each with a seed of its own.")] = 3,
+    bundle: BundleOption = None,
     jobs: JobsOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -60,7 +66,7 @@ def compare(
 
     from headwater.simulations.fleet import compare as comparing
 
-    left, right = (comparing.gather(what, seeds, _runner(jobs)) for what in (a, b))
+    left, right = (comparing.gather(what, seeds, _runner(bundle, jobs)) for what in (a, b))
     lines = comparing.lines(left, right)
     if as_json:
         typer.echo(json.dumps(comparing.as_plain(left, right, lines), indent=1))
@@ -90,6 +96,7 @@ def size(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the search there (JSON); a plot beside.")
     ] = None,
+    bundle: BundleOption = None,
     jobs: JobsOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -104,7 +111,7 @@ def size(
     space = sizing.Space(listed, _words(board), _words(link), _words(policy) or sizing.POLICIES)
     wanted = sizing.with_deadline(Scenario.load(scenario), deadline)
     with console.status("first runs") as status:
-        found = sizing.search(wanted, sizing.Target(accuracy, misses), space, _runner(jobs), status.update)
+        found = sizing.search(wanted, sizing.Target(accuracy, misses), space, _runner(bundle, jobs), status.update)
     plain = json.dumps(sizing.as_plain(found, listed.currency), indent=1)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +129,12 @@ def _words(listed: str | None) -> tuple[str, ...]:
     return tuple(map(str.strip, listed.split(","))) if listed else ()
 
 
-def _runner(jobs: int) -> Callable[["Scenario"], "Outcome"]:
+def with_bundle(scenario: "Scenario", bundle: Path | None) -> "Scenario":
+    """The scenario with this bundle, if there is one, in place of its own."""
+    return scenario if bundle is None else replace(scenario, bundle=bundle)
+
+
+def _runner(bundle: Path | None, jobs: int) -> Callable[["Scenario"], "Outcome"]:
     from headwater.simulations.fleet.engine import run
 
-    return lambda scenario: run(scenario, jobs=jobs)
+    return lambda scenario: run(with_bundle(scenario, bundle), jobs=jobs)

@@ -14,7 +14,7 @@ from headwater.compression.exits import ExitScore, score_of
 from headwater.device.exit import LocalExit
 from headwater.device.head import FrameMaker, Head
 from headwater.device.settings import DeviceSettings
-from headwater.simulations.demo import shipped_bundle
+from headwater.simulations.shipped import shipped_bundle
 from tests import tiny
 
 

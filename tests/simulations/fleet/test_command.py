@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from typer.testing import CliRunner
 
+from headwater.compression.errors import BundleError
 from headwater.simulations.fleet.outcome import Outcome
 from headwater.simulations.simulate_cli import app
+from tests import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,3 +37,21 @@ def test_recorded_links_take_the_place_of_the_scenario_s(tmp_path: Path) -> None
     result = CliRunner(env={"COLUMNS": "120"}).invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "stations" in result.output
+
+
+def test_another_bundle_takes_the_place_of_the_scenario_s(tmp_path: Path) -> None:
+    bundle = tiny.bundle()
+    bundle.save(tmp_path / "mine.zip")
+    (tmp_path / "yard.toml").write_text(
+        'name = "yard"\nbundle = "nowhere.zip"\n[[servers]]\nname = "edge"\n'
+        '[[devices]]\nname = "gates"\ncount = 2\nlink = "wifi"\nprofile = "pi-4"\nsettings = { tasks = ["shape"] }\n'
+    )
+    written = tmp_path / "fleet.json"
+    arguments = ["fleet", str(tmp_path / "yard.toml"), *SHORT, "--json", str(written)]
+    with pytest.raises(BundleError, match=r"nowhere\.zip"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+    result = CliRunner().invoke(app, [*arguments, "--bundle", str(tmp_path / "mine.zip")])
+    assert result.exit_code == 0, result.output
+    outcome = Outcome.from_json(written.read_bytes())
+    assert outcome.bundle == f"{bundle.manifest.name} {bundle.short_id}"
+    assert outcome.scenario.bundle == tmp_path / "mine.zip"  # so that a report of it finds the same

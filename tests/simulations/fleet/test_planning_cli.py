@@ -41,6 +41,15 @@ def test_report_of_a_scenario_with_advice(scenario: str, tmp_path: Path) -> None
     assert png.read_bytes().startswith(b"\x89PNG")
 
 
+def test_all_take_another_bundle(scenario: str, tmp_path: Path) -> None:
+    (tmp_path / "tiny.zip").rename(tmp_path / "mine.zip")
+    mine = ("--bundle", str(tmp_path / "mine.zip"))
+    assert "What to change first" not in invoke("report", scenario, "--out", str(tmp_path / "r.html"), *mine)
+    assert "What to change first" in (tmp_path / "r.html").read_text()
+    assert json.loads(invoke("compare", scenario, scenario, "--seeds", "1", "--json", *mine))["lines"]
+    assert json.loads(invoke("size", scenario, "--accuracy", "0", "--board", "pi-4", "--json", *mine))
+
+
 def test_report_of_an_outcome(tmp_path: Path) -> None:
     (tmp_path / "o.json").write_bytes(simulated().to_json())
     invoke("report", str(tmp_path / "o.json"), "--out", str(tmp_path / "r.html"), "--no-advice")
