@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from collections.abc import Set as AbstractSet
 
     from benchmarks.soaking.plan import Member
 
@@ -85,6 +86,10 @@ class Diary:
     def up(self) -> int:
         """Devices of swarms that are connected."""
         return len(self._up)
+
+    def has_up(self, devices: AbstractSet[str]) -> bool:
+        """Whether all of these devices of swarms are connected."""
+        return devices <= self._up
 
     def resumed(self, member: Member) -> Member:
         """What a device is told that begins again."""

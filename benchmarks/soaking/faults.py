@@ -20,8 +20,8 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -129,27 +129,41 @@ class Lottery:
             self._tasks.add(asyncio.create_task(self._do(kind, target, deed), name=f"{kind} {target.name}"))
 
     async def _do(self, kind: str, target: Target, deed: Callable[..., Awaitable[None]]) -> None:
+        with self.holding(target), self._noted(kind, target):
+            await deed(target)
+
+    @contextmanager
+    def _noted(self, kind: str, target: Target) -> Iterator[None]:
         devices = target.devices if isinstance(target, Link) else self._devices(target)
         trouble = Trouble(kind, target.name, devices, time.monotonic())
         self._diary.troubles.append(trouble)
         try:
-            await deed(target)
+            yield
         finally:
             trouble.mended_s = time.monotonic()
-            self._busy.discard(target.name)
+
+    @asynccontextmanager
+    async def without(self, server: Server) -> AsyncIterator[None]:
+        """Have a server stopped for a while, and its devices elsewhere; that is noted, and no fault of the lottery."""
+        with self.holding(server), self._noted("absence", server):
+            await server.stop()
+            try:
+                yield
+            finally:
+                await server.start_again()
 
     def has(self, process: Process) -> bool:
         """Whether a fault is being done to it."""
         return process.name in self._busy
 
     @contextmanager
-    def holding(self, process: Process) -> Iterator[None]:
+    def holding(self, target: Target) -> Iterator[None]:
         """Spare it for a while."""
-        self._busy.add(process.name)
+        self._busy.add(target.name)
         try:
             yield
         finally:
-            self._busy.discard(process.name)
+            self._busy.discard(target.name)
 
     # ------------------------------------------------------------ whom
 

@@ -42,8 +42,9 @@ RATE, DELAY_S = 20e6, 0.005
 CONNECTED_S, END_S = 300.0, 600.0
 WARM_UP = 1 / 3
 """Of the time; what memory does before that does not count."""
-STRETCH_S, CALM_S, REST_S = 90.0, 30.0, 2.0
-"""Of faults between calm moments; how long all devices may take to come back; and a moment for what they brought."""
+STRETCH_S, CALM_S, REST_S = 90.0, 60.0, 20.0
+"""Of faults between calm moments; how long all devices may take to come back; and until a server has let go of the
+connections that they lost without a word, which takes it three heartbeats."""
 SPARED = (STEADY, "swarm0", "agent0")
 """Never killed or stopped, so that their memory can be watched."""
 _VARIES = re.compile(r"0x[0-9a-f]+|\d+(\.\d+)?|'[^']*'")
@@ -231,7 +232,7 @@ class Stage:
             while (left_s := end_s - time.monotonic()) > 0:
                 await lottery.run(min(STRETCH_S, left_s), self._size.fault_every_s)
                 if left_s > STRETCH_S:
-                    await self._look_at_memory()
+                    await self._look_at_memory(lottery)
         finally:
             for task in watching:
                 task.cancel()
@@ -242,18 +243,25 @@ class Stage:
             process.footing.mend()
         return lottery
 
-    async def _look_at_memory(self) -> None:
-        """Once nothing is wrong and everybody is back: what the watched processes hold can be compared then."""
-        if not await comes(self._all_up, CALM_S):
-            self._say(f"{self._diary.up} devices came back within {CALM_S:g} s; memory is not looked at")
-            return
-        await asyncio.sleep(REST_S)
-        for process in self._processes:
-            if process.name in SPARED:
-                found, now_s = self._held[process.name], time.monotonic()
-                lost_mb = self._size.leak_mb_per_hour * (now_s - found[-1][0]) / 3600 if found else 0.0
-                if (mb := await memory.held_mb(process.footing, process.pid, lost_mb)) is not None:
-                    found.append((now_s, mb))
+    async def _look_at_memory(self, lottery: Lottery) -> None:
+        """Once nothing is wrong: what the watched processes hold can be compared then.
+
+        With the other server away, so that the steady one has every device that knows it, each time: how many of those
+        that know both are at which is chance, and each is a tenth of a megabyte.
+        """
+        swarms, _ = devices(self._size)
+        known = {one.name for swarm in swarms for one in swarm if STEADY in one.servers}
+        async with lottery.without(self._servers[KILLED]):
+            if not await comes(lambda: self._diary.has_up(known), CALM_S):
+                self._say(f"not all {len(known)} devices came within {CALM_S:g} s; memory is not looked at")
+                return
+            await asyncio.sleep(REST_S)
+            for process in self._processes:
+                if process.name in SPARED:
+                    found, now_s = self._held[process.name], time.monotonic()
+                    lost_mb = self._size.leak_mb_per_hour * (now_s - found[-1][0]) / 3600 if found else 0.0
+                    if (mb := await memory.held_mb(process.footing, process.pid, lost_mb)) is not None:
+                        found.append((now_s, mb))
         held = ", ".join(f"{name} {points[-1][1]:.2f} MB" for name, points in self._held.items() if points)
         self._say(f"calm: {held}")
 

@@ -26,7 +26,7 @@ OVER_S = 2 * IDLE_S + 10.0
 """After the last call on a connection; gRPC looks every `IDLE_S` whether there was one since it looked before."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Known:
     """A connection that a call came on."""
 

@@ -72,25 +72,26 @@ class Doorbell:
 
 
 def ring(state: Path, but: Doorbell | None = None) -> None:
-    """Ring every bell of a mailbox's folder, but one's own."""
-    with contextlib.suppress(FileNotFoundError):  # nobody has ever listened
+    """Ring every bell of a mailbox's folder, but one's own.
+
+    What there is to see is in the mailbox by then, and who does not hear of it looks soon all the same: so nothing that
+    goes wrong here, on a disk that has just become read-only for one, is an error of who rings.
+    """
+    with contextlib.suppress(OSError):
         for entry in os.scandir(state / FOLDER):
             if not entry.name.startswith(".") and (but is None or entry.name != but.path.name):
                 _ring(Path(entry.path))
 
 
 def _ring(path: Path) -> None:
-    try:
-        pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno != errno.ENXIO:
-            raise
-        path.unlink(missing_ok=True)  # its listener was killed
-        return
-    try:
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):  # it is loud already, or was just taken down
+    with contextlib.suppress(OSError):  # it is loud already, or was just taken down
+        try:
+            pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                path.unlink(missing_ok=True)  # its listener was killed
+            return
+        try:
             os.write(pipe, b"!")
-    finally:
-        os.close(pipe)
+        finally:
+            os.close(pipe)

@@ -50,6 +50,17 @@ except OSError as error:
     assert (tmp_path / "new").read_bytes() == b"y" * 100
 
 
+def test_a_named_pipe_takes_bytes_whatever_the_disk(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    code = """
+pipe = os.open(f"{root}/pipe", os.O_RDWR)
+print(os.write(pipe, b"x"), os.read(pipe, 9))
+"""
+    with Footing(tmp_path) as footing:
+        footing.room, footing.read_only = 0, True
+        assert run(footing, code) == "1 b'x'"
+
+
 def test_sqlite_meets_a_full_disk_and_loses_nothing_that_it_had(tmp_path: Path) -> None:
     code = """
 db = sqlite3.connect(f"{root}/d.db", isolation_level=None)
