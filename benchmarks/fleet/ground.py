@@ -98,7 +98,7 @@ _SMALL = replace(
     test_share=0.4,
 )
 """Small pictures, so that three splits of all contests are hours of a core, not days."""
-SOLAR_FLEET = Terrain("solar", _SMALL, "cell_type", devices=16, rounds=12, epochs=2.0, rate=0.01, servers_share=0.3)
+SOLAR_FLEET = Terrain("solar", _SMALL, "cell_type", devices=16, rounds=12, epochs=2.0, rate=0.0003, servers_share=0.1)
 _SHORTER = replace(
     DIGITS,
     widths=(0.25, 1.0),
