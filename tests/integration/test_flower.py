@@ -111,7 +111,8 @@ def simulated(grid, context):
     main(grid, context)
 
 
-run_simulation(server, client, num_supernodes=2, backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}})
+resources, init = {"num_cpus": 1, "num_gpus": 0.0}, {"address": "local"}  # not a cluster that was once on this machine
+run_simulation(server, client, num_supernodes=2, backend_config={"client_resources": resources, "init_args": init})
 """
 
 
