@@ -169,6 +169,11 @@ class Courier:
             if isinstance(error, grpc.aio.AioRpcError) and error.code() in FINAL:
                 raise TransferError(f"the server {self._link.server} takes no transfers: {error.details()}") from error
             raise _AgainError(str(error) or type(error).__name__) from error
+        except asyncio.CancelledError as error:
+            # The link that closes its channel cancels the calls on it, which looks as if this task had been cancelled.
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            raise _AgainError("the connection ended") from error
         finally:
             call.cancel()
 

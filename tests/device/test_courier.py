@@ -147,6 +147,33 @@ async def test_an_upload_goes_on_from_what_the_server_has(tmp_path: Path) -> Non
     assert sent == len(CONTENT) + len(edge.chunks[2].data), "only the chunk that was lost was sent again"
 
 
+async def test_a_link_that_closes_its_connection_cancels_no_transfer(tmp_path: Path) -> None:
+    edge = ExchangingEdge()
+    (tmp_path / "reply").write_bytes(CONTENT)
+    async with carrying(edge) as (link, courier, put):
+        edge.gate.clear()
+        job = asyncio.create_task(courier.upload(put(b"question"), tmp_path / "reply", SHA256))
+        await edge.until(lambda: bool(edge.chunks))  # of which the server says nothing
+        edge.break_streams()
+        await edge.until(lambda: len(edge.hellos) == 2)
+        edge.gate.set()
+        await job
+    assert edge.uploads[0][1] == CONTENT
+    assert link.connections == 2
+
+
+async def test_who_is_cancelled_leaves_the_transfer(tmp_path: Path) -> None:
+    edge = ExchangingEdge()
+    (tmp_path / "reply").write_bytes(CONTENT)
+    async with carrying(edge) as (_, courier, put):
+        edge.gate.clear()
+        job = asyncio.create_task(courier.upload(put(b"question"), tmp_path / "reply", SHA256))
+        await edge.until(lambda: bool(edge.chunks))
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+
+
 async def test_no_chunk_is_larger_than_the_server_says(tmp_path: Path) -> None:
     edge = ExchangingEdge(most_bytes=100)
     (tmp_path / "reply").write_bytes(CONTENT[:1000])
