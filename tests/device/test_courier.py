@@ -147,13 +147,19 @@ async def test_an_upload_goes_on_from_what_the_server_has(tmp_path: Path) -> Non
     assert sent == len(CONTENT) + len(edge.chunks[2].data), "only the chunk that was lost was sent again"
 
 
+async def stuck(edge: ExchangingEdge, courier: Courier, offer: pb.Offer, folder: Path) -> asyncio.Task[None]:
+    """An upload of which the server has a chunk, and says nothing."""
+    (folder / "reply").write_bytes(CONTENT)
+    edge.gate.clear()
+    job = asyncio.create_task(courier.upload(offer, folder / "reply", SHA256))
+    await edge.until(lambda: bool(edge.chunks))
+    return job
+
+
 async def test_a_link_that_closes_its_connection_cancels_no_transfer(tmp_path: Path) -> None:
     edge = ExchangingEdge()
-    (tmp_path / "reply").write_bytes(CONTENT)
     async with carrying(edge) as (link, courier, put):
-        edge.gate.clear()
-        job = asyncio.create_task(courier.upload(put(b"question"), tmp_path / "reply", SHA256))
-        await edge.until(lambda: bool(edge.chunks))  # of which the server says nothing
+        job = await stuck(edge, courier, put(b"question"), tmp_path)
         edge.break_streams()
         await edge.until(lambda: len(edge.hellos) == 2)
         edge.gate.set()
@@ -164,11 +170,8 @@ async def test_a_link_that_closes_its_connection_cancels_no_transfer(tmp_path: P
 
 async def test_who_is_cancelled_leaves_the_transfer(tmp_path: Path) -> None:
     edge = ExchangingEdge()
-    (tmp_path / "reply").write_bytes(CONTENT)
     async with carrying(edge) as (_, courier, put):
-        edge.gate.clear()
-        job = asyncio.create_task(courier.upload(put(b"question"), tmp_path / "reply", SHA256))
-        await edge.until(lambda: bool(edge.chunks))
+        job = await stuck(edge, courier, put(b"question"), tmp_path)
         job.cancel()
         with pytest.raises(asyncio.CancelledError):
             await job
