@@ -309,9 +309,11 @@ class Link:
             self._delivery.lost()
 
     def _next_pause_s(self) -> float:
-        pause_s = max(self._pause_s * self._rng.uniform(0.5, 1.0), told_s(self.last_error))
-        self._pause_s = min(self._pause_s * 2, self.options.longest_pause_s)
         self._patience_s *= 2
+        if moment_s := told_s(self.last_error):
+            return max(moment_s, self.options.first_pause_s)  # the device's own: nobody else was told the same
+        pause_s = self._pause_s * self._rng.uniform(0.5, 1.0)
+        self._pause_s = min(self._pause_s * 2, self.options.longest_pause_s)
         return pause_s
 
     @property

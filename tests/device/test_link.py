@@ -380,3 +380,17 @@ async def test_pauses_grow_are_jittered_and_end_at_the_limit() -> None:
         longest = min(0.1 * 2**number, 1.0)
         assert longest / 2 <= pause <= longest
     assert len(set(pauses)) == 8
+
+
+async def test_a_server_that_tells_a_moment_is_taken_at_its_word() -> None:
+    """However often it could not be reached before: the moment is this device's alone, and it will be let in then."""
+    link = make(1, first_pause_s=0.1, longest_pause_s=60.0)
+    for _ in range(12):
+        link._next_pause_s()
+    link.last_error = RefusedError("too many devices come at a time")
+    link.last_error.retry_after_s = 2.5
+    assert [link._next_pause_s(), link._next_pause_s()] == [2.5, 2.5]
+    link.last_error.retry_after_s = 0.001
+    assert link._next_pause_s() == 0.1
+    link.last_error = LinkError("no server answers")
+    assert link._next_pause_s() > 10
