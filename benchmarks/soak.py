@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from benchmarks.claims import Claim
-    from benchmarks.soaking.memory import Slope
+    from benchmarks.soaking.diary import Reconnection
+    from benchmarks.soaking.memory import Held, Slope
 
 NAME = "soak"
 OUT = Path("out/soak")
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     outcome = asyncio.run(Stage(size, own.bundle or shipped_bundle(), own.out, say).run())
     _show(outcome)
-    memory_mb = {"every second": outcome.memory_mb, "calm": outcome.held_mb}
+    memory_mb = {"every second": outcome.memory_mb, "calm": outcome.held}
     (own.out / "memory.json").write_text(json.dumps(memory_mb), encoding="utf-8")
     claims.report(f"Soak, {size.streams} streams", claims_of(outcome), claims.Options(own.quick, own.json))
     return int(bool(outcome.account.wrong or outcome.fallen))
@@ -78,6 +79,9 @@ def _show(outcome: Outcome) -> None:
     account = outcome.account
     print("faults:", ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.faults.items())))
     print("frames:", ", ".join(f"{count} {fate}" for fate, count in sorted(account.fates.items())))
+    for cause, waits in sorted(by_cause(outcome.reconnections).items()):
+        shares = (f"{share:.0%} within {waits[int(share * (len(waits) - 1))]:.1f} s" for share in (0.5, 0.9, 0.99))
+        print(f"back {cause}: {len(waits)} times, {', '.join(shares)}")
     for title, found in (("refused", account.reasons), ("in the logs", outcome.complaints)):
         for text, count in found.most_common(SHOWN):
             print(f"{title}: {count} x {text}")
@@ -85,9 +89,19 @@ def _show(outcome: Outcome) -> None:
         print("WRONG:", line)
 
 
+def by_cause(reconnections: Sequence[Reconnection]) -> dict[str, list[float]]:
+    """Seconds that devices took to come back, the shortest first, by what had kept them away."""
+    found: dict[str, list[float]] = {}
+    for one in sorted(reconnections, key=lambda one: one.seconds):
+        cause = f"in spite of {one.lasting}" if one.lasting else f"after {one.cause or 'no fault of its own'}"
+        found.setdefault(cause, []).append(one.seconds)
+    return found
+
+
 def claims_of(outcome: Outcome) -> list[Claim]:
     """The figures that are promised."""
-    size, account, waits = outcome.size, outcome.account, sorted(outcome.reconnections_s)
+    size, account = outcome.size, outcome.account
+    waits = sorted(one.seconds for one in outcome.reconnections if not one.lasting)
     fates = ", ".join(f"{count} {fate}" for fate, count in sorted(account.fates.items()))
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.faults.items()))
     tracebacks = sum(count for text, count in outcome.complaints.items() if "Traceback" in text)
@@ -130,16 +144,20 @@ def claims_of(outcome: Outcome) -> list[Claim]:
     text = "from a fault's end to being connected again, p99"
     found.append(claims.at_most(NAME, text, slow, unit="s", target=10.0, peer=peer))
     for name, what in ((STEADY, "the server that is never killed"), ("agent0", "an agent that is never killed")):
-        found.append(_memory_claim(what, outcome.slopes.get(name), outcome.held_mb.get(name, [])))
+        found.append(_memory_claim(what, outcome.slopes.get(name), outcome.held.get(name, [])))
     return found
 
 
-def _memory_claim(what: str, slope: Slope | None, held: Sequence[tuple[float, float]]) -> Claim:
+def _memory_claim(what: str, slope: Slope | None, held: Sequence[Held]) -> Claim:
     peer = f"too few calm moments: {len(held)}"
     if slope is not None:
-        moments = f"{len(held)} calm moments, {held[0][1]:.1f} to {held[-1][1]:.1f} MB"
-        peer = f"with nine in ten between {slope.least:.2g} and {slope.most:.2g}; {moments}"
-    text = f"memory of {what}, slope after warm-up"
+        first, last = held[0], held[-1]
+        in_use = f"{len(held)} calm moments, {first.in_use_mb:.1f} to {last.in_use_mb:.1f} MB"
+        mapped = f"{first.mapped_mb:.0f} to {last.mapped_mb:.0f} MB in large blocks"
+        resident = f"{first.resident_mb:.0f} to {last.resident_mb:.0f} MB resident"
+        sure = f"with nine in ten between {slope.least:.2g} and {slope.most:.2g}"
+        peer = f"{sure}; {in_use}, beside it {mapped}; {resident}"
+    text = f"memory in use of {what}, slope after warm-up"
     return claims.at_most(NAME, text, None if slope is None else slope.likely, unit="MB/h", target=1.0, peer=peer)
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,6 +32,19 @@ class Trouble:
     """That may lose their connection by it."""
     began_s: float
     mended_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Reconnection:
+    """A device came back."""
+
+    device: str
+    cause: str
+    """The fault that kept it away last; empty where none did: its connection had broken."""
+    lasting: str
+    """A fault that concerned it and went on, as one of the other server's; empty for none."""
+    seconds: float
+    """From the end of `cause`, or from its losing the connection."""
 
 
 @dataclass
@@ -97,17 +108,25 @@ class Diary:
         kept = tuple(name for name in names if name in self.kept)
         return replace(member, taken=self.taken[member.name], kept=kept)
 
-    def reconnections_s(self) -> list[float]:
-        """From the end of what kept a device away, or from its losing the connection, to the next one."""
-        mended = sorted(
-            ((one.mended_s, one.devices) for one in self.troubles if one.mended_s is not None), key=itemgetter(0)
-        )
-        times = [mended_s for mended_s, _ in mended]
-        found = []
-        for device, spells in self.spells.items():
-            for spell in spells:
-                if spell.ended_s is not None:
-                    during = mended[bisect_left(times, spell.began_s) : bisect_right(times, spell.ended_s)]
-                    last_s = max((mended_s for mended_s, devices in during if device in devices), default=spell.began_s)
-                    found.append(spell.ended_s - last_s)
-        return found
+    def reconnections(self) -> list[Reconnection]:
+        """How long devices took to come back: from the end of what kept them away, or from losing the connection."""
+        concern: dict[str, list[Trouble]] = defaultdict(list)
+        for one in self.troubles:
+            for device in one.devices:
+                concern[device].append(one)
+        return [
+            _came_back(device, spell.began_s, spell.ended_s, concern[device])
+            for device, spells in self.spells.items()
+            for spell in spells
+            if spell.ended_s is not None
+        ]
+
+
+def _came_back(device: str, began_s: float, ended_s: float, troubles: Iterable[Trouble]) -> Reconnection:
+    last_s, cause, lasting = began_s, "", ""
+    for one in troubles:
+        if one.began_s <= ended_s and (one.mended_s is None or one.mended_s > ended_s):
+            lasting = one.kind
+        elif one.mended_s is not None and last_s <= one.mended_s <= ended_s:
+            last_s, cause = one.mended_s, one.kind
+    return Reconnection(device, cause, lasting, ended_s - last_s)

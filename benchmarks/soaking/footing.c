@@ -2,7 +2,7 @@
 
    Loaded by LD_PRELOAD between a program and the C library (footing.py builds it and writes the page):
 
-     FOOTING_PAGE    a file of 40 bytes, mapped: what holds at this moment, for as long as whoever writes there likes
+     FOOTING_PAGE    a file of 56 bytes, mapped: what holds at this moment, for as long as whoever writes there likes
      FOOTING_FOLDER  the "disk": only files below this folder meet a full or read-only one
 
      offset  bytes
@@ -13,9 +13,13 @@
          24      4  given_back  the number at which it last did
          28      4  (unused)
          32      8  leak        bytes that it loses then, before that; 0 afterwards
+         40      8  in_use      bytes that it then has of the C library's heaps and has not given back to them
+         48      8  mapped      and in blocks so large that the C library maps each by itself
 
-   Free memory is given back when the process next looks at any clock. That is what protobuf has the C library do by
-   itself whenever ten thousand messages were freed: what a process holds can be compared only after it.
+   Free memory is given back when the process next looks at any clock, in Python after what is garbage there, as soon as
+   its main thread gets to it. The C library's part is what protobuf has it do by itself whenever ten thousand messages
+   were freed: what a process holds can be compared only after it. Free blocks between those that are in use stay all the
+   same; `in_use` leaves them out.
 
    A disk that is full refuses growth alone: what overwrites a file's own bytes succeeds, and of a write that meets the
    end the part that fits is written, as a real one does. So records are torn in the middle of a line. */
@@ -47,9 +51,11 @@ struct page {
     _Atomic int32_t given_back;
     int32_t unused;
     _Atomic int64_t leak;
+    _Atomic int64_t in_use;
+    _Atomic int64_t mapped;
 };
 
-static struct page firm = {0, -1, 0, 0, 0, 0, 0};
+static struct page firm = {0, -1, 0, 0, 0, 0, 0, 0, 0};
 static struct page *page = &firm;
 static const char *folder = "";
 static size_t folder_length;
@@ -82,12 +88,29 @@ static void lose(int64_t bytes) {
     }
 }
 
+static void tell(int32_t asked) {
+    lose(atomic_exchange(&page->leak, 0));
+    malloc_trim(0);
+    struct mallinfo2 heaps = mallinfo2();
+    atomic_store(&page->in_use, (int64_t)heaps.uordblks);
+    atomic_store(&page->mapped, (int64_t)heaps.hblkhd);
+    atomic_store(&page->given_back, asked);
+}
+
+/* What Python calls in its main thread, between two instructions. */
+static int collect_and_tell(void *asked) {
+    ssize_t (*collect)(void) = (ssize_t (*)(void))dlsym(RTLD_DEFAULT, "PyGC_Collect");
+    if (collect) collect();
+    tell((int32_t)(intptr_t)asked);
+    return 0;
+}
+
 static void give_back(void) {
     int32_t asked = atomic_load(&page->asked);
     if (asked == atomic_load(&heard) || atomic_exchange(&heard, asked) == asked) return; /* another thread does it */
-    lose(atomic_exchange(&page->leak, 0));
-    malloc_trim(0);
-    atomic_store(&page->given_back, asked);
+    int (*later)(int (*)(void *), void *) =
+        (int (*)(int (*)(void *), void *))dlsym(RTLD_DEFAULT, "Py_AddPendingCall");
+    if (!later || later(collect_and_tell, (void *)(intptr_t)asked) < 0) tell(asked);
 }
 
 /* ---------------------------------------------------------------- the clock */

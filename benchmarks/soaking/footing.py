@@ -28,7 +28,7 @@ from typing import Self
 from headwater.compression.errors import SettingsError
 
 SOURCE = Path(__file__).with_name("footing.c")
-_CLOCK, _ROOM, _READ_ONLY, _ASKED, _GIVEN_BACK, _LEAK, _SIZE = 0, 8, 16, 20, 24, 32, 40
+_CLOCK, _ROOM, _READ_ONLY, _ASKED, _GIVEN_BACK, _LEAK, _IN_USE, _MAPPED, _SIZE = 0, 8, 16, 20, 24, 32, 40, 48, 56
 
 
 @cache
@@ -111,6 +111,16 @@ class Footing:
     def gave_back(self) -> bool:
         """Whether it has done so."""
         return self._get("i", _GIVEN_BACK) == self._get("i", _ASKED)
+
+    @property
+    def in_use(self) -> int:
+        """Bytes that it had from the C library's heaps when it did, and had not given back to them."""
+        return self._get("q", _IN_USE)
+
+    @property
+    def mapped(self) -> int:
+        """And bytes in blocks so large that the C library maps each by itself."""
+        return self._get("q", _MAPPED)
 
     def mend(self) -> None:
         """Room, a disk that can be written, and the right time."""

@@ -1,9 +1,12 @@
-"""How the memory of a process grows: what it holds at calm moments, and the slope through those.
+"""How the memory of a process grows: what it has in use at calm moments, and the slope through those.
 
 What a process has in pages of its own goes up and down without a leak. Free blocks stay with it until the C library
-gives them back, which protobuf has it do whenever ten thousand messages were freed: a server then falls by a fifth at
-once, and climbs for minutes as the holes fill again. And a connection is a tenth of a megabyte. So like is compared
-with like: at a calm moment nothing is wrong and every device is connected, and free memory has been given back.
+gives them back, and those between blocks in use stay after that: with connections that come and go, tens of megabytes
+of holes that fill and empty. And a connection is a tenth of a megabyte. So like is compared with like: at a calm moment
+nothing is wrong and every device is connected, garbage is collected, and what counts are the bytes in use, which the C
+library knows. Python takes its objects from the same heaps (`ENV`), so that they are all but the blocks that are mapped
+one by one. Those are few and large, and one of onnxruntime's, which doubles its own when two large batches first meet,
+would be a slope.
 
 The slope is the median of the slopes between all pairs of such moments (Theil 1950); where nine in ten of such medians
 would lie follows from how the pairs' slopes are spread (Sen 1968, "Estimates of the regression coefficient based on
@@ -15,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +32,22 @@ LEAST_POINTS = 6
 NINE_IN_TEN = 1.645
 """Standard deviations of a normal distribution."""
 LOOK_S, LONGEST_S = 0.02, 10.0
+MB = 1 << 20
+ENV = {"PYTHONMALLOC": "malloc"}
+"""Of processes whose memory is to be told."""
+
+
+class Held(NamedTuple):
+    """At a calm moment."""
+
+    time_s: float
+    in_use_mb: float
+    mapped_mb: float
+    """In blocks so large that the C library maps each by itself, whether they were ever written to or not."""
+    resident_mb: float
+    """Pages of its own, once free memory was given back."""
+    sockets: int
+    """That it has open: one more or less is a tenth of a megabyte with TLS."""
 
 
 class Slope(NamedTuple):
@@ -49,18 +69,29 @@ def anonymous_mb(pid: int) -> float | None:
     return sum(map(int, found)) / 1024 if found else None
 
 
-async def held_mb(footing: Footing, pid: int, leak_mb: float = 0.0) -> float | None:
-    """The same once it has given back what is free; None if it ended, or has not looked at a clock for ten seconds.
+async def held(footing: Footing, pid: int, leak_mb: float = 0.0) -> Held | None:
+    """What it holds once free memory was given back; None if it ended, or has not looked at a clock for ten seconds.
 
     ``leak_mb``: what it is to lose before.
     """
-    footing.give_back(round(leak_mb * (1 << 20)))
+    footing.give_back(round(leak_mb * MB))
     end_s = time.monotonic() + LONGEST_S
     while not footing.gave_back:
         if anonymous_mb(pid) is None or time.monotonic() > end_s:
             return None
         await asyncio.sleep(LOOK_S)
-    return anonymous_mb(pid)
+    resident_mb = anonymous_mb(pid)
+    if resident_mb is None:
+        return None
+    return Held(time.monotonic(), footing.in_use / MB, footing.mapped / MB, resident_mb, _sockets(pid))
+
+
+def _sockets(pid: int) -> int:
+    found = 0
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            found += str(file.readlink()).startswith("socket:")
+    return found
 
 
 async def watch(pids: Mapping[str, Callable[[], int]], samples: dict[str, list[tuple[float, float]]]) -> None:

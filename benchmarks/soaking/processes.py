@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.soaking import memory
 from benchmarks.soaking.footing import Footing
 from benchmarks.soaking.plan import DEADLINE_MS, HEARTBEAT_MS, RETRY_S
 from headwater.device.record import read_records
@@ -45,6 +46,7 @@ class Process(ABC):
         self.folder = folder
         folder.mkdir(parents=True)
         self.footing = Footing(disk or folder / "disk")
+        self.env = self.footing.env | memory.ENV
         self.starts = 0
 
     @property
@@ -115,7 +117,7 @@ class Server(Process):
         self.starts += 1
         output = self.folder / f"start{self.starts}.txt"
         arguments = [*self._arguments, "--listen", self.address]
-        self._child = Child(self.name, arguments, output, self.footing.env)
+        self._child = Child(self.name, arguments, output, self.env)
         await self._child.__aenter__()
         line = await self._child.line("headwater server ready:", READY_S)
         self.address = "127.0.0.1:" + line.split("grpc=")[1].split()[0].rsplit(":", 1)[1]
@@ -161,7 +163,7 @@ class Swarm(Process):
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 cwd=ROOT,
-                env=os.environ | self.footing.env,
+                env=os.environ | self.env,
                 limit=PIPE_BYTES,
             )
         self._reader = asyncio.create_task(self._read())
@@ -245,7 +247,7 @@ class Agent(Process):
             (source / name).symlink_to(self.pictures[name])
         pace = () if self.fps is None else ("--fps", f"{self.fps:g}")
         words = [*self._arguments, "--server", ",".join(self.servers), "--source", str(source), *pace]
-        self._child = Child(self.name, words, self.log, self.footing.env)
+        self._child = Child(self.name, words, self.log, self.env)
         await self._child.__aenter__()
 
     async def gone(self) -> int:

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 from benchmarks.soaking import memory
 from benchmarks.soaking.admitting import Newcomer, admit
-from benchmarks.soaking.diary import Diary
+from benchmarks.soaking.diary import Diary, Reconnection
 from benchmarks.soaking.faults import Link, Lottery
 from benchmarks.soaking.ledger import Account, Entry, Row, account
-from benchmarks.soaking.memory import Slope
+from benchmarks.soaking.memory import Held, Slope
 from benchmarks.soaking.plan import Member, Orders, devices
 from benchmarks.soaking.processes import Agent, Process, Server, Swarm
 from benchmarks.soaking.swarm import make_pictures
@@ -61,12 +61,12 @@ class Outcome:
     """What ended that was not to end, and what did not end in order."""
     complaints: Counter[str]
     """Errors in the logs, by their text without numbers."""
-    reconnections_s: list[float]
+    reconnections: list[Reconnection]
     slopes: dict[str, Slope | None]
     """Of those that were never killed."""
     memory_mb: dict[str, list[tuple[float, float]]]
     """Every second: (seconds, MB)."""
-    held_mb: dict[str, list[tuple[float, float]]]
+    held: dict[str, list[Held]]
     """At calm moments after the warm-up, see memory.py."""
     seconds: float
 
@@ -92,7 +92,7 @@ class Stage:
         self._say = say
         self._diary = Diary()
         self._samples: dict[str, list[tuple[float, float]]] = {}
-        self._held: dict[str, list[tuple[float, float]]] = {name: [] for name in SPARED}
+        self._held: dict[str, list[Held]] = {name: [] for name in SPARED}
         self._servers: dict[str, Server] = {}
         self._links: list[Link] = []
         self._swarms: list[Swarm] = []
@@ -118,17 +118,17 @@ class Stage:
             watched_s = time.monotonic()
             await self._end()
         warm_s = began_s + WARM_UP * 60 * self._size.minutes
-        held_mb = {name: [point for point in points if point[0] >= warm_s] for name, points in self._held.items()}
+        held = {name: [one for one in all_of_it if one.time_s >= warm_s] for name, all_of_it in self._held.items()}
         return Outcome(
             self._size,
             self._account(),
             lottery.counts,
             self._diary.fallen,
             self._complaints(),
-            self._diary.reconnections_s(),
-            {name: memory.slope_mb_per_hour(points) for name, points in held_mb.items()},
+            self._diary.reconnections(),
+            {name: memory.slope_mb_per_hour([one[:2] for one in found]) for name, found in held.items()},
             self._samples,
-            held_mb,
+            held,
             watched_s - began_s,
         )
 
@@ -258,12 +258,17 @@ class Stage:
             await asyncio.sleep(REST_S)
             for process in self._processes:
                 if process.name in SPARED:
-                    found, now_s = self._held[process.name], time.monotonic()
-                    lost_mb = self._size.leak_mb_per_hour * (now_s - found[-1][0]) / 3600 if found else 0.0
-                    if (mb := await memory.held_mb(process.footing, process.pid, lost_mb)) is not None:
-                        found.append((now_s, mb))
-        held = ", ".join(f"{name} {points[-1][1]:.2f} MB" for name, points in self._held.items() if points)
-        self._say(f"calm: {held}")
+                    found = self._held[process.name]
+                    past_s = time.monotonic() - found[-1].time_s if found else 0.0
+                    lost_mb = self._size.leak_mb_per_hour * past_s / 3600
+                    if (held := await memory.held(process.footing, process.pid, lost_mb)) is not None:
+                        found.append(held)
+        last = {name: found[-1] for name, found in self._held.items() if found}
+        told = (
+            f"{name} {one.in_use_mb:.2f}, {one.mapped_mb:.0f}, {one.resident_mb:.1f}, {one.sockets}"
+            for name, one in last.items()
+        )
+        self._say(f"calm, MB in use, mapped, resident, sockets: {'; '.join(told)}")
 
     def _concerned(self, process: Process) -> frozenset[str]:
         """Devices that lose their connection if it ends."""

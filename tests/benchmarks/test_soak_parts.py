@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.soaking import memory
-from benchmarks.soaking.diary import Diary, Trouble
+from benchmarks.soaking.diary import Diary, Reconnection, Trouble
 from benchmarks.soaking.footing import Footing
 from benchmarks.soaking.ledger import Account, Entry, Row, account
 from benchmarks.soaking.plan import KINDS, SERVERS, Member, Orders, Size, devices
@@ -119,26 +119,26 @@ while True:
 """
 
 
-async def test_a_process_gives_back_what_is_free_and_what_it_loses_is_seen(tmp_path: Path) -> None:
+async def test_what_a_process_has_in_use_is_told_and_what_it_loses_is_seen(tmp_path: Path) -> None:
     """Free memory is most of what it has; then two megabytes an hour that are planted, and none."""
     with Footing(tmp_path) as footing:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", CHURN), stdout=asyncio.subprocess.PIPE, env=os.environ | footing.env
+            *(sys.executable, "-c", CHURN), stdout=asyncio.subprocess.PIPE, env=os.environ | footing.env | memory.ENV
         )
         assert process.stdout is not None
         await process.stdout.readline()
         before = memory.anonymous_mb(process.pid)
         slopes = []
         for leak in (0.0, 2.0):
-            held = [await memory.held_mb(footing, process.pid, leak * 110 / 3600) for _ in range(14)]
-            points = [(110.0 * at, mb) for at, mb in enumerate(held) if mb is not None]
-            slopes.append(memory.slope_mb_per_hour(points[2:]))
+            found = [await memory.held(footing, process.pid, leak * 110 / 3600) for _ in range(14)]
+            held = [one for one in found if one is not None]
+            slopes.append(memory.slope_mb_per_hour([(110.0 * at, one.in_use_mb) for at, one in enumerate(held)][2:]))
         process.kill()
         await process.wait()
-        assert await memory.held_mb(footing, process.pid) is None
+        assert await memory.held(footing, process.pid) is None
     none, two = slopes
     assert before is not None
-    assert points[0][1] < before - 15
+    assert held[0].in_use_mb < held[0].resident_mb < before - 15
     assert none is not None
     assert two is not None
     assert none.likely < 1 < two.least < 2.5
@@ -165,7 +165,11 @@ def test_reconnections_count_from_the_end_of_what_caused_them() -> None:
         Trouble("freeze", "killed", frozenset({"d0"}), 20.0, 29.0),
         Trouble("kill", "killed", frozenset({"d0"}), 39.0, None),
     ]
-    assert diary.reconnections_s() == [2.0, 1.5]
+    diary.troubles.append(Trouble("freeze", "killed", frozenset({"d0"}), 31.0, 33.0))
+    assert diary.reconnections() == [
+        Reconnection("d0", "black-out", "", 2.0),
+        Reconnection("d0", "", "freeze", 1.5),
+    ]
     assert diary.up == 0
 
 
