@@ -49,6 +49,8 @@ def test_what_is_configured_is_looked_at(tmp_path: Path) -> None:
 
 def test_what_is_named_is_looked_at(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir(mode=0o700)
+    # Not the usual port: any program may have that as its own end of a connection.
+    (tmp_path / "headwater.toml").write_text('[server]\nlisten = "127.0.0.1:1"\n')
     status, found = checks("server", "--state", tmp_path / "state")
     assert (status, found["link"], found["space"]) == (0, "doubtful", "well")
 
