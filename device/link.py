@@ -202,9 +202,8 @@ class Link:
     def _give_up_at(self, outgoing: Outgoing) -> asyncio.TimerHandle | None:
         if outgoing.give_up_s is None:
             return None
-        pause_s = max(outgoing.give_up_s - time.monotonic(), 0)
-        loop = asyncio.get_running_loop()
-        return loop.call_later(pause_s, lambda: self.window.give_up(outgoing, time.monotonic()))
+        left_s = max(outgoing.give_up_s - time.monotonic(), 0)
+        return asyncio.get_running_loop().call_later(left_s, lambda: self.window.give_up(outgoing, time.monotonic()))
 
     # ------------------------------------------------------------ connections
 
@@ -312,9 +311,8 @@ class Link:
         self._patience_s *= 2
         if moment_s := told_s(self.last_error):
             return max(moment_s, self.options.first_pause_s)  # the device's own: nobody else was told the same
-        pause_s = self._pause_s * self._rng.uniform(0.5, 1.0)
-        self._pause_s = min(self._pause_s * 2, self.options.longest_pause_s)
-        return pause_s
+        pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, self.options.longest_pause_s)
+        return pause_s * self._rng.uniform(0.5, 1.0)
 
     @property
     def _greeting_limit_s(self) -> float:
