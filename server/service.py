@@ -258,7 +258,6 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             if self.post is not None and conversation.line is not None:
                 self.post.offers.disconnect(conversation.line)
             conversation.session.detach(conversation.outbox)
-            self._sessions.ended(conversation.session)
             self._conversations.discard(conversation)
             self._left.set()
 

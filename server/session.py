@@ -308,9 +308,8 @@ class Session:
 class Sessions:
     """The sessions that are remembered, the least recently connected forgotten first.
 
-    When a device begins another, those of its that are not open are forgotten, and the others as soon as they end: an
-    agent that was killed never comes back to the one before. Should one come back all the same, what it sends again is
-    answered again.
+    When a device begins another, those of its that are not open are forgotten: an agent that was killed never comes
+    back to the one before. Should one come back all the same, what it sends again is answered again.
 
     Args:
         make: a session of a device with this allowance.
@@ -341,12 +340,6 @@ class Sessions:
         self._devices[device] = sessions
         self._forget()
         return session
-
-    def ended(self, session: Session) -> None:
-        """A stream of a session has ended: it is forgotten if its device has begun another since."""
-        sessions = self._devices.get(session.device, {})
-        if session.idle and session is not next(reversed(sessions.values()), session):
-            self._devices[session.device] = {number: one for number, one in sessions.items() if one is not session}
 
     def _forget(self) -> None:
         """Drop the devices that came least recently and have nothing open, as long as there are too many."""
