@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import claims
+from benchmarks.soaking import memory
 from benchmarks.soaking.plan import Size
 from benchmarks.soaking.stage import STEADY, Outcome, Stage
 from headwater.simulations.shipped import shipped_bundle
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from benchmarks.claims import Claim
     from benchmarks.soaking.diary import Reconnection
-    from benchmarks.soaking.memory import Held, Slope
+    from benchmarks.soaking.memory import Held
 
 NAME = "soak"
 OUT = Path("out/soak")
@@ -101,7 +102,7 @@ def by_cause(reconnections: Sequence[Reconnection]) -> dict[str, list[float]]:
 def claims_of(outcome: Outcome) -> list[Claim]:
     """The figures that are promised."""
     size, account = outcome.size, outcome.account
-    waits = sorted(one.seconds for one in outcome.reconnections if not one.lasting)
+    waits = sorted(one.seconds for one in outcome.reconnections)
     fates = ", ".join(f"{count} {fate}" for fate, count in sorted(account.fates.items()))
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.faults.items()))
     tracebacks = sum(count for text, count in outcome.complaints.items() if "Traceback" in text)
@@ -144,20 +145,25 @@ def claims_of(outcome: Outcome) -> list[Claim]:
     text = "from a fault's end to being connected again, p99"
     found.append(claims.at_most(NAME, text, slow, unit="s", target=10.0, peer=peer))
     for name, what in ((STEADY, "the server that is never killed"), ("agent0", "an agent that is never killed")):
-        found.append(_memory_claim(what, outcome.slopes.get(name), outcome.held.get(name, [])))
+        found += _memory_claims(what, outcome.held.get(name, []))
     return found
 
 
-def _memory_claim(what: str, slope: Slope | None, held: Sequence[Held]) -> Claim:
-    peer = f"too few calm moments: {len(held)}"
+def _memory_claims(what: str, held: Sequence[Held]) -> list[Claim]:
+    """Slopes of its pages and of its bytes in use."""
+    mapped = f", beside {held[0].mapped_mb:.0f} to {held[-1].mapped_mb:.0f} MB in large blocks" if held else ""
+    return [
+        _memory_claim(f"memory of {what}", [(one.time_s, one.resident_mb) for one in held]),
+        _memory_claim(f"bytes in use of {what}", [(one.time_s, one.in_use_mb) for one in held], mapped),
+    ]
+
+
+def _memory_claim(what: str, points: Sequence[tuple[float, float]], beside: str = "") -> Claim:
+    slope, peer = memory.slope_mb_per_hour(points), f"too few calm moments: {len(points)}"
     if slope is not None:
-        first, last = held[0], held[-1]
-        in_use = f"{len(held)} calm moments, {first.in_use_mb:.1f} to {last.in_use_mb:.1f} MB"
-        mapped = f"{first.mapped_mb:.0f} to {last.mapped_mb:.0f} MB in large blocks"
-        resident = f"{first.resident_mb:.0f} to {last.resident_mb:.0f} MB resident"
-        sure = f"with nine in ten between {slope.least:.2g} and {slope.most:.2g}"
-        peer = f"{sure}; {in_use}, beside it {mapped}; {resident}"
-    text = f"memory in use of {what}, slope after warm-up"
+        moments = f"{len(points)} calm moments, {points[0][1]:.1f} to {points[-1][1]:.1f} MB"
+        peer = f"with nine in ten between {slope.least:.2g} and {slope.most:.2g}; {moments}{beside}"
+    text = f"{what}, slope after warm-up"
     return claims.at_most(NAME, text, None if slope is None else slope.likely, unit="MB/h", target=1.0, peer=peer)
 
 

@@ -5,7 +5,8 @@
         footing.room = 100            # the disk is full after so many bytes more; None for room enough
         footing.read_only = True      # every change below the folder is refused
         footing.clock_s = 3600.0      # the time of day is an hour later; monotonic clocks do not jump
-    footing.give_back()           # the process gives its free memory back; footing.gave_back says when it has
+    footing.give_back()           # the process collects its garbage and gives free memory back; footing.gave_back says
+                                  # when it has, footing.in_use and footing.mapped what it has then
 
 It is an LD_PRELOAD library (footing.c, built with the system's compiler) that a process loads at its start and that
 reads a page shared with this object. So both ends of gRPC, SQLite and TLS meet the fault where they would meet a real
@@ -100,7 +101,7 @@ class Footing:
         self._set("i", _READ_ONLY, int(read_only))
 
     def give_back(self, leak: int = 0) -> None:
-        """Have the process give its free memory back when it next looks at a clock.
+        """Have the process collect its garbage and give its free memory back when it next looks at a clock.
 
         ``leak``: so many bytes it loses before that, for a test of whoever looks for leaks.
         """

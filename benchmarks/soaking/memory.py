@@ -1,12 +1,14 @@
-"""How the memory of a process grows: what it has in use at calm moments, and the slope through those.
+"""How the memory of a process grows: what it holds at calm moments, and the slope through those.
 
 What a process has in pages of its own goes up and down without a leak. Free blocks stay with it until the C library
 gives them back, and those between blocks in use stay after that: with connections that come and go, tens of megabytes
 of holes that fill and empty. And a connection is a tenth of a megabyte. So like is compared with like: at a calm moment
-nothing is wrong and every device is connected, garbage is collected, and what counts are the bytes in use, which the C
-library knows. Python takes its objects from the same heaps (`ENV`), so that they are all but the blocks that are mapped
-one by one. Those are few and large, and one of onnxruntime's, which doubles its own when two large batches first meet,
-would be a slope.
+nothing is wrong, every device is connected, garbage is collected and free memory given back. Two things are told then:
+
+    pages     that it has of its own; all of it, holes too
+    in use    bytes that the C library has given out; Python takes its objects from there too (`ENV`). Blocks that are
+              mapped one by one are told beside it: they are few and large, and onnxruntime doubles one of its own when
+              two large batches first meet
 
 The slope is the median of the slopes between all pairs of such moments (Theil 1950); where nine in ten of such medians
 would lie follows from how the pairs' slopes are spread (Sen 1968, "Estimates of the regression coefficient based on
@@ -88,9 +90,10 @@ async def held(footing: Footing, pid: int, leak_mb: float = 0.0) -> Held | None:
 
 def _sockets(pid: int) -> int:
     found = 0
-    for file in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(OSError):  # closed meanwhile
-            found += str(file.readlink()).startswith("socket:")
+    with suppress(OSError):  # it has ended
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                found += str(file.readlink()).startswith("socket:")
     return found
 
 

@@ -22,7 +22,7 @@ from benchmarks.soaking.admitting import Newcomer, admit
 from benchmarks.soaking.diary import Diary, Reconnection
 from benchmarks.soaking.faults import Link, Lottery
 from benchmarks.soaking.ledger import Account, Entry, Row, account
-from benchmarks.soaking.memory import Held, Slope
+from benchmarks.soaking.memory import Held
 from benchmarks.soaking.plan import Member, Orders, devices
 from benchmarks.soaking.processes import Agent, Process, Server, Swarm
 from benchmarks.soaking.swarm import make_pictures
@@ -62,8 +62,6 @@ class Outcome:
     complaints: Counter[str]
     """Errors in the logs, by their text without numbers."""
     reconnections: list[Reconnection]
-    slopes: dict[str, Slope | None]
-    """Of those that were never killed."""
     memory_mb: dict[str, list[tuple[float, float]]]
     """Every second: (seconds, MB)."""
     held: dict[str, list[Held]]
@@ -126,7 +124,6 @@ class Stage:
             self._diary.fallen,
             self._complaints(),
             self._diary.reconnections(),
-            {name: memory.slope_mb_per_hour([one[:2] for one in found]) for name, found in held.items()},
             self._samples,
             held,
             watched_s - began_s,
