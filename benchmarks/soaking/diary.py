@@ -32,6 +32,14 @@ class Trouble:
     """That may lose their connection by it."""
     began_s: float
     mended_s: float | None = None
+    own: bool = False
+    """Whether it is done to the process of these devices, not to a server or a link."""
+    begun_s: dict[str, float] = field(default_factory=dict)
+    """When each device's agent began again, where its process was killed: not all of a process begin at once."""
+
+    def ended_s(self, device: str) -> float | None:
+        """When it no longer kept a device away."""
+        return self.begun_s.get(device, self.mended_s)
 
 
 @dataclass(frozen=True)
@@ -77,12 +85,19 @@ class Diary:
                     self.spells[device][-1].ended_s = float(seconds)
             case ["down", device, seconds]:
                 self._down(device, float(seconds))
+            case ["begin", device, seconds]:
+                self._begin(device, float(seconds))
             case ["done", device]:
                 self.done.add(device)
             case ["fell", *rest]:
                 self.fallen.append(" ".join(rest))
             case _:
                 self.fallen.append(f"a swarm said {' '.join(words)!r}")
+
+    def _begin(self, device: str, now_s: float) -> None:
+        for one in self.troubles:
+            if one.own and one.mended_s is None and device in one.devices:
+                one.begun_s[device] = now_s
 
     def restless(self, devices: Iterable[str]) -> None:
         """Their process has ended."""
@@ -125,8 +140,9 @@ class Diary:
 def _came_back(device: str, began_s: float, ended_s: float, troubles: Iterable[Trouble]) -> Reconnection:
     last_s, cause, lasting = began_s, "", ""
     for one in troubles:
-        if one.began_s <= ended_s and (one.mended_s is None or one.mended_s > ended_s):
+        over_s = one.ended_s(device)
+        if one.began_s <= ended_s and (over_s is None or over_s > ended_s):
             lasting = one.kind
-        elif one.mended_s is not None and last_s <= one.mended_s <= ended_s:
-            last_s, cause = one.mended_s, one.kind
+        elif over_s is not None and last_s <= over_s <= ended_s:
+            last_s, cause = over_s, one.kind
     return Reconnection(device, cause, lasting, ended_s - last_s)

@@ -135,7 +135,7 @@ class Lottery:
     @contextmanager
     def _noted(self, kind: str, target: Target) -> Iterator[None]:
         devices = target.devices if isinstance(target, Link) else self._devices(target)
-        trouble = Trouble(kind, target.name, devices, time.monotonic())
+        trouble = Trouble(kind, target.name, devices, time.monotonic(), own=isinstance(target, Swarm))
         self._diary.troubles.append(trouble)
         try:
             yield

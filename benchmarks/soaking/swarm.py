@@ -3,10 +3,11 @@
     python -m benchmarks.soaking.swarm
 
     stdin   the orders as one line of JSON; "stop" when no more pictures are to be taken
-    stdout  ready                     every device is there
+    stdout  begin DEVICE SECONDS      its agent begins, by the monotonic clock
+            ready                     every device is there
             take NAME                 a picture, DEVICE/NUMBER, is about to be given to the agent
             keep NAME ID              the spool has it on disk
-            up DEVICE SECONDS         connected, by the monotonic clock; down DEVICE SECONDS
+            up DEVICE SECONDS         connected; down DEVICE SECONDS
             fell DEVICE WHY           the agent ended with an error, which is none of its business
             done DEVICE               every picture that was taken has its record, and the spool is empty
 
@@ -45,6 +46,8 @@ from headwater.device.record import read_records
 from headwater.device.settings import DeviceSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headwater.device.exit import LocalExit
     from headwater.device.kept import KeptFrame
     from headwater.device.loaded import Loaded
@@ -186,6 +189,12 @@ class Device:
         self._was_up = up
 
 
+def look(devices: Sequence[Device]) -> None:
+    now_s = time.monotonic()
+    for device in devices:
+        device.look(now_s)
+
+
 def make_pictures(bundle: Bundle) -> list[Image.Image]:
     """Blurred noise of the input's size: each gives scores of its own."""
     spec, rng = bundle.manifest.input, np.random.default_rng(7)
@@ -208,17 +217,18 @@ async def main() -> None:
         for at, member in enumerate(members)
     ]
     tasks = []
-    for device in devices:
+    for at, device in enumerate(devices):
+        say("begin", device.name, f"{time.monotonic():.3f}")
         await device.agent.__aenter__()
         device.tell_what_is_kept()
         tasks.append(asyncio.create_task(device.run(pictures)))
+        look(devices[: at + 1])
     say("ready")
     stopping = asyncio.create_task(asyncio.to_thread(sys.stdin.readline))
     while not all(task.done() for task in tasks):
-        now_s = time.monotonic()
-        for device in devices:
-            device.look(now_s)
-            if stopping.done():
+        look(devices)
+        if stopping.done():
+            for device in devices:
                 device.stop.set()
         await asyncio.sleep(LOOK_S)
     for device in devices:

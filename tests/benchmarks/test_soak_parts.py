@@ -173,6 +173,18 @@ def test_reconnections_count_from_the_end_of_what_caused_them() -> None:
     assert diary.up == 0
 
 
+def test_a_device_whose_process_was_killed_is_kept_away_until_its_own_agent_begins() -> None:
+    diary, both = Diary(), frozenset({"d0", "d1"})
+    diary.troubles += [
+        Trouble("kill", "swarm0", both, 10.0, own=True),
+        Trouble("absence", "killed", both, 5.0, 9.0),
+    ]
+    for line in ("down d0 10.0", "down d1 10.0", "begin d0 12.0", "begin d1 14.0", "up d0 12.5", "up d1 14.25"):
+        diary.hear(line.split())
+    diary.troubles[0].mended_s = 14.5  # the process says that it is ready after all of its agents have begun
+    assert diary.reconnections() == [Reconnection("d0", "kill", "", 0.5), Reconnection("d1", "kill", "", 0.25)]
+
+
 def test_the_diary_resumes_a_device_with_what_it_heard() -> None:
     diary, member = Diary(), Member("d0", "deaf", ("h:1",), 0, ())
     for line in ("take d0/1", "take d0/2", "keep d0/1 ab", "up d0 1.0", "fell d0 Error()", "nonsense"):
