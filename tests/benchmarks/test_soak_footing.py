@@ -99,7 +99,7 @@ def test_a_read_only_file_system_takes_no_change(tmp_path: Path, change: str) ->
     (tmp_path / "disk" / "kept").write_text("as it was")
     code = f"""
 held = os.open(f"{{root}}/kept", os.O_RDWR)
-print(open(f"{{root}}/kept").read())
+print(open(f"{{root}}/kept").read(), flush=True)
 sys.stdin.readline()
 try:
     {change}
