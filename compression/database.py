@@ -17,7 +17,7 @@ from headwater.compression.errors import StorageError
 
 LOCK_S = 5.0
 """How long another connection's lock is waited for: one who was killed may take a moment to end."""
-CACHE_KIB = 256
+CACHE_KIB = 64
 """Of pages that a connection keeps in memory. SQLite's own 2 MB fill over hours, which looks like a leak, and make
 neither small rows nor megabytes any quicker: the system has the file in its memory as well."""
 _LOG_PAGES = 256  # the log is written back to the file each MiB, so that it stays small beside it
