@@ -10,6 +10,7 @@ to the version that they hold (:data:`SHARED`); both are named by their SHA-256 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import tempfile
@@ -88,16 +89,23 @@ class Answering:
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._read: tuple[str, RecordDict] = "", RecordDict()
         """What was shared last, read, and its name: the next device mostly shares the same."""
+        self._loaded = False
+        """Whether everything is that is loaded when it is first needed."""
 
     def close(self) -> None:
         """Remove the zip."""
         self._folder.cleanup()
+        gc.unfreeze()
 
     def answer(self, works: Sequence[Work], fetch: Fetch) -> Outcome:
         """Answer all of a batch."""
         outcome = Outcome()
         for work in works:
             outcome.done.append(self._one(work, fetch, outcome.shared))
+            if not self._loaded:
+                self._loaded = True
+                gc.collect()
+                gc.freeze()  # before each training the app looks through all that is not frozen
         return outcome
 
     def _one(self, work: Work, fetch: Fetch, shared: dict[str, bytes]) -> Done:

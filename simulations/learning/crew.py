@@ -10,7 +10,6 @@ over messages is :mod:`.grid`. There are three differences to Flower's own actor
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 from collections import OrderedDict
@@ -171,9 +170,6 @@ def _backend(address: str) -> Any:  # noqa: ANN401 - Flower's class, whose base 
                 from headwater.simulations.learning.answering import Answering  # noqa: PLC0415 - takes seconds
 
                 self._answering = Answering(fetch(_BUNDLE))
-                self._answering.answer(works[:1], fetch)  # what is loaded when it is first needed
-                gc.collect()
-                gc.freeze()  # before each training the app looks through all that is not frozen
             return self._answering.answer(works, fetch)
 
     class Backend(RayBackend):

@@ -21,8 +21,10 @@ from headwater.protos.flower import (
     call,
     context_from_bytes,
     context_to_bytes,
+    from_record,
     node_id,
     pack,
+    to_record,
     unpack,
 )
 
@@ -210,6 +212,27 @@ def test_arrays_of_every_kind_come_back() -> None:
     ]
     content = RecordDict({"all": ArrayRecord({str(i): Array(kind) for i, kind in enumerate(kinds)})})
     assert_same(unpack(pack(message(content))).content, content)
+
+
+def test_records_hold_what_flower_itself_would_write_and_read() -> None:
+    kinds = {
+        "none": np.zeros((0, 3), np.float32),
+        "one": np.array(2.5, np.float16),
+        "some": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
+        "turned": np.asfortranarray(np.arange(6).reshape(2, 3)),
+        "every other": np.arange(9, dtype=np.uint8)[::2],
+        "bits": np.array([True, False]),
+    }
+    record, plain = to_record(kinds), ArrayRecord({name: Array(kind) for name, kind in kinds.items()})
+    for name, kind in kinds.items():
+        np.testing.assert_array_equal(record[name].numpy(), kind)
+        if kind.flags.c_contiguous:
+            assert (record[name].data, record[name].shape) == (plain[name].data, plain[name].shape)
+        assert record[name].dtype == plain[name].dtype
+        for one in (from_record(record)[name], from_record(plain)[name]):
+            np.testing.assert_array_equal(one, kind)
+            assert one.dtype == kind.dtype
+            assert one.flags.writeable
 
 
 def test_what_shrinks_beyond_all_measure_travels_as_it_is() -> None:
