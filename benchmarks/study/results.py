@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.study.arithmetic import Series
+from benchmarks.study.arithmetic import Series, at_bytes
 from benchmarks.study.figures import Figures
 from benchmarks.study.plan import CODECS
 from benchmarks.study.study import OURS
@@ -194,15 +194,26 @@ class Results:
         """Every gain of a model of one width."""
         return _modes(self._all(f"separate-{width:g}", seeds))
 
-    def task(self, piece: str, mode: int, seeds: Sequence[int]) -> Series | None:
-        """The added or joint task in a mode; None where a split lacks it."""
-        modes = _modes(self._all(piece, seeds))
-        return modes[mode] if modes else None
+    def later(self, mode: int, seeds: Sequence[int]) -> tuple[Series, Series] | None:
+        """The added task in a mode, and the joint bundle at the same bytes and width; None unless all splits have both.
 
-    def joint(self, mode: int, seeds: Sequence[int]) -> list[Series]:
-        """Every gain of the joint bundle at the width of a mode of ours."""
-        modes, width = _modes(self._all("task-joint", seeds)), self._first["modes"][mode]["width"]
-        return [series for mine, series in zip(self._first["modes"], modes, strict=False) if mine["width"] == width]
+        Where the joint bundle has no frames of that size, its mode that comes closest.
+        """
+        added, joint = _modes(self._all("task-added", seeds)), self._of_width(mode, "task-joint", seeds)
+        if not added or not joint:
+            return None
+        size = added[mode].size
+        return added[mode], at_bytes(joint, size) or min(joint, key=lambda one: abs(one.size - size))
+
+    def of_width(self, mode: int) -> list[int]:
+        """The modes of the width of a mode of ours."""
+        every = self._first["modes"]
+        return [at for at, one in enumerate(every) if one["width"] == every[mode]["width"]]
+
+    def _of_width(self, mode: int, piece: str, seeds: Sequence[int]) -> list[Series]:
+        """Every gain of a bundle at the width of a mode of ours."""
+        modes = _modes(self._all(piece, seeds))
+        return [modes[at] for at in self.of_width(mode)] if modes else []
 
     def cuts(self) -> dict[int, Cut]:
         """The network split elsewhere, by the block after which it is, on the first split that has it."""

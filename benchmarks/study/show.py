@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from benchmarks.study.arithmetic import Series, cheapest, hull
+from benchmarks.study.arithmetic import Series, cheapest, hull, paired
 from benchmarks.study.plan import CODECS
 from benchmarks.study.runner import Piece, state
 from headwater.server.charts import Chart
@@ -77,7 +77,7 @@ def markdown(results: Results, claims: Sequence[Claim]) -> str:
     lines += ["", "| what is sent | bytes | accuracy, % | balanced, % | AUROC | M MACs on the device | splits |"]
     lines += ["|---|---:|---:|---:|---:|---:|---:|"]
     lines += [_row(what, series, macs) for what, series, macs in _rows(results)]
-    return "\n".join([*lines, *_cuts(results)]) + "\n"
+    return "\n".join([*lines, *_later(results), *_cuts(results)]) + "\n"
 
 
 def _rows(results: Results) -> Iterator[tuple[str, Series, int | None]]:
@@ -119,6 +119,20 @@ def _row(what: str, series: Series, macs: int | None) -> str:
 def _means(series: Series) -> tuple[tuple[float, float, int], tuple[float, float, int]]:
     """Mean, factor and digits of balanced accuracy and AUROC."""
     return (fmean(series.balanced), 100, 1), (fmean(series.auroc), 1, 3)
+
+
+def _later(results: Results) -> list[str]:
+    """The task that is added later, at every gain of our point's width, as a table; nothing where it is not done."""
+    seeds, point = results.seeds_of("task-"), results.point()[0]
+    found = [both for at in results.of_width(point) if (both := results.later(at, seeds))]
+    if not found:
+        return []
+    lines = ["", "| bytes | a task added later, % | trained jointly, at those bytes, % | points between, 95 % |"]
+    lines += ["|---:|---:|---:|---:|"]
+    for added, joint in found:
+        between = paired(joint.correct, added.correct)
+        lines.append(f"| {added.size:.1f} | {100 * added.accuracy:.1f} | {100 * joint.accuracy:.1f} | {between} |")
+    return lines
 
 
 def _cuts(results: Results) -> list[str]:

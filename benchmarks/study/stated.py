@@ -192,10 +192,10 @@ class Statement:
         """Points by which joint training beats the task added later."""
         claim = "accuracy of a task trained jointly less the same task added later, same bytes"
         seeds = self.results.seeds_of("task-")
-        added, joint = self.results.task("task-added", self.point, seeds), self.results.joint(self.point, seeds)
-        if added is None or not joint:
+        both = self.results.later(self.point, seeds)
+        if both is None:
             return self._most(claim, None, "points", 1, "the pieces task-added and task-joint are not both done")
-        beside = at_bytes(joint, added.size) or min(joint, key=lambda mode: abs(mode.size - added.size))
+        added, beside = both
         interval = paired(beside.correct, added.correct)
         text = f"{added.accuracy:.1%} at {added.size:.1f} bytes, jointly {beside.accuracy:.1%} at {beside.size:.1f}"
         return self._most(claim, interval.difference, "points", 1, f"{text}; difference {interval}, 95 %")

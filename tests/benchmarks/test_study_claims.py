@@ -57,6 +57,13 @@ def separate(width: float, *points: tuple[float, float]) -> dict[str, Any]:
     return {"piece": f"separate-{width:g}", "seed": 0, "result": {"modes": modes}, **MADE}
 
 
+def with_task(piece: str, *points: tuple[float, float]) -> dict[str, Any]:
+    """The other task of the bundle whose modes are those of `ours`."""
+    widths = (0.25, 0.25, 1.0, 1.0)
+    modes = [mode(at, width, *point, 1) for at, (width, point) in enumerate(zip(widths, points, strict=True))]
+    return {"piece": piece, "seed": 0, "result": {"modes": modes}, **MADE}
+
+
 def stated(*records: dict[str, Any]) -> dict[str, Any]:
     none_tuned = replace(FULL, tuned_scales=dict.fromkeys(CODECS, ()))
     return {claim.claim.split(",")[0]: claim for claim in Statement(Results(records), "test", plan=none_tuned).all()}
@@ -151,6 +158,18 @@ def test_what_is_not_done_is_said_not_to_be_measured() -> None:
     unmeasured = [claim for claim in Statement(Results((ours(0),)), "test").all() if claim.value is None]
     assert len(unmeasured) == 9
     assert all("done" in claim.peer or "no piece" in claim.peer for claim in unmeasured)
+
+
+def test_a_task_that_is_added_later_is_held_against_the_joint_one_at_the_same_bytes_and_width() -> None:
+    added = with_task("task-added", (20, 0.99), (60, 0.99), (40, 0.92), (200, 0.96))
+    joint = with_task("task-joint", (30, 0.5), (70, 0.5), (20, 0.94), (60, 0.98))
+    claim = next(one for name, one in stated(ours(0), added, joint).items() if "added later" in name)
+    assert claim.value == pytest.approx(4.0)  # 0.96 at 40 bytes, between 20 and 60
+    assert not claim.holds
+    table = show.markdown(Results((ours(0), added, joint)), [])
+    assert "| 40.0 | 92.0 | 96.0 | 4.00 [" in table
+    assert "| 200.0 | 96.0 | 98.0 | 2.00 [" in table  # no frames of 200 bytes: the largest there are
+    assert "added later" not in show.markdown(Results((ours(0), added)), [])
 
 
 def test_results_are_shown_as_a_picture_and_as_tables() -> None:
