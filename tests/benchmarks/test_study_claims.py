@@ -131,9 +131,13 @@ def test_entropic_student_by_bytes_and_by_cost() -> None:
 def test_widths_are_compared_at_equal_bytes_and_the_worst_is_claimed() -> None:
     # Ours at width 0.25 has 0.83 at 40 bytes; at width 1 0.865 at 120. What lies outside our range is not compared.
     alone = [separate(0.25, (40, 0.835), (5, 0.99)), separate(1.0, (120, 0.866), (900, 0.99))]
-    claim = stated(ours(0), *alone)["accuracy of a model trained for one width less ours"]
+    name = "accuracy of a model trained for one width less ours"
+    claim = stated(ours(0), *alone)[name]
     assert claim.value == pytest.approx(0.5)
     assert "width 1: 0.10" in claim.peer
+    half = stated(ours(0), alone[1])[name]
+    assert half.value is None, "the worst width is not known before all are done"
+    assert "separate-0.25" in half.peer
 
 
 def test_span_and_lost_groups() -> None:
