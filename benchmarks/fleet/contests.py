@@ -104,6 +104,7 @@ class Study:
             seed=seed,
             epochs=terrain.epochs,
             rate=terrain.rate,
+            optimizer=terrain.optimizer,
             distil=terrain.distil,
             up=terrain.up.to_json(),
             down=terrain.down.to_json(),

@@ -17,6 +17,7 @@ from flwr.serverapp.strategy import FedAvg
 from benchmarks.fleet.curve import Curve, Watch
 from headwater.compression.learning.arrays import arrays_of, load
 from headwater.compression.learning.local_data import local_data
+from headwater.compression.learning.optimizers import name_of
 from headwater.compression.learning.plan import Plan
 from headwater.compression.learning.terms import Terms
 from headwater.compression.learning.train import train
@@ -44,6 +45,7 @@ def learn(message: Message, context: Context) -> Message:
         epochs=float(told["epochs"]),
         batch=int(told["batch"]),
         rate=float(told["rate"]),
+        optimizer=name_of(str(told["optimizer"])),
         distil=float(told["distil"]),
         seed=int(told["seed"]) * 1_000_003 + int(told["server-round"]),
     )
@@ -59,7 +61,7 @@ def fedavg(ground: Ground, settings: RoundSettings) -> Curve:
     grid, start = InProcessGrid(app, nodes), start_of(str(ground.bundle_path))
     watch = Watch(grid, ground)
     strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=len(nodes), min_available_nodes=len(nodes))
-    told = {key: getattr(settings, key) for key in ("epochs", "batch", "rate", "distil", "seed")}
+    told = {key: getattr(settings, key) for key in ("epochs", "batch", "rate", "optimizer", "distil", "seed")}
 
     def measure(_: int, arrays: ArrayRecord) -> MetricRecord:
         return MetricRecord(watch.measure({name: array.numpy() for name, array in arrays.items()}))

@@ -28,6 +28,7 @@ from headwater.compression.learning.arrays import load
 from headwater.compression.learning.fitting import fitting
 from headwater.compression.learning.layout import cut_masks, layout_of, part_of
 from headwater.compression.learning.local_data import LocalData, local_data
+from headwater.compression.learning.optimizers import name_of
 from headwater.compression.learning.plan import Plan, Trained
 from headwater.compression.learning.sparse import SparsePlan, sparsity_of
 from headwater.compression.learning.terms import Terms
@@ -139,6 +140,7 @@ def _plan(round_: ConfigRecord, network: SplitNetwork, config: Mapping[str, Any]
         part=part_of(_field(round_, "part", str)),
         epochs=_field(round_, "epochs", float),
         batch=_field(round_, "batch", int),
+        optimizer=name_of(_field(round_, "optimizer", str)),
         rate=_field(round_, "rate", float),
         seed=_field(round_, "seed", int),
         distil=_field(round_, "distil", float),

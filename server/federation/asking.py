@@ -31,6 +31,7 @@ def round_record(settings: RoundSettings, number: int, base: str, line: str, com
             "part": settings.part,
             "epochs": float(settings.epochs),
             "batch": settings.batch,
+            "optimizer": settings.optimizer,
             "rate": float(settings.rate),
             "seed": (settings.seed * 1_000_003 + number) % (1 << 31),
             "base": base,

@@ -50,6 +50,9 @@ class RoundSettings:
     """Passes over a device's own data, in a round."""
     batch: int = 16
     """Images in a step."""
+    optimizer: Literal["scaled", "sgd", "adam"] = "scaled"
+    """How steps follow from gradients on the device: scaled and sgd keep nothing beside what is trained, adam twice as
+    much as that; a device on which it does not fit trains a narrower width."""
     rate: float = 1e-4
     """Step size on the device."""
     distil: float = 1.0

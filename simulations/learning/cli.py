@@ -59,6 +59,7 @@ def learning(
     part: Annotated[str | None, typer.Option(help="all, or head: only the part before the split.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over a device's images in a round.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Of the devices: scaled, sgd, or adam, in more memory.")] = None,
     rate: Annotated[float | None, typer.Option(help="Step size on the device.")] = None,
     distil: Annotated[float | None, typer.Option(help="Weight of what narrow widths learn from wider ones.")] = None,
     server_rate: Annotated[float | None, typer.Option(help="How far to go towards the aggregate.")] = None,

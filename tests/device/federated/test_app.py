@@ -42,7 +42,8 @@ def context(bundle: Path, **config: object) -> Context:
 def asked(base: str, **changes: object) -> dict[str, Any]:
     return {
         "round": 1, "width": 1.0, "part": "all", "epochs": 0.5, "batch": 8, "rate": 3e-3, "seed": 5, "base": base,
-        "scheme": Scheme().to_json(), "distil": 1.0, "sparse": "", "gather": "", "line": "", **changes,
+        "scheme": Scheme().to_json(), "distil": 1.0, "optimizer": "scaled", "sparse": "", "gather": "", "line": "",
+        **changes,
     }  # fmt: skip
 
 
@@ -189,6 +190,14 @@ def test_a_device_trains_what_its_memory_takes(bundle: Path, start: dict[str, np
     assert not any(name.startswith(("tails.", "decoder.")) for name in update.arrays)
     reply = say(context(bundle, **{"memory-bytes": least // 2}), "train", asked(version_of(start)))
     assert "--train-memory-mb" in reply.error.reason
+
+
+def test_a_device_steps_as_it_is_asked_to(bundle: Path, start: dict[str, np.ndarray]) -> None:
+    rounds = [asked(version_of(start), epochs=0.1, optimizer=name) for name in ("scaled", "adam")]
+    updates = [bytes(up(say(context(bundle), "train", round_))["update"]) for round_ in rounds]  # type: ignore[arg-type]
+    assert updates[0] != updates[1]
+    unknown = asked(version_of(start), optimizer="adagrad")
+    assert "'adagrad'; want one of" in say(context(bundle), "train", unknown).error.reason
 
 
 def test_a_sparse_round_codes_nothing_outside_its_masks(bundle: Path, start: dict[str, np.ndarray]) -> None:
