@@ -216,7 +216,8 @@ def enroll(
     identities = Identities.under(settings.state)
     text = token or (typer.prompt("Token", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline())
     identity = asyncio.run(enrol(identities, settings.server, text, settings.device_name))
-    typer.echo(f"enrolled as {identity.device} until {identity.expires:%Y-%m-%d}; the key is in {identities.folder}")
+    known = f"{identity.device} with {', '.join(identity.servers)}"
+    typer.echo(f"enrolled as {known} until {identity.expires:%Y-%m-%d}; the key is in {identities.folder}")
 
 
 @app.command()

@@ -114,7 +114,7 @@ async def answers(agent: AgentProcess, source: str, also: Callable[[], bool] = l
 
 @pytest.mark.slow
 async def test_a_device_s_life(rig: Rig) -> None:
-    assert "enrolled as pole-7" in rig.enrol("raspberrypi", "--name", "pole-7")
+    assert f"enrolled as pole-7 with {rig.server.address} until" in rig.enrol("raspberrypi", "--name", "pole-7")
     (file,) = rig.identities("raspberrypi").folder.glob("*.json")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     (first,) = rig.identities("raspberrypi").all()
