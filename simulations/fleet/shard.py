@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from headwater.compression.allocator import in_large_pages
 from headwater.simulations.fleet.arrivals import Clock
 from headwater.simulations.fleet.bulk import FederatedRound, Mover
 from headwater.simulations.fleet.calibrated import CalibratedCrew, CalibratedStation
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from headwater.simulations.fleet.servers import Station
 
 EVENTS_A_SLICE = 300
+MANY = 5_000
+"""Devices that are more memory than a processor's own caches hold."""
 
 
 @dataclass
@@ -95,6 +98,8 @@ class _Run:
             round_.begin(mover, self._agenda)
         for release in releases:
             release.begin(mover, self._agenda)
+        if sum(map(len, self._shard.members)) >= MANY:
+            in_large_pages()  # each picture is another device's: all over the heap
         self._agenda.run()
         classes = [self._closed(crew, devices) for crew, devices in self._teams]
         servers = [station.close() for station in self._stations.values()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import re
 import subprocess
 import sys
 
@@ -53,3 +55,31 @@ def test_what_is_free_is_kept_until_it_is_given_back() -> None:
 def test_a_block_of_any_size_is_kept_whole() -> None:
     told = subprocess.run([sys.executable, "-c", KEEPS_ALL], check=True, capture_output=True, text=True).stdout
     assert float(told) < 0.1, "share of a block's pages that had to be mapped again"
+
+
+IN_LARGE_PAGES = """
+from pathlib import Path
+from headwater.compression.allocator import in_large_pages
+
+def large_kb():
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("AnonHugePages"))
+
+small = [bytes([number % 256]) * 200 for number in range(200_000)]
+before = large_kb()
+in_large_pages()
+print(before, large_kb(), all(one == bytes([number % 256]) * 200 for number, one in enumerate(small)))
+"""
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or tuple(map(int, re.findall(r"\d+", platform.release())[:2])) < (6, 1),
+    reason="Linux moves memory into large pages on demand from 6.1 on",
+)
+def test_memory_is_moved_into_large_pages() -> None:
+    told = subprocess.run([sys.executable, "-c", IN_LARGE_PAGES], check=True, capture_output=True, text=True).stdout
+    before, after, same = told.split()
+    if int(after) == int(before):
+        pytest.skip("the kernel was built without large pages, or has none left")
+    assert int(after) - int(before) >= 16_000
+    assert same == "True"
