@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -13,8 +11,6 @@ import onnxruntime as ort
 from headwater.compression.errors import BundleError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
 _SYMBOLS = np.iinfo(np.int16)
@@ -60,41 +56,6 @@ def session(
     # onnxruntime's exceptions derive from Exception only, a class for each of its status codes.
     except Exception as error:
         raise BundleError(f"onnxruntime cannot load {name}: {error}") from error
-
-
-class Bursts:
-    """Has what large batches took given back once only small ones come.
-
-    The arena keeps for good what its largest batch took, tens of megabytes after a minute in which a hundred devices
-    came back at once. While large ones may follow, to give it back would cost each a tenth of its time.
-    """
-
-    CALM_S = 10.0
-    """Without a batch that is large beside the largest."""
-    SMALL = 4
-    """So many times smaller is small."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._largest = 0
-        self._calm_s = math.inf
-
-    def options(self, batch: int) -> ort.RunOptions | None:
-        """Those of a run with which the arena gives back what is free when the run has ended; mostly none."""
-        now_s = self._clock()
-        if batch * self.SMALL > self._largest:
-            self._largest, self._calm_s = max(batch, self._largest), now_s + self.CALM_S
-        elif now_s >= self._calm_s:
-            self._largest, self._calm_s = batch, now_s + self.CALM_S
-            return _giving_back()
-        return None
-
-
-@cache
-def _giving_back() -> ort.RunOptions:
-    options = ort.RunOptions()
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    return options
 
 
 def quantise(latent: NDArray[np.float32], gain: NDArray[np.float32]) -> NDArray[np.int16]:

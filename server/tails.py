@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from headwater.compression.errors import BundleError
 from headwater.compression.exits import joined
-from headwater.compression.inference import Bursts, session
+from headwater.compression.inference import session
 
 if TYPE_CHECKING:
     from headwater.compression.bundle import Bundle
@@ -58,7 +58,6 @@ class Tails:
         self._opinions = None if said is None else bundle.exits.opinions
         self._decoder = _load(bundle, "decoder.onnx", threads, {"latent", "mode"}, "features")
         self._tails = [_load(bundle, task.tail_file, threads, {"features"}, task.output) for task in self.tasks]
-        self._bursts = Bursts()
 
     def warm_up(self, *batches: int) -> None:
         """Run zeros in batches of these sizes, so that the first frame does not wait for allocations.
@@ -95,9 +94,7 @@ class Tails:
         Raises:
             One of :data:`ORT_ERRORS`.
         """
-        (features,) = self._decoder.run(
-            ["features"], {"latent": latents, "mode": modes}, self._bursts.options(len(latents))
-        )
+        (features,) = self._decoder.run(["features"], {"latent": latents, "mode": modes})
         masks = [mask or self.default_mask for mask in masks]
         answers: list[dict[str, Output] | None] = [{} for _ in masks]
         for position, (task, tail) in enumerate(zip(self.tasks, self._tails, strict=True)):

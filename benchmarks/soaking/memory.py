@@ -9,8 +9,7 @@ nothing is wrong, every device is connected, garbage is collected and free memor
     in use    bytes that the C library has given out; Python takes its objects from there too, and what a thread has
               freed does not stay in a cache of its own, which the C library would count as given out (`ENV`): with some
               thirty threads those caches filled by a megabyte an hour. Blocks that are mapped one by one are told
-              beside it: they are few and large, and onnxruntime doubles one of its own when two large batches first
-              meet
+              beside it: they are few and large, and most are onnxruntime's
 
 The slope is the median of the slopes between all pairs of such moments (Theil 1950); where nine in ten of such medians
 would lie follows from how the pairs' slopes are spread (Sen 1968, "Estimates of the regression coefficient based on

@@ -199,21 +199,16 @@ class Results:
 
         Where the joint bundle has no frames of that size, its mode that comes closest.
         """
-        added, joint = _modes(self._all("task-added", seeds)), self._of_width(mode, "task-joint", seeds)
+        added, joint = _modes(self._all("task-added", seeds)), _modes(self._all("task-joint", seeds))
         if not added or not joint:
             return None
-        size = added[mode].size
-        return added[mode], at_bytes(joint, size) or min(joint, key=lambda one: abs(one.size - size))
+        size, alike = added[mode].size, [joint[at] for at in self.same_width(mode)]
+        return added[mode], at_bytes(alike, size) or min(alike, key=lambda one: abs(one.size - size))
 
-    def of_width(self, mode: int) -> list[int]:
-        """The modes of the width of a mode of ours."""
+    def same_width(self, mode: int) -> list[int]:
+        """The modes that have the width of this one, by index."""
         every = self._first["modes"]
         return [at for at, one in enumerate(every) if one["width"] == every[mode]["width"]]
-
-    def _of_width(self, mode: int, piece: str, seeds: Sequence[int]) -> list[Series]:
-        """Every gain of a bundle at the width of a mode of ours."""
-        modes = _modes(self._all(piece, seeds))
-        return [modes[at] for at in self.of_width(mode)] if modes else []
 
     def cuts(self) -> dict[int, Cut]:
         """The network split elsewhere, by the block after which it is, on the first split that has it."""

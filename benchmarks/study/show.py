@@ -124,7 +124,7 @@ def _means(series: Series) -> tuple[tuple[float, float, int], tuple[float, float
 def _later(results: Results) -> list[str]:
     """The task that is added later, at every gain of our point's width, as a table; nothing where it is not done."""
     seeds, point = results.seeds_of("task-"), results.point()[0]
-    found = [both for at in results.of_width(point) if (both := results.later(at, seeds))]
+    found = [both for at in results.same_width(point) if (both := results.later(at, seeds))]
     if not found:
         return []
     lines = ["", "| bytes | a task added later, % | trained jointly, at those bytes, % | points between, 95 % |"]
