@@ -102,9 +102,9 @@ _SMALL = replace(
 )
 """Small pictures, so that three splits of all contests are hours of a core, not days."""
 SOLAR_FLEET = Terrain("solar", _SMALL, "cell_type", devices=16, rounds=12, optimizer="adam", servers_share=0.04)
-"""Of 4 % of the labels the server alone makes little of, so that rounds have something to learn. In trials on one validation ground
-Adam's steps brought a point every other round, where `scaled` ones at 3e-4 lost after three rounds what the first
-had brought; with a tenth of the labels at the start, everybody was where they ended after one round."""
+"""Of 4 % of the labels the server alone makes little of, so that rounds have something to learn. In trials on one
+validation ground Adam's steps brought a point every other round, where `scaled` ones at 3e-4 lost after three rounds
+what the first had brought; with a tenth of the labels at the start, everybody was where they ended after one round."""
 _SHORTER = replace(
     DIGITS,
     widths=(0.25, 1.0),
