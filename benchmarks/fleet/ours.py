@@ -43,7 +43,7 @@ LIES = {"sign": "sign-flip", "noise": "noise", "scaled": "scaled"}
 
 @dataclass(frozen=True)
 class Troubles:
-    """What is wrong with a troubles."""
+    """What is wrong with a fleet."""
 
     weak: bool = False
     """A third of the devices have memory for the narrowest width alone, and another third sleeps, by turns."""
