@@ -23,8 +23,8 @@ from rich.table import Table
 from benchmarks import claims
 from benchmarks.deadlines.peers import MeanController
 from headwater.compression.bundle import Bundle
-from headwater.device.deadline import DeadlineController
-from headwater.device.policy import Policy
+from headwater.device.control.deadline import DeadlineController
+from headwater.device.control.policy import Policy
 from headwater.simulations.trace import LinkTrace, Trace
 from headwater.simulations.twin import Device, Twin
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from headwater.compression.manifest import Mode
-    from headwater.device.controller import Controller, Decision, Observation, Situation
+    from headwater.device.control.controller import Controller, Decision, Observation, Situation
 
 BUNDLE = Path(__file__).parent.parent / "simulations" / "bundles" / "solar"
 TARGET_US = 50

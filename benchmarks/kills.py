@@ -28,8 +28,8 @@ from PIL import Image
 from benchmarks import claims
 from headwater.compression.bundle import Bundle
 from headwater.protos.nodes import node_id
-from headwater.server.federation.mailbox import Mailbox
 from headwater.server.federation.versions import latest
+from headwater.server.mail.mailbox import Mailbox
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

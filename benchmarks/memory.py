@@ -43,9 +43,9 @@ from headwater.compression.learning.terms import Terms
 from headwater.compression.learning.train import train
 from headwater.compression.updates import Scheme, encode
 from headwater.device.federated.holding import start_of
-from headwater.server.federation.latency import beside
-from headwater.server.federation.soft_masks import StructuredSettings
-from headwater.server.federation.structured import carve, soft_masks
+from headwater.server.federation.pruning.latency import beside
+from headwater.server.federation.pruning.soft_masks import StructuredSettings
+from headwater.server.federation.pruning.structured import carve, soft_masks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -32,7 +32,7 @@ from rich.table import Table
 
 from benchmarks import claims
 from headwater.compression.bundle import Bundle
-from headwater.device.deadline import DeadlineController
+from headwater.device.control.deadline import DeadlineController
 from headwater.device.settings import DeviceSettings
 from headwater.simulations.fleet import engine
 from headwater.simulations.fleet.agenda import Agenda

@@ -14,33 +14,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headwater.device.agent import Agent
-    from headwater.device.controller import (
+    from headwater.device.control.controller import (
         Controller,
         Decision,
         FixedController,
         Observation,
         Situation,
     )
-    from headwater.device.deadline import DeadlineController
+    from headwater.device.control.deadline import DeadlineController
+    from headwater.device.control.policy import Policy
     from headwater.device.feed import Feed, Picture
-    from headwater.device.policy import Policy
     from headwater.device.record import FrameRecord, read_records
     from headwater.device.settings import DeviceSettings
     from headwater.device.sources import Source, open_source
 
 _MODULES = {
     "Agent": "agent",
-    "Controller": "controller",
-    "DeadlineController": "deadline",
-    "Decision": "controller",
+    "Controller": "control.controller",
+    "DeadlineController": "control.deadline",
+    "Decision": "control.controller",
     "DeviceSettings": "settings",
     "Feed": "feed",
-    "FixedController": "controller",
+    "FixedController": "control.controller",
     "FrameRecord": "record",
-    "Observation": "controller",
+    "Observation": "control.controller",
     "Picture": "feed",
-    "Policy": "policy",
-    "Situation": "controller",
+    "Policy": "control.policy",
+    "Situation": "control.controller",
     "Source": "sources",
     "open_source": "sources",
     "read_records": "record",

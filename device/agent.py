@@ -32,23 +32,23 @@ from headwater.compression.errors import (
     SettingsError,
     UnknownBundleError,
 )
+from headwater.device.access.identity import Identities
+from headwater.device.access.renewal import Renewal
 from headwater.device.answering import Answering
 from headwater.device.answers import images
 from headwater.device.courier import Courier
 from headwater.device.federated import learner as learning
 from headwater.device.federated.learner import Learner
 from headwater.device.feed import Picture, decode
-from headwater.device.identity import Identities
 from headwater.device.images import ImageFolder
 from headwater.device.keeping import Keeping
 from headwater.device.link import Link
 from headwater.device.link_options import LinkOptions
 from headwater.device.record import FrameRecord, RecordFile
-from headwater.device.renewal import Renewal
 from headwater.device.report import Reporter
+from headwater.device.rollout.swapping import CAPABILITY, Swapping, open_store, start
 from headwater.device.settings import DeviceSettings
 from headwater.device.spool import Spool
-from headwater.device.swapping import CAPABILITY, Swapping, open_store, start
 from headwater.device.tasks import check, known, lacking
 from headwater.protos import edge_pb2 as pb
 
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
     from headwater.compression.manifest import Manifest
     from headwater.device.channel import Opener
-    from headwater.device.controller import Controller
+    from headwater.device.control.controller import Controller
     from headwater.device.loaded import Loaded
     from headwater.device.outcome import Made
     from headwater.device.window import Reply

@@ -28,7 +28,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from headwater.compression.errors import HeadwaterError
-from headwater.device.controller import Situation
+from headwater.device.control.controller import Situation
 from headwater.device.outcome import (
     Made,
     answered,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from concurrent.futures import Executor
 
-    from headwater.device.controller import Decision
+    from headwater.device.control.controller import Decision
     from headwater.device.feed import Picture
     from headwater.device.head import Seen
     from headwater.device.link import Link

@@ -205,10 +205,10 @@ def enroll(
     """Make a key on this device and have a server sign it, for a token; from then on both ends prove who they are."""
     import asyncio
 
-    from headwater.device.argv import forget
-    from headwater.device.enrolling import enroll as enrol
-    from headwater.device.enrolling import with_port
-    from headwater.device.identity import Identities
+    from headwater.device.access.argv import forget
+    from headwater.device.access.enrolling import enroll as enrol
+    from headwater.device.access.enrolling import with_port
+    from headwater.device.access.identity import Identities
 
     forget(token or "")
     servers = tuple(map(with_port, _listed(server) or ())) or None

@@ -21,19 +21,19 @@ from headwater.compression.doctor import machine
 from headwater.compression.errors import HeadwaterError, IdentityError, SourceError
 from headwater.compression.settings import resolve
 from headwater.compression.signature import key_id, load_public
-from headwater.device.bundles import STATE, State
+from headwater.device.access.identity import Identities
 from headwater.device.channel import describe_server
-from headwater.device.identity import Identities
+from headwater.device.rollout.bundles import STATE, State
+from headwater.device.rollout.trusting import Trusting, day
 from headwater.device.settings import DeviceSettings
 from headwater.device.sources import Source, open_source
-from headwater.device.trusting import Trusting, day
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from headwater.compression.doctor.finding import Findings
-    from headwater.device.identity import Identity
+    from headwater.device.access.identity import Identity
     from headwater.protos import edge_pb2 as pb
 
 CONNECT_S, PICTURE_S = 5.0, 15.0

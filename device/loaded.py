@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import SettingsError
-from headwater.device.controller import Controller, FixedController
-from headwater.device.deadline import DeadlineController
+from headwater.device.control.controller import Controller, FixedController
+from headwater.device.control.deadline import DeadlineController
+from headwater.device.control.offers import Offers
 from headwater.device.exit import LocalExit
 from headwater.device.head import FrameMaker
-from headwater.device.offers import Offers
 from headwater.device.tasks import asked, check, lacking
 from headwater.device.whole import WholeModel
 

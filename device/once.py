@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from headwater.compression.bundle import Bundle
 from headwater.compression.datasets import read_image
 from headwater.compression.errors import LinkError, SettingsError
+from headwater.device.access.identity import Identities
+from headwater.device.access.renewal import renew_what_is_due
 from headwater.device.answers import images, results
 from headwater.device.channel import describe, infer_once
-from headwater.device.controller import FixedController
+from headwater.device.control.controller import FixedController
 from headwater.device.exit import LocalExit
 from headwater.device.head import FrameMaker
-from headwater.device.identity import Identities
 from headwater.device.images import ImageFolder
-from headwater.device.renewal import renew_what_is_due
 from headwater.device.route import ranked
 from headwater.device.tasks import asked, check, known, lacking
 

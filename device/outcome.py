@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from headwater.compression.bundle import SHORT_ID_BYTES
 from headwater.compression.errors import LinkError
 from headwater.device.answers import results, status_name
-from headwater.device.controller import Observation
+from headwater.device.control.controller import Observation
 from headwater.device.record import FrameRecord, ServerTimes
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from headwater.compression.manifest import Mode, Task
-    from headwater.device.controller import Decision, Outcome
+    from headwater.device.control.controller import Decision, Outcome
     from headwater.device.feed import Picture
     from headwater.device.head import Coded, Seen
     from headwater.device.loaded import Loaded

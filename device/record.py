@@ -30,7 +30,7 @@ from headwater.device.disk import is_disk_s
 if TYPE_CHECKING:
     from io import FileIO
 
-    from headwater.device.controller import Action
+    from headwater.device.control.controller import Action
 
 MOST_WAITING = 4096
 RETRY_S = 1.0

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from headwater.compression.errors import SettingsError
 from headwater.compression.exits import ExitScore
 from headwater.compression.settings import between
-from headwater.device.policy import PRICES, Objective, Policy, Prices
+from headwater.device.control.policy import PRICES, Objective, Policy, Prices
 from headwater.device.radio import RadioKind
 from headwater.device.route import ADDRESS
 

@@ -35,7 +35,7 @@ from headwater.server.archive import Archive
 from headwater.server.batch_queue import BatchQueue, Limits
 from headwater.server.batcher import Batcher
 from headwater.server.engine import Engine, Work
-from headwater.server.federation.post import Post
+from headwater.server.mail.post import Post
 from headwater.server.http import HttpServer
 from headwater.server.metrics import Metrics
 from headwater.server.placing import Placing

@@ -10,7 +10,7 @@ from headwater.compression.cli import ConfigOption
 from headwater.server.access.cli import devices_app
 from headwater.server.archive_cli import archive_app
 from headwater.server.federation import cli as federation_cli
-from headwater.server.federation import prune_cli
+from headwater.server.federation.pruning import cli as pruning_cli
 from headwater.server.rollout import cli as rollout_cli
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ app = typer.Typer()
 app.add_typer(archive_app, name="archive")
 app.add_typer(devices_app, name="devices")
 federation_cli.add_to(app)
-prune_cli.add_to(app)
+pruning_cli.add_to(app)
 rollout_cli.add_to(app)
 
 

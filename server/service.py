@@ -24,8 +24,8 @@ from headwater.server.admission import Admission, Refusal, Wish
 from headwater.server.archive import Archive
 from headwater.server.batcher import Batcher
 from headwater.server.engine import InferenceTicket, Work, refusal
-from headwater.server.federation.post import Post
 from headwater.server.keeper import Keeper
+from headwater.server.mail.post import Post
 from headwater.server.metrics import Metrics
 from headwater.server.registry import Registry, Served
 from headwater.server.rollout.conductor import Conductor
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from headwater.compression.manifest import TaskKind
     from headwater.server.access.limits import Allowance
-    from headwater.server.federation.offers import Line
+    from headwater.server.mail.offers import Line
 
     Context = grpc.aio.ServicerContext[Any, Any]
 

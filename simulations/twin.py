@@ -20,8 +20,8 @@ from itertools import count
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
-from headwater.device.controller import Action, Controller, Decision, Observation, Situation
-from headwater.device.controller import Outcome as Fate
+from headwater.device.control.controller import Action, Controller, Decision, Observation, Situation
+from headwater.device.control.controller import Outcome as Fate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

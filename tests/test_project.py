@@ -32,12 +32,12 @@ ROUNDS = (  # of server/federation: what runs in the process of the rounds; the 
         "collecting",
         "grid",
         "inprocess",
-        "latency",
         "measuring",
         "plain",
         "run_grid",
     ),
-    *("fleet_pruning", "privacy", "robust", "soft_masks", "sparse", "strategy", "structured"),
+    *("privacy", "robust", "strategy"),
+    *("pruning/fleet", "pruning/latency", "pruning/soft_masks", "pruning/sparse", "pruning/structured"),
 )
 TRAINS |= {
     "device/federated/app.py",

@@ -14,7 +14,7 @@ from typer.main import get_command
 
 from headwater.compression import cli, settings
 from headwater.compression.bundle import Bundle
-from headwater.device.controller import Situation
+from headwater.device.control.controller import Situation
 from headwater.device.record import RecordFile
 from tests.device.test_record import RECORD
 

@@ -67,7 +67,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
 def test_the_extensions_of_the_wheel_are_for_every_python(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    for extension in ("compression/_rans", "device/_ways", "simulations/fleet/_core"):
+    for extension in ("compression/_rans", "device/control/_ways", "simulations/fleet/_core"):
         assert f"headwater/{extension}.abi3.so" in names
 
 

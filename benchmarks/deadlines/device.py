@@ -32,7 +32,7 @@ from headwater.compression.bundle import Bundle
 from headwater.compression.datasets import read_image
 from headwater.device.agent import Agent
 from headwater.device.answers import from_logits
-from headwater.device.controller import Decision, FixedController
+from headwater.device.control.controller import Decision, FixedController
 from headwater.device.feed import Picture
 from headwater.device.kept import KeptFrame
 from headwater.device.record import FrameRecord, RecordFile
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from headwater.device.controller import Controller
+    from headwater.device.control.controller import Controller
 
 CONNECT_S, EMPTY_S = 30.0, 60.0
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from headwater.device.controller import OVERHEAD_BYTES, Decision
+from headwater.device.control.controller import OVERHEAD_BYTES, Decision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from headwater.compression.manifest import Mode
-    from headwater.device.controller import Observation, Situation
+    from headwater.device.control.controller import Observation, Situation
 
 NEWEST = 0.4
 """Weight of the newest measurement in the mean."""

@@ -12,8 +12,8 @@ from benchmarks.fleet.peer import fedavg
 from benchmarks.fleet.pruned import pruned
 from benchmarks.study.runner import Piece
 from benchmarks.study.study import write_json
+from headwater.server.federation.pruning.sparse import SparseSettings
 from headwater.server.federation.settings import RoundSettings
-from headwater.server.federation.sparse import SparseSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,7 +20,7 @@ from headwater.device.federated.holding import start_of
 from headwater.protos.flower import acting_as
 from headwater.server.federation.inprocess import InProcessGrid
 from headwater.server.federation.outline import Outline
-from headwater.server.federation.sparse import Sparse, SparseSettings
+from headwater.server.federation.pruning.sparse import Sparse, SparseSettings
 from headwater.server.federation.strategy import FleetStrategy, Surroundings
 from headwater.simulations.learning.hostile import lied
 

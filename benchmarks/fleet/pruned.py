@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from headwater.server.federation.soft_masks import StructuredSettings
-from headwater.server.federation.structured import Pruning
+from headwater.server.federation.pruning.soft_masks import StructuredSettings
+from headwater.server.federation.pruning.structured import Pruning
 from headwater.server.rollout.build import Held, rebuild_from
 
 if TYPE_CHECKING:

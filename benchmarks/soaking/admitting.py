@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headwater.device.identity import Identities, Identity
-from headwater.device.keys import make_key, signing_request
+from headwater.device.access.identity import Identities, Identity
+from headwater.device.access.keys import make_key, signing_request
 from headwater.server.access.authority import Authority
 from headwater.server.access.register import Register
 

@@ -20,7 +20,7 @@ from headwater.server.access.guard import Guard
 from headwater.server.access.limits import Allowances, DeviceLimits
 from headwater.server.access.options import ONLY_PLAIN
 from headwater.server.access.register import Register
-from headwater.server.federation.doorbell import Doorbell, ring
+from headwater.server.mail.doorbell import Doorbell, ring
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

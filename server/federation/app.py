@@ -41,8 +41,8 @@ from headwater.server.federation.companion import Dense
 from headwater.server.federation.grid import StreamGrid
 from headwater.server.federation.measuring import measure
 from headwater.server.federation.outline import Outline
+from headwater.server.federation.pruning.sparse import Sparse, SparseSettings
 from headwater.server.federation.settings import RoundSettings
-from headwater.server.federation.sparse import Sparse, SparseSettings
 from headwater.server.federation.strategy import FleetStrategy, Surroundings
 from headwater.server.federation.versions import FOLDER, Learnt, latest
 

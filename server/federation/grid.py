@@ -28,13 +28,13 @@ from flwr.proto.node_pb2 import NodeInfo
 from headwater.compression.allocator import keep
 from headwater.compression.errors import LearningError, TransferError
 from headwater.protos.flower import Parcel, acting_as, address, as_reply, content_of, envelope_of, error_reply, unpack
-from headwater.server.federation.doorbell import LOOK_S, Doorbell
-from headwater.server.federation.mailbox import DEFAULT_LIMIT_BYTES, Mailbox
-from headwater.server.federation.records import Wanted
 from headwater.server.federation.run_grid import RunGrid
+from headwater.server.mail.doorbell import LOOK_S, Doorbell
+from headwater.server.mail.mailbox import DEFAULT_LIMIT_BYTES, Mailbox
+from headwater.server.mail.records import Wanted
 
 if TYPE_CHECKING:
-    from headwater.server.federation.records import Device, Offered
+    from headwater.server.mail.records import Device, Offered
 
 _NOTHING = b"\x00"
 _KEPT_BYTES = 64 << 20  # of free memory: each round makes contents, and reads replies, of megabytes

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, TypeVar
 from headwater.compression.background import background
 from headwater.compression.errors import BundleError, HeadwaterError, RolloutError
 from headwater.protos import edge_pb2 as pb
-from headwater.server.federation.doorbell import Doorbell
-from headwater.server.federation.records import Wanted
+from headwater.server.mail.doorbell import Doorbell
+from headwater.server.mail.records import Wanted
 from headwater.server.rollout import canary
 from headwater.server.rollout.counts import Counts, Settled
 from headwater.server.rollout.deltas import Packs
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
-    from headwater.server.federation.mailbox import Mailbox
-    from headwater.server.federation.records import Device, Notice, Offered
+    from headwater.server.mail.mailbox import Mailbox
+    from headwater.server.mail.records import Device, Notice, Offered
     from headwater.server.registry import Registry, Served
     from headwater.server.rollout.versions import Released
 

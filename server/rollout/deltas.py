@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headwater.compression import patch
-from headwater.server.federation.offers import FEDERATED
+from headwater.server.mail.offers import FEDERATED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from headwater.compression.bundle import Bundle
-    from headwater.server.federation.mailbox import Mailbox
+    from headwater.server.mail.mailbox import Mailbox
     from headwater.server.registry import Registry
     from headwater.server.rollout.versions import Versions
 

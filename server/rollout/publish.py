@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from headwater.compression.errors import RolloutError
-from headwater.server.federation.doorbell import ring
+from headwater.server.mail.doorbell import ring
 from headwater.server.rollout import gate
 from headwater.server.rollout.versions import Versions, Wish
 

@@ -1,7 +1,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from headwater.device.controller import Controller, Observation, Situation
+from headwater.device.control.controller import Controller, Observation, Situation
 from headwater.simulations.fleet.arrivals import Clock
 from headwater.simulations.fleet.links import Gap, Link, Segments
 from headwater.simulations.fleet.model import Model

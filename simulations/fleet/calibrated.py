@@ -14,7 +14,7 @@ from headwater.simulations.fleet.member import Device
 from headwater.simulations.fleet.servers import Station
 
 if TYPE_CHECKING:
-    from headwater.device.controller import Decision
+    from headwater.device.control.controller import Decision
     from headwater.simulations.fleet.drawn import Drawn
     from headwater.simulations.fleet.flight import Flight
     from headwater.simulations.fleet.member import Device

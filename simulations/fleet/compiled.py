@@ -6,7 +6,7 @@ import math
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from headwater.device.controller import Observation, Situation
+from headwater.device.control.controller import Observation, Situation
 from headwater.server.batch_queue import BatchQueue, QueueFullError, State
 from headwater.simulations.fleet import _core, links, tally
 from headwater.simulations.fleet._core import Device, Line

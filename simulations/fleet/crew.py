@@ -24,8 +24,8 @@ from headwater.simulations.fleet.model import LEAST_BYTES
 from headwater.simulations.fleet.telling import Teller
 
 if TYPE_CHECKING:
-    from headwater.device.controller import Decision
-    from headwater.device.controller import Outcome as Fate
+    from headwater.device.control.controller import Decision
+    from headwater.device.control.controller import Outcome as Fate
     from headwater.simulations.fleet.agenda import Agenda
     from headwater.simulations.fleet.arrivals import Clock
     from headwater.simulations.fleet.member import Device

@@ -19,7 +19,7 @@ from headwater.simulations.fleet.wire import ACK_BYTES, frame_bytes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headwater.device.controller import Decision
+    from headwater.device.control.controller import Decision
     from headwater.simulations.fleet.content import Content
     from headwater.simulations.fleet.flight import Flight
     from headwater.simulations.fleet.links import Line, Used

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from headwater.device.controller import Controller
+    from headwater.device.control.controller import Controller
     from headwater.simulations.fleet.flight import Flight
     from headwater.simulations.fleet.links import Line, Link
     from headwater.simulations.fleet.releases import Release

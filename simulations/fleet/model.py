@@ -34,7 +34,7 @@ from headwater.simulations.fleet.scenario import Times
 if TYPE_CHECKING:
     from headwater.compression.bundle import Bundle
     from headwater.compression.manifest import Mode
-    from headwater.device.controller import Controller
+    from headwater.device.control.controller import Controller
     from headwater.device.settings import DeviceSettings
     from headwater.simulations.fleet.scenario import DeviceClass
 

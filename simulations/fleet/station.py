@@ -27,14 +27,14 @@ from typing import TYPE_CHECKING, Any, get_args
 from headwater.compression.bundle import Bundle
 from headwater.compression.datasets import read_image
 from headwater.device.agent import Agent
-from headwater.device.controller import Action, Decision
+from headwater.device.control.controller import Action, Decision
 from headwater.device.feed import Picture
 from headwater.device.settings import DeviceSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from headwater.device.controller import Observation, Situation
+    from headwater.device.control.controller import Observation, Situation
 
 CONNECT_S = 60.0
 

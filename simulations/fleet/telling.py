@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headwater.device.controller import Observation, Situation
+from headwater.device.control.controller import Observation, Situation
 
 if TYPE_CHECKING:
-    from headwater.device.controller import Outcome as Fate
+    from headwater.device.control.controller import Outcome as Fate
     from headwater.simulations.fleet.arrivals import Clock
     from headwater.simulations.fleet.flight import Flight
     from headwater.simulations.fleet.member import Device

@@ -31,9 +31,10 @@ def main() -> None:
 
     from headwater.compression import coder
     from headwater.compression.bundle import Bundle
-    from headwater.device import golden, kernel
+    from headwater.device.control import kernel
     from headwater.device.exit import LocalExit
     from headwater.device.head import FrameMaker
+    from headwater.device.rollout import golden
     from headwater.device.settings import DeviceSettings
 
     assert platform.machine() == "aarch64", platform.machine()

@@ -108,7 +108,7 @@ install() {
 golden() {
 	say "golden vectors, bit for bit, and what is in C against its twin in Python"
 	inside sh -c 'cd /mnt/source && exec python -m pytest -q --noconftest -p no:cacheprovider -p no:xdist \
-		tests/compression/test_golden.py tests/compression/updates/test_golden.py tests/device/test_kernel.py'
+		tests/compression/test_golden.py tests/compression/updates/test_golden.py tests/device/control/test_kernel.py'
 }
 
 frame() {

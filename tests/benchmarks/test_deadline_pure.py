@@ -10,7 +10,7 @@ import pytest
 from benchmarks.deadlines import links
 from benchmarks.deadlines.oracle import Costs, Option, Oracle
 from benchmarks.deadlines.peers import CycleController, LocalController, MeanController
-from headwater.device.controller import OVERHEAD_BYTES, Decision, Observation, Situation
+from headwater.device.control.controller import OVERHEAD_BYTES, Decision, Observation, Situation
 from headwater.simulations.trace import LinkTrace, Trace
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from headwater.compression.bundle import Bundle
 from headwater.device.agent import Agent
-from headwater.device.controller import Decision, Observation, Situation
+from headwater.device.control.controller import Decision, Observation, Situation
 from headwater.device.record import FrameRecord
 from headwater.device.settings import DeviceSettings
 from headwater.protos import edge_pb2 as pb

@@ -21,8 +21,8 @@ from headwater.compression.errors import (
 )
 from headwater.compression.exits import ExitScore, score_of
 from headwater.device.agent import Agent
-from headwater.device.controller import Decision, FixedController, Observation, Situation
-from headwater.device.deadline import DeadlineController
+from headwater.device.control.controller import Decision, FixedController, Observation, Situation
+from headwater.device.control.deadline import DeadlineController
 from headwater.device.feed import Picture
 from headwater.device.record import FrameRecord, read_records
 from headwater.device.settings import DeviceSettings

@@ -17,7 +17,7 @@ from PIL import Image
 from headwater.compression.errors import LinkError
 from headwater.device import answering
 from headwater.device.answering import Slack
-from headwater.device.controller import Decision
+from headwater.device.control.controller import Decision
 from headwater.device.feed import Picture
 from headwater.device.head import Head
 from headwater.device.record import FrameRecord

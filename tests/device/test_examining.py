@@ -18,8 +18,8 @@ from headwater.compression.bundle import Bundle
 from headwater.compression.doctor.finding import Findings
 from headwater.compression.trust import KeyList
 from headwater.device import examining
-from headwater.device.bundles import BundleStore
-from headwater.device.identity import Identities, Identity
+from headwater.device.access.identity import Identities, Identity
+from headwater.device.rollout.bundles import BundleStore
 from headwater.protos import edge_pb2 as pb
 from headwater.server.access.authority import Authority
 from tests.server.access.material import member

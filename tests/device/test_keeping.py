@@ -14,7 +14,7 @@ from PIL import Image
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import LinkError
 from headwater.device.agent import Agent
-from headwater.device.controller import Decision
+from headwater.device.control.controller import Decision
 from headwater.device.feed import Picture
 from headwater.device.record import FrameRecord, read_records
 from headwater.device.settings import DeviceSettings

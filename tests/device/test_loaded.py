@@ -8,8 +8,8 @@ from PIL import Image
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError, SettingsError
-from headwater.device.controller import FixedController, Situation
-from headwater.device.deadline import DeadlineController
+from headwater.device.control.controller import FixedController, Situation
+from headwater.device.control.deadline import DeadlineController
 from headwater.device.loaded import controller_for, load
 from headwater.device.settings import DeviceSettings
 from tests import tiny

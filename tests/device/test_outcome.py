@@ -9,7 +9,7 @@ from PIL import Image
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.frame import Frame
-from headwater.device.controller import Action, Decision
+from headwater.device.control.controller import Action, Decision
 from headwater.device.exit import Judged
 from headwater.device.feed import Picture
 from headwater.device.head import Coded, Seen

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from headwater.compression.bundle import Bundle
-from headwater.device.controller import Decision
+from headwater.device.control.controller import Decision
 from headwater.device.exit import Judged
 from headwater.device.feed import Picture
 from headwater.device.head import Seen

@@ -7,7 +7,7 @@ import pytest
 
 from headwater.compression.errors import SettingsError
 from headwater.compression.settings import descriptions, resolve
-from headwater.device.policy import PRICES, Policy
+from headwater.device.control.policy import PRICES, Policy
 from headwater.device.settings import DeviceSettings
 
 

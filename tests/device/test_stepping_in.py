@@ -14,7 +14,7 @@ from PIL import Image
 from headwater.compression.errors import LinkError
 from headwater.device.agent import Agent
 from headwater.device.answering import Slack
-from headwater.device.controller import Decision
+from headwater.device.control.controller import Decision
 from headwater.device.feed import Picture
 from headwater.device.settings import DeviceSettings
 from headwater.protos import edge_pb2 as pb

@@ -20,7 +20,7 @@ from PIL import Image
 
 from headwater.compression.bundle import Bundle
 from headwater.device import Agent, FrameRecord, read_records
-from headwater.device.controller import Decision, FixedController, Observation
+from headwater.device.control.controller import Decision, FixedController, Observation
 from headwater.device.feed import Picture
 from headwater.device.settings import DeviceSettings
 from headwater.simulations.link import LinkProxy

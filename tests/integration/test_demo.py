@@ -21,7 +21,7 @@ from PIL import Image
 from headwater.device.record import read_records
 from headwater.server.federation.survey import survey
 from headwater.server.rollout.versions import Versions
-from headwater.simulations.demo import STATIONS
+from headwater.simulations.demo.run import STATIONS
 from tests import rebuildable, tiny
 
 if TYPE_CHECKING:

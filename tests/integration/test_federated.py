@@ -21,7 +21,7 @@ from headwater.compression.bundle import Bundle
 from headwater.device import read_records
 from headwater.protos.nodes import node_id
 from headwater.server.federation.grid import StreamGrid
-from headwater.server.federation.mailbox import Mailbox
+from headwater.server.mail.mailbox import Mailbox
 from tests import tiny
 from tests.integration.processes import AgentProcess, ServerProcess
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from headwater.compression.bundle import Bundle
 from headwater.device import read_records
-from headwater.device.identity import Identities
+from headwater.device.access.identity import Identities
 from headwater.server.access.caller import read
 from headwater.server.access.register import Register
 from tests import tiny

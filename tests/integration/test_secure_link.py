@@ -12,17 +12,17 @@ import pytest
 
 from headwater.compression.errors import DeniedError
 from headwater.device import Agent
+from headwater.device.access.identity import Identities
 from headwater.device.courier import Courier
-from headwater.device.identity import Identities
 from headwater.device.link import Link
 from headwater.device.link_options import LinkOptions
 from headwater.device.settings import DeviceSettings
 from headwater.protos import edge_pb2 as pb
 from headwater.protos.nodes import node_id
-from headwater.server.federation.mailbox import Mailbox
-from headwater.server.federation.records import Wanted
+from headwater.server.mail.mailbox import Mailbox
+from headwater.server.mail.records import Wanted
 from tests import tiny
-from tests.device.test_renewal import enrolled, register
+from tests.device.access.test_renewal import enrolled, register
 from tests.server.edges import edge, until
 
 CONTENT, REPLY = random.Random(4).randbytes(30_000), random.Random(5).randbytes(8_000)

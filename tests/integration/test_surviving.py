@@ -23,10 +23,10 @@ from benchmarks.soaking.footing import Footing
 from headwater.compression.bundle import Bundle
 from headwater.compression.signature import generate
 from headwater.device import read_records
-from headwater.device.identity import Identities
+from headwater.device.access.identity import Identities
 from tests import tiny
+from tests.device.access.test_renewal import enrolled
 from tests.device.cameras import MjpegServer, mjpeg_server
-from tests.device.test_renewal import enrolled
 from tests.device.test_watchdog import Listener
 from tests.integration.processes import AgentProcess, ServerProcess
 from tests.server.edges import edge

@@ -23,7 +23,7 @@ from headwater.compression.release import Release
 from headwater.device import Agent
 from headwater.device.settings import DeviceSettings
 from headwater.protos import edge_pb2 as pb
-from headwater.server.federation.doorbell import ring
+from headwater.server.mail.doorbell import ring
 from headwater.server.rollout.versions import Versions, Wish
 from tests.device.exchanges import ExchangingEdge
 from tests.device.fake_edge import serving

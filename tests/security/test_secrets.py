@@ -26,7 +26,7 @@ from PIL import Image
 
 from headwater.compression.enrolment import Token
 from headwater.compression.signature import load_private
-from headwater.device.identity import Identities
+from headwater.device.access.identity import Identities
 from tests import tiny
 from tests.integration.processes import END_TIMEOUT_S, HEADWATER, AgentProcess, ServerProcess
 from tests.versions import signed, version

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from headwater.device.controller import Decision, FixedController, Observation, Situation
-from headwater.device.deadline import DeadlineController
+from headwater.device.control.controller import Decision, FixedController, Observation, Situation
+from headwater.device.control.deadline import DeadlineController
 from headwater.simulations.trace import LinkTrace, Trace
 from headwater.simulations.twin import DOWN_BYTES, UP_BYTES, Device, Twin
-from tests.device.twins import DEVICE, EXIT, MODES, WHOLE, accuracy, link
+from tests.device.control.twins import DEVICE, EXIT, MODES, WHOLE, accuracy, link
 
 EVEN = replace(DEVICE, spread=0.0)
 

@@ -16,9 +16,9 @@ from flwr.serverapp.strategy import FedAvg, FedMedian
 from headwater.compression.errors import LearningError
 from headwater.protos.flower import Parcel, call, node_id, pack, unpack
 from headwater.server.federation.grid import StreamGrid
-from headwater.server.federation.records import Device
+from headwater.server.mail.records import Device
 from tests.server.edges import Edge, edge, until
-from tests.server.federation.couriers import Courier, mailbox_of
+from tests.server.mail.couriers import Courier, mailbox_of
 
 CAM, OTHER = node_id("cam"), node_id("other")
 app = ClientApp()

@@ -12,10 +12,10 @@ import pytest
 from flwr.app import Context, RecordDict
 
 from headwater.protos.flower import Parcel, call, node_id, pack, unpack
-from headwater.server.federation.doorbell import Doorbell
-from headwater.server.federation.mailbox import Mailbox
-from headwater.server.federation.records import Device
 from headwater.server.federation.versions import Versions, latest
+from headwater.server.mail.doorbell import Doorbell
+from headwater.server.mail.mailbox import Mailbox
+from headwater.server.mail.records import Device
 from tests.server.federation import fleets, toy
 from tests.server.federation.killed_rounds import TOLD
 

@@ -10,8 +10,8 @@ from PIL import Image
 from headwater.compression.errors import LearningError, RolloutError
 from headwater.compression.learning.arrays import arrays_of, version_of
 from headwater.compression.learning.reading import WEIGHTS, network_of
-from headwater.device import golden
 from headwater.device.head import FrameMaker
+from headwater.device.rollout import golden
 from headwater.server.rollout.build import images_of, measured_on, rebuild, rebuild_from
 from headwater.server.rollout.gate import Bounds, check
 from headwater.server.training.build import WHOLE

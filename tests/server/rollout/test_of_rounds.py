@@ -10,9 +10,9 @@ from headwater.compression.bundle import Bundle
 from headwater.compression.errors import RolloutError
 from headwater.compression.learning.arrays import arrays_of, version_of
 from headwater.compression.learning.reading import network_of
-from headwater.device import golden
 from headwater.device.exit import LocalExit
 from headwater.device.head import FrameMaker
+from headwater.device.rollout import golden
 from headwater.server.federation.versions import Learnt
 from headwater.server.rollout import build
 from headwater.server.rollout.gate import Bounds, check

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from headwater.compression.errors import BundleError
+from headwater.simulations.cli import app
 from headwater.simulations.fleet.outcome import Outcome
-from headwater.simulations.simulate_cli import app
 from tests import tiny
 
 if TYPE_CHECKING:

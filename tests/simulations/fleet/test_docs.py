@@ -9,10 +9,10 @@ import pytest
 import typer
 
 from headwater.server.rollout.canary import Rules
+from headwater.simulations.cli import app
 from headwater.simulations.fleet import profiles, scenario
 from headwater.simulations.fleet.radios import READY, Level, LoRa, Radio
 from headwater.simulations.fleet.scenario import Scenario
-from headwater.simulations.simulate_cli import app
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "simulation.md").read_text()

@@ -3,8 +3,8 @@
 import pytest
 
 from headwater.compression.errors import SettingsError
+from headwater.device.control.policy import PRICES
 from headwater.device.figure import ZERO, Figure
-from headwater.device.policy import PRICES
 from headwater.device.radio import RADIOS
 from headwater.simulations.fleet import energy, profiles
 from headwater.simulations.fleet.energy import Activity, joules, radio_of, ranged, total

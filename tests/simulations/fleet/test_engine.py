@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from headwater.device.controller import FixedController
-from headwater.device.deadline import DeadlineController
+from headwater.device.control.controller import FixedController
+from headwater.device.control.deadline import DeadlineController
 from headwater.simulations.fleet import engine
 from headwater.simulations.fleet.model import model_of
 from headwater.simulations.fleet.radios import Level, Radio

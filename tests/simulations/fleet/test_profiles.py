@@ -7,8 +7,8 @@ import pytest
 
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import SettingsError
+from headwater.device.control.policy import PRICES
 from headwater.device.figure import Figure
-from headwater.device.policy import PRICES
 from headwater.simulations.fleet import profiles
 
 

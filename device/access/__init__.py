@@ -1,0 +1,1 @@
+"""Who the device is: enrolment, keys and certificates, and their renewal."""

@@ -1,0 +1,1 @@
+"""Federated pruning: sparse rounds, and channels removed for good to a stated latency."""
