@@ -90,7 +90,7 @@ def run(study: Study, seeds: Sequence[int], wanted: Sequence[str]) -> int:
     console = Console()
     pieces = [piece for seed in seeds for piece in study.pieces(seed) if not wanted or piece.name in wanted]
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        return len(run_pieces(pieces, study, console, progress))  # type: ignore[arg-type]  # it needs what this has
+        return len(run_pieces(pieces, study, console, progress))
 
 
 def stated(records: Sequence[dict[str, Any]], where: str, made: str = "") -> list[Claim]:

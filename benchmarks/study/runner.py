@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headwater.compression.errors import HeadwaterError
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
     from rich.progress import Progress
-
-    from benchmarks.study.study import Study
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,8 +43,8 @@ class Piece:
     seed: int
     settings: Mapping[str, Any]
     """All that decides its result beside the code, as JSON."""
-    work: Callable[[Study, Path, Progress], dict[str, Any]]
-    """Does it, with a folder for checkpoints; returns the result as JSON."""
+    work: Callable[[Any, Path, Progress], dict[str, Any]]
+    """Does it for a study, with a folder for checkpoints; returns the result as JSON."""
     builds_on: tuple[str, ...]
     """Pieces of the same split that have to be done and in the folder."""
     minutes: float
@@ -55,6 +53,22 @@ class Piece:
     def __str__(self) -> str:
         """Read as ``seed0/ours``."""
         return f"seed{self.seed}/{self.name}"
+
+
+class Study(Protocol):
+    """Where pieces leave what they found."""
+
+    def work(self, piece: Piece) -> Path:
+        """The folder of a piece's checkpoints."""
+
+    def record(self, name: str, seed: int) -> dict[str, Any] | None:
+        """What a finished piece left; None where it is not finished."""
+
+    def has(self, name: str, seed: int) -> bool:
+        """Whether a finished piece is in the folder, with what others build on."""
+
+    def keep(self, record: dict[str, Any]) -> None:
+        """Write a finished piece's record, in one step."""
 
 
 def state(piece: Piece, study: Study) -> str:
