@@ -60,7 +60,7 @@ class Tails:
         self._tails = [_load(bundle, task.tail_file, threads, {"features"}, task.output) for task in self.tasks]
 
     def warm_up(self, *batches: int) -> None:
-        """Run zeros in batches of these sizes, so that the first frame does not wait for allocations.
+        """Run zeros in batches of these sizes, so that no frame waits for allocations.
 
         Raises:
             BundleError: if a graph fails, or gives scores of another shape than the task has labels.
