@@ -78,9 +78,9 @@ out = "{out}"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     options = claims.options(__doc__, arguments)
-    floats, rounds, theirs_too = (50_000, 3, 2) if options.quick else (FLOATS, 11, 6)
+    floats, rounds, peers_rounds = (50_000, 3, 2) if options.quick else (FLOATS, 11, 6)
     with tempfile.TemporaryDirectory(prefix="headwater-rounds-") as made, _headwater(Path(made) / "headwater") as there:
-        theirs, why = flower_rounds(Path(made) / "flower", floats, theirs_too)  # ours waits meanwhile
+        theirs, why = flower_rounds(Path(made) / "flower", floats, peers_rounds)  # ours waits meanwhile
         _show("Flower's SuperLink", theirs)
         own, beside = headwater_rounds(there, floats, rounds, turns=1 if options.quick else 3)
         _show("headwater", own)

@@ -232,16 +232,9 @@ def load(settings: ServerSettings) -> Registry:
     if not settings.bundle:
         raise SettingsError("no bundle is set; name one with --bundle PATH (`headwater train` makes one)")
     bundles = [Bundle.load(path) for path in settings.bundle]
-    return Registry(bundles, settings.threads, warm=(1, most_at_once(settings)))
-
-
-def most_at_once(settings: ServerSettings) -> int:
-    """Frames that are answered at a time where all workers have full batches, and the queue could fill them.
-
-    A batch of so many, before any frame comes, has onnxruntime take the memory that it will ever need, in pieces that
-    the batches of all workers fit into. Left to itself it takes more for hours, at moments when large ones meet.
-    """
-    return max(settings.max_batch, min(settings.max_batch * settings.worker_count, settings.queue))
+    # One batch as large as those of all workers together has onnxruntime take the memory that it will ever need, in
+    # pieces that these fit into. Left to itself it takes more for hours, whenever large ones meet.
+    return Registry(bundles, settings.threads, warm=(1, settings.most_at_once))
 
 
 async def run(settings: ServerSettings, announce: Callable[[Addresses, Registry], None]) -> None:

@@ -138,6 +138,11 @@ class ServerSettings:
         """Batches that run at a time: `workers`, or one a core that this process may use (with `pin` all but one)."""
         return self.workers or max(1, len(os.sched_getaffinity(0)) - self.pin)
 
+    @property
+    def most_at_once(self) -> int:
+        """Frames that are answered at a time where all workers have full batches, of what the queue can hold."""
+        return max(self.max_batch, min(self.max_batch * self.worker_count, self.queue))
+
 
 def split_address(key: str, address: str) -> tuple[str, int]:
     """Split ``host:port`` or ``[host]:port``; raises :class:`SettingsError`."""

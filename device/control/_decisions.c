@@ -86,4 +86,5 @@ static PyType_Slot slots[] = {
     {0, NULL},
 };
 
-PyType_Spec decisions_spec = {"headwater.device.control._ways.Decisions", sizeof(Decisions), 0, Py_TPFLAGS_DEFAULT, slots};
+PyType_Spec decisions_spec = {"headwater.device.control._ways.Decisions", sizeof(Decisions), 0, Py_TPFLAGS_DEFAULT,
+                              slots};

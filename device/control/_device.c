@@ -234,5 +234,5 @@ static PyType_Slot slots[] = {
     {0, NULL},
 };
 
-PyType_Spec device_spec = {"headwater.device.control._ways.DeviceEstimate", sizeof(DeviceEstimate), 0, Py_TPFLAGS_DEFAULT,
-                           slots};
+PyType_Spec device_spec = {"headwater.device.control._ways.DeviceEstimate", sizeof(DeviceEstimate), 0,
+                           Py_TPFLAGS_DEFAULT, slots};

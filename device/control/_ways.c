@@ -260,7 +260,8 @@ static PyType_Slot scales_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec scales_spec = {"headwater.device.control._ways.Scales", sizeof(Scales), 0, Py_TPFLAGS_DEFAULT, scales_slots};
+static PyType_Spec scales_spec = {"headwater.device.control._ways.Scales", sizeof(Scales), 0, Py_TPFLAGS_DEFAULT,
+                                  scales_slots};
 
 static int add_types(PyObject *module) {
     PyType_Spec *specs[] = {&margin_spec, &scales_spec, &trip_spec, &device_spec, &decisions_spec, &steady_spec};

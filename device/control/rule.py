@@ -16,9 +16,9 @@ share.
 
 A link may carry a tenth from one moment to the next, and what was sent just before is then late, and so is what is
 behind it. So each frame counts for less by what it would cost then, times how often the rate has fallen so far; where
-the last frame was slow, or one is overdue, the rate may have fallen already (:class:`Fear
-<headwater.device.control.ways.Fear>`). It is a hedge: while little is known of the link, or after a fall, frames are
-smaller than they could be.
+the last frame was slow, or one is overdue, the rate may have fallen already: that is
+:class:`~headwater.device.control.ways.Fear`. It is a hedge: while little is known of the link, or after a fall, frames
+are smaller than they could be.
 
 Nobody knows what a link would carry on which nothing is sent. So where nothing is worth sending by what is known, now
 and then a frame is sent nevertheless; and where a larger one would likely be in time, but not surely, one is tried

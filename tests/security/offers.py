@@ -163,7 +163,7 @@ async def slipped_in(there: Fleet) -> list[Tried]:
         said = await stands(there, slip_in(there, bundle, statement))
         tried.append(Tried(f"{name}, slipped in", why in said and there.using(3) == ["a"], said))
     with warnings_of("headwater.device.rollout.swapping") as said_to_nobody:
-        # The device's word bears another number than the statement, so it nobody heeds it.
+        # The bundle's own word bears another number than the statement.
         slip_in(there, evil, SIGNER.release(second.serial + 5, version(5)))
         await settle(lambda: bool(said_to_nobody))
     stopped = f"{evil.short_id} was sent; released is {version(5).short_id}" in said_to_nobody[0]

@@ -73,3 +73,16 @@ def test_pin_and_threads_do_not_go_together() -> None:
 
 def test_every_key_is_described() -> None:
     assert set(descriptions(ServerSettings)) == set(resolve(ServerSettings, environment={}).origin)
+
+
+@pytest.mark.parametrize(
+    ("settings", "frames"),
+    [
+        (ServerSettings(workers=2), 64),
+        (ServerSettings(workers=1, max_batch=8), 8),
+        (ServerSettings(workers=64), 256),  # no more than may wait
+        (ServerSettings(workers=2, max_batch=32, queue=16), 32),
+    ],
+)
+def test_the_memory_of_the_start_is_that_of_full_batches(settings: ServerSettings, frames: int) -> None:
+    assert settings.most_at_once == frames
