@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headwater.compression.errors import UpdateError
-from headwater.compression.updates import flat, steps
+from headwater.compression.updates import factors, flat, steps
 from headwater.compression.updates.adaptive import HAS_SIGNS, HAS_SIZES, HAS_ZEROS
 from headwater.compression.updates.flat import Arrays, Mask
 from headwater.compression.updates.floats import FORMATS
@@ -51,7 +51,8 @@ _HEADER = struct.Struct("<2sBBdB")
 _CHECK = struct.Struct("<I")
 _TOP = struct.Struct("<h")
 _LENGTHS = struct.Struct("<II")
-_ALPHABETS = {"int8": HAS_ZEROS | HAS_SIGNS | HAS_SIZES, "ternary": HAS_ZEROS | HAS_SIGNS, "sign": HAS_SIGNS}
+_WHOLE = HAS_ZEROS | HAS_SIGNS | HAS_SIZES
+_ALPHABETS = {"int8": _WHOLE, "ternary": HAS_ZEROS | HAS_SIGNS, "sign": HAS_SIGNS, "factors": _WHOLE}
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def encode(delta: Arrays, layout: Layout, scheme: Scheme, *, base: bytes, mask: 
     values, live = flat.join(delta, layout), flat.live(layout, mask)
     if live is not None:
         values[live == 0] = 0
-    if scheme.keep < 1:
+    if scheme.keep < 1 and scheme.values != "factors":
         there = values.size if live is None else np.count_nonzero(live)
         values[~largest(values, max(1, round(scheme.keep * there)))] = 0
     if scheme.values in FORMATS:
@@ -161,35 +162,46 @@ def _encode_integers(
     values: NDArray[np.float32], layout: Layout, scheme: Scheme, live: Live
 ) -> tuple[bytes, NDArray[np.float32]]:
     """The largest step, 2 bytes, then all integers and after them, as an array more, the differences of the steps."""
-    top, differences, integers = quantise(
-        flat.cut(values, layout), scheme.values, None if live is None else flat.cut(live, layout)
-    )
+    if scheme.values == "factors":
+        top, differences, integers = factors.quantise(values, layout, scheme.keep, live)
+    else:
+        lives = None if live is None else flat.cut(live, layout)
+        top, differences, integers = quantise(flat.cut(values, layout), scheme.values, lives)
     coded = encode_integers(np.concatenate([*integers, differences]), *_with_steps(layout, scheme, live))
-    return _TOP.pack(top) + coded, _scaled(integers, steps.unpack(top, differences))
+    return _TOP.pack(top) + coded, _scaled(integers, steps.unpack(top, differences), layout, scheme, live)
 
 
 def _decode_integers(body: bytes, layout: Layout, scheme: Scheme, live: Live) -> NDArray[np.float32]:
     if len(body) < _TOP.size:
         raise UpdateError("an update is cut off before its integers")
     integers = decode_integers(body[_TOP.size :], *_with_steps(layout, scheme, live))
-    parts = flat.cut(integers[: layout.size], layout)
+    count = integers.size - len(layout.shapes)
+    parts = factors.cut(integers[:count], layout) if scheme.values == "factors" else flat.cut(integers[:count], layout)
     try:
-        sizes = steps.unpack(_TOP.unpack_from(body)[0], integers[layout.size :])
+        sizes = steps.unpack(_TOP.unpack_from(body)[0], integers[count:])
     except ValueError as error:
         raise UpdateError(f"an update has impossible steps: {error}") from error
-    return _scaled(parts, sizes)
+    return _scaled(parts, sizes, layout, scheme, live)
 
 
 def _with_steps(layout: Layout, scheme: Scheme, live: Live) -> tuple[Live, NDArray[np.uint32]]:
     """What is live, and the sides, of all arrays and the steps after them."""
-    count = len(layout.shapes)
-    sides = flat.sides(layout, _ALPHABETS[scheme.values])
-    of_steps = np.array([[1, count, _ALPHABETS["int8"]]], np.uint32)
-    alive = None if live is None else np.concatenate([live, np.ones(count, np.uint8)])
-    return alive, np.concatenate([sides, of_steps])
+    count, alphabet = len(layout.shapes), _ALPHABETS[scheme.values]
+    if scheme.values == "factors":
+        sides, alive = factors.sides(layout, alphabet), factors.alive(layout, live)
+    else:
+        sides, alive = flat.sides(layout, alphabet), live
+    of_steps = np.array([[1, count, _WHOLE]], np.uint32)
+    return None if alive is None else np.concatenate([alive, np.ones(count, np.uint8)]), np.concatenate(
+        [sides, of_steps]
+    )
 
 
-def _scaled(integers: list[NDArray[np.int8]], sizes: NDArray[np.float32]) -> NDArray[np.float32]:
+def _scaled(
+    integers: list[NDArray[np.int8]], sizes: NDArray[np.float32], layout: Layout, scheme: Scheme, live: Live
+) -> NDArray[np.float32]:
+    if scheme.values == "factors":
+        return factors.scaled(integers, sizes, layout, live)
     return np.concatenate([part.astype(np.float32) * size for part, size in zip(integers, sizes, strict=True)])
 
 

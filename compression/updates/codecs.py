@@ -60,4 +60,6 @@ CODECS: dict[str, Codec] = {
     "ternary": SchemeCodec(Scheme("ternary", 1 / 400)),
     "ternary-dense": SchemeCodec(Scheme("ternary")),
     "sign": SchemeCodec(Scheme("sign")),
+    "factors": SchemeCodec(Scheme("factors", 1 / 20)),
+    "factors-dense": SchemeCodec(Scheme("factors")),
 }

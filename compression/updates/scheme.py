@@ -7,6 +7,7 @@
 | int8    | one of 255 levels, of a step of its array's own                          |       |
 | ternary | plus or minus one value of its array's own (Sattler 2019, arXiv:1903.02891) |    |
 | sign    | the same, and no coordinate is left out: one bit each (HideNseek)        |       |
+| factors | for a matrix, few products of two vectors of integers (factors.py)       |       |
 
 What a sender keeps back, ``delta - decoded``, it adds to its next update (error feedback): nothing is lost, only late.
 """
@@ -19,7 +20,7 @@ from typing import Literal, get_args
 
 from headwater.compression.errors import UpdateError
 
-Values = Literal["float32", "float16", "int8", "ternary", "sign"]
+Values = Literal["float32", "float16", "int8", "ternary", "sign", "factors"]
 VALUES: tuple[Values, ...] = get_args(Values)
 """The place of a name in this list is its number in an update's header."""
 
@@ -31,7 +32,8 @@ class Scheme:
     values: Values = "float32"
     """See the table above."""
     keep: float = 1.0
-    """Share of the coordinates that are sent: those largest in magnitude over the whole update. 1 sends all."""
+    """Share of the coordinates that are sent: those largest in magnitude over the whole update. 1 sends all. Of factors
+    the numbers in the vectors that are sent, as a share of the coordinates."""
 
     def __post_init__(self) -> None:
         """Check both; raises `UpdateError`."""

@@ -36,6 +36,8 @@ SCHEMES = [
     Scheme("ternary"),
     Scheme("ternary", 0.05),
     Scheme("sign"),
+    Scheme("factors"),
+    Scheme("factors", 0.4),
 ]
 INTEGERS = [
     ("flags", [[3, 7, 1]], 1),

@@ -12,8 +12,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LAYOUT = Layout(
-    {"stem": (8, 3, 3, 3), "norm": (8,), "head": (4, 24), "a": (1, 1), "deep": (3, 2, 5), "scale": ()},
-    {0.5: {"stem": np.s_[:4,], "norm": np.s_[:4,], "head": np.s_[:, :12]}},
+    {
+        "stem": (8, 3, 3, 3),
+        "norm": (8,),
+        "head": (4, 24),
+        "a": (1, 1),
+        "deep": (3, 2, 5),
+        "scale": (),
+        "tall": (40, 12),
+    },
+    {0.5: {"stem": np.s_[:4,], "norm": np.s_[:4,], "head": np.s_[:, :12], "tall": np.s_[:20, :6]}},
 )
 
 

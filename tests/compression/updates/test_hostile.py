@@ -30,6 +30,8 @@ SCHEMES = [
     Scheme("int8", 0.1),
     Scheme("ternary", 0.1),
     Scheme("sign"),
+    Scheme("factors", 0.1),
+    Scheme("factors"),
 ]
 EACH = pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 
@@ -101,7 +103,7 @@ def test_bytes_after_an_update_are_noticed(scheme: Scheme) -> None:
 
 
 @settings(deadline=None)
-@given(st.binary(max_size=120), st.sampled_from(range(7)), st.floats(allow_nan=True))
+@given(st.binary(max_size=120), st.sampled_from(range(8)), st.floats(allow_nan=True))
 def test_random_bodies_behind_a_right_header(body: bytes, values: int, keep: float) -> None:
     header = struct.pack("<2sBBdB", b"HU", 1, values, keep, 0)
     _decode(_signed(header + bytes(4) + body))
