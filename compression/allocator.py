@@ -4,6 +4,9 @@ glibc gives large blocks, and what is free at the end of its heap, back to the s
 later: each page is then zeroed and mapped again. A process that makes and reads contents of megabytes round after round
 spends a sixth of its time on that. One that trains in little memory has the opposite need.
 
+Threads have heaps of their own ("arenas"), up to eight for each processor, and what is free in one serves no thread of
+another: the more heaps, the more holes between blocks that stay.
+
 Pages of 4 kB are found by tables that are themselves in memory: a process that goes through tens of megabytes in no
 order waits for the tables as long as for what it wants. Pages of 2 MB need hardly any.
 
@@ -16,7 +19,7 @@ import ctypes
 import re
 from pathlib import Path
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
 _MOST = (1 << 31) - 1
 _LARGEST_MMAP_THRESHOLD = 32 << 20
 _COLLAPSE, _LARGE_PAGE = 25, 2 << 20
@@ -41,6 +44,13 @@ def keep_all() -> None:
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, _MOST)
         mallopt(_MMAP_MAX, 0)
+
+
+def share_heaps(most: int) -> None:
+    """Have all threads share so many heaps: for a process that lives long. To be called before there are threads."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_ARENA_MAX, most)
 
 
 def give_back() -> None:

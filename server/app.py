@@ -22,6 +22,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from headwater.compression.allocator import share_heaps
 from headwater.compression.bundle import Bundle
 from headwater.compression.errors import BundleError, SettingsError
 from headwater.protos import access_pb2, access_pb2_grpc, edge_pb2_grpc
@@ -52,6 +53,8 @@ _log = logging.getLogger("headwater.server")
 SWITCH_INTERVAL_S = 0.0005
 """How long the event loop may keep the interpreter from a worker that comes back from onnxruntime, and the other way
 round. Python's own 5 ms, met several times a batch, cost a tenth of the goodput under overload."""
+_HEAPS = 2
+"""Of the allocator, for all threads: one for the event loop's, mostly, and one for the others, which seldom meet."""
 _CLOSING_S = 0.5
 """For the last statuses to leave, and for what only watches (health) to end."""
 
@@ -248,6 +251,7 @@ async def run(settings: ServerSettings, announce: Callable[[Addresses, Registry]
         BundleError: if a bundle cannot be served.
         SettingsError: if an address cannot be bound.
     """
+    share_heaps(_HEAPS)
     placing = Placing.of(settings.worker_count) if settings.pin else None
     if placing is not None:
         placing.keep_off()

@@ -57,6 +57,43 @@ def test_a_block_of_any_size_is_kept_whole() -> None:
     assert float(told) < 0.1, "share of a block's pages that had to be mapped again"
 
 
+SHARES = """
+import ctypes, re, tempfile, threading
+from headwater.compression import allocator
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.fopen.restype = ctypes.c_void_p, ctypes.c_void_p
+libc.fopen.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+libc.malloc_info.argtypes, libc.fclose.argtypes = [ctypes.c_int, ctypes.c_void_p], [ctypes.c_void_p]
+
+def heaps():
+    with tempfile.NamedTemporaryFile() as told:
+        file = libc.fopen(told.name.encode(), b"w")
+        libc.malloc_info(0, file)
+        libc.fclose(file)
+        return len(re.findall(rb"<heap ", told.read()))
+
+MOST and allocator.share_heaps(MOST)
+together = threading.Barrier(6)
+threads = [threading.Thread(target=lambda: (libc.malloc(1000), together.wait())) for _ in range(6)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(heaps())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_threads_share_heaps() -> None:
+    freely, shared = (
+        int(subprocess.run([sys.executable, "-c", SHARES.replace("MOST", most)], check=True, stdout=-1).stdout)
+        for most in ("0", "2")
+    )
+    assert freely > 2
+    assert shared == 2
+
+
 IN_LARGE_PAGES = """
 from pathlib import Path
 from headwater.compression.allocator import in_large_pages
