@@ -25,7 +25,7 @@ from headwater.compression.updates import Scheme
 from headwater.server.training import pipeline
 from headwater.server.training.recipe import DIGITS, SOLAR, Recipe
 
-_UP, _DOWN = Scheme("factors", keep=0.09), Scheme("int8", keep=0.3)
+_UP, _DOWN = Scheme("factors", keep=0.09), Scheme("factors", keep=0.15)
 Robust = Literal["mean", "trimmed", "median", "krum", "flag"]
 
 if TYPE_CHECKING:

@@ -44,6 +44,11 @@ class Scheme:
         if self.values == "sign" and self.keep != 1:
             raise UpdateError(f"sign sends every coordinate, so keep has to be 1, not {self.keep}; or take ternary")
 
+    @property
+    def sparse(self) -> bool:
+        """Whether most coordinates arrive as 0 where little is kept: vectors that are sent give all of a matrix."""
+        return self.keep < 1 and self.values != "factors"
+
     def to_json(self) -> str:
         """As one line of JSON."""
         return json.dumps(asdict(self))

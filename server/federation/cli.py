@@ -58,7 +58,7 @@ def federate(
     server_rate: Annotated[float | None, typer.Option(help="How far to go towards the aggregate.")] = None,
     up: Annotated[
         str | None,
-        typer.Option(metavar="JSON", help='How devices code, such as \'{"values": "ternary", "keep": 0.01}\'.'),
+        typer.Option(metavar="JSON", help='How devices code, such as \'{"values": "factors", "keep": 0.05}\'.'),
     ] = None,
     down: Annotated[str | None, typer.Option(metavar="JSON", help="How versions are coded for devices.")] = None,
     aggregator: Annotated[str | None, typer.Option(help="mean, trimmed, median, krum or flag.")] = None,

@@ -7,8 +7,8 @@ from headwater.compression.errors import SettingsError, UpdateError
 from headwater.compression.settings import between
 from headwater.compression.updates import Scheme
 
-_UP = Scheme("ternary", keep=0.01)
-_DOWN = Scheme("int8", keep=0.1)
+_UP = Scheme("factors", keep=0.02)
+_DOWN = Scheme("factors", keep=0.1)
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,11 @@ class RoundSettings:
                 Scheme.from_json(getattr(self, key))
             except UpdateError as error:
                 raise SettingsError(f"{key} is no way of coding updates: {error}") from error
-        if self.aggregator in {"trimmed", "median"} and self.scheme_up.keep < 1:
+        if self.aggregator in {"trimmed", "median"} and self.scheme_up.sparse:
             raise SettingsError(
                 f"--aggregator {self.aggregator} looks at each coordinate alone; where each device sends only "
                 f"{self.scheme_up.keep:g} of them, most send nothing, and nothing would come out. Take krum or flag, "
-                "or --up with keep 1"
+                "or --up with keep 1 or factors"
             )
 
     def _check_aggregator(self) -> None:

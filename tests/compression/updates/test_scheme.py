@@ -39,6 +39,11 @@ def test_text_that_is_no_scheme(text: str) -> None:
         Scheme.from_json(text)
 
 
+def test_where_most_coordinates_arrive_as_zero() -> None:
+    assert [Scheme(values, 0.1).sparse for values in ("int8", "ternary", "factors")] == [True, True, False]
+    assert not Scheme("ternary").sparse
+
+
 LAYOUT = Layout({"b": (6,), "a": (4, 8, 3)}, {0.5: {"a": np.s_[:2, :4]}, 0.25: {"a": np.s_[:1, :2], "b": np.s_[3:,]}})
 
 

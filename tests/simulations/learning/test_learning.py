@@ -22,6 +22,7 @@ pytest.importorskip("torch", reason="federated learning needs the extra [federat
 from headwater.compression.errors import DataError, SettingsError
 from headwater.compression.learning.network import SplitNetwork
 from headwater.compression.learning.reading import network_of
+from headwater.compression.updates import Scheme
 from headwater.device.federated.holding import Start
 from headwater.server.federation.settings import RoundSettings
 from headwater.server.federation.survey import survey
@@ -32,12 +33,13 @@ from tests import learnable
 from tests.integration.flower import WITHIN_S, free_ports, listens, until
 
 ROOT = Path(__file__).parents[3]
-TOLD = RoundSettings(rounds=2, epochs=0.5, deadline_s=60.0, evaluate_every=2)
+UP = Scheme("ternary", keep=0.01).to_json()
+TOLD = RoundSettings(rounds=2, epochs=0.5, deadline_s=60.0, evaluate_every=2, up=UP)
 FLEET = LearningSettings(devices=8, images=6, widths="0.5:0.5,1.0:0.5", stragglers="0.25:4", liars="0.2:noise", seed=3)
 FLAGS = (
     *("--devices", "8", "--images", "6", "--widths", "0.5:0.5,1.0:0.5", "--stragglers", "0.25:4"),
     *("--hostile", "0.2:noise", "--seed", "3", "--rounds", "2", "--epochs", "0.5"),
-    *("--deadline-s", "60", "--evaluate-every", "2"),
+    *("--deadline-s", "60", "--evaluate-every", "2", "--up", UP),
 )
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Flower's simulation engine needs Ray, of the extra [simulate]"
