@@ -74,13 +74,19 @@ class Statement:
         return sorted(seed for seed in every if all((name, seed) in self.curves for name in names))
 
     def _saving(self, seeds: Sequence[int], way: str) -> float | None:
-        """How many times fewer bytes ours had sent when it was there, over all splits; None where it never was."""
-        both = [(self.curves["peer", seed], self.curves["ours", seed]) for seed in seeds]
-        ends = [(peer, own, own.reaches(peer.final - 0.5 * POINT)) for peer, own in both]
-        if not ends or any(end is None for _, _, end in ends):
-            return None
-        spent = sum(max(getattr(own, way)[end], 1) for _, own, end in ends if end is not None)
-        return float(sum(getattr(peer, way)[-1] for peer, _, _ in ends) / spent)
+        """How many times fewer bytes ours had sent when they were there than the peer when it was, over all splits.
+
+        None where ours never were.
+        """
+        spent, by_peer = 0, 0
+        for seed in seeds:
+            peer, own = self.curves["peer", seed], self.curves["ours", seed]
+            wanted = peer.final - 0.5 * POINT
+            end, peers_end = own.reaches(wanted), peer.reaches(wanted)
+            if end is None or peers_end is None:
+                return None
+            spent, by_peer = spent + getattr(own, way)[end], by_peer + getattr(peer, way)[peers_end]
+        return float(by_peer / max(spent, 1)) if seeds else None
 
     def _behind(self, what: str, name: str, against: str, peer: str, target: float) -> Claim:
         """Points that a contest ends behind another, the mean over the splits that both have."""

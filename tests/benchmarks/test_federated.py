@@ -38,6 +38,12 @@ def test_bytes_count_until_ours_is_half_a_point_behind_the_peer_s_end() -> None:
     assert all(claim.value is None and "not run" in claim.peer for claim in rest)
 
 
+def test_a_peer_that_was_there_early_had_sent_little() -> None:
+    early = Curve([0.5, 0.8, 0.8, 0.8, 0.8, 0.8], [0, 1, 2, 300, 400, 5000], [0, 1, 2, 600, 700, 6000])
+    up, down = statement(peer=early, ours=OWN).savings()
+    assert (up.value, down.value) == (pytest.approx(300 / 30), pytest.approx(600 / 300))
+
+
 def test_points_behind_are_of_the_ends() -> None:
     slow = Curve([0.5, 0.5, 0.5, 0.78, 0.78, 0.78], [0] * 6, [0] * 6)
     found = statement(peer=PEERS, ours=OWN, weak=slow, hostile_sign=slow).all(HOSTILE, ())
