@@ -26,6 +26,8 @@ from headwater.server.training import pipeline
 from headwater.server.training.recipe import DIGITS, SOLAR, Recipe
 
 _UP, _DOWN = Scheme("factors", keep=0.09), Scheme("factors", keep=0.15)
+"""Some 120 kB and 190 kB of an update of 13.7 MB. On validation ground 5 % of the coordinates as ternary, 130 kB, left
+ours 1.4 points behind the peer."""
 Robust = Literal["mean", "trimmed", "median", "krum", "flag"]
 
 if TYPE_CHECKING:
