@@ -118,3 +118,16 @@ def test_decoding_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> 
     whole = factors.scaled(integers, sizes, LAYOUT, None)
     monkeypatch.setattr(factors, "_BLOCK", 1000)
     assert np.array_equal(factors.scaled(integers, sizes, LAYOUT, None), whole)
+
+
+def test_what_a_mask_leaves_out_costs_next_to_nothing() -> None:
+    """Half of a matrix is known to be zero; with zeros there it would not be a product of few vectors any more."""
+    delta = {name: array if name == "matrix" else array * 0 for name, array in _low_rank(2).items()}
+    mask = {"matrix": np.random.default_rng(1).random((40, 90)) < 0.5}
+    masked = {**delta, "matrix": np.where(mask["matrix"], delta["matrix"], np.float32(0))}
+    decoded = encode(masked, LAYOUT, Scheme("factors", 0.1), base=b"", mask=mask).decoded["matrix"]
+    blindly = encode(masked, LAYOUT, Scheme("factors", 0.1), base=b"").decoded["matrix"]
+    lost, lost_blindly = (np.square(found - masked["matrix"]).sum() for found in (decoded, blindly))
+    assert not decoded[~mask["matrix"]].any()
+    assert lost < 0.05 * np.square(masked["matrix"]).sum()
+    assert 5 * lost < lost_blindly
