@@ -44,6 +44,8 @@ class Gate:
         self._started = threading.Semaphore(0)
         self.batches: list[list[int]] = []
         """Sequence numbers of every batch that ran."""
+        self.priorities: list[int] = []
+        """Of every frame that ran."""
         self.error: Exception | None = None
         """Raised in place of the next batch."""
 
@@ -51,6 +53,7 @@ class Gate:
         self, batch: Sequence[InferenceTicket], hand_over: Callable[[Sequence[pb.ServerMessage]], None]
     ) -> None:
         self.batches.append([ticket.work.sequence for ticket in batch])
+        self.priorities += [ticket.priority for ticket in batch]
         self._started.release()
         assert self._open.wait(TIMEOUT_S)
         if self.error is not None:
