@@ -100,6 +100,7 @@ class _Lane(Generic[WorkT, ResultT]):
     waiting: int = 0
     held: int = 0
     """Tickets in the queues, settled ones included."""
+    _oldest: Ticket[WorkT, ResultT] | None = None
 
     def add(self, ticket: Ticket[WorkT, ResultT]) -> None:
         """Append a waiting ticket to the queue of its priority."""
@@ -115,13 +116,27 @@ class _Lane(Generic[WorkT, ResultT]):
             self.queues = dict(sorted([*self.queues.items(), (priority, deque())], reverse=True))
         return self.queues[priority]
 
-    def heads(self) -> list[Ticket[WorkT, ResultT]]:
-        """The oldest waiting ticket of each priority that has one, highest priority first."""
+    def first(self) -> Ticket[WorkT, ResultT]:
+        """The most urgent of the waiting tickets; there is one."""
+        self._drop_settled()
+        return next(queue[0] for queue in self.queues.values() if queue)
+
+    def oldest(self) -> float:
+        """When the ticket arrived that has waited longest; there is one.
+
+        Asked several times a frame, so it is kept: what comes later is no older than one that waits.
+        """
+        if self._oldest is None or self._oldest.state is not State.WAITING:
+            self._drop_settled()
+            self._oldest = min((queue[0] for queue in self.queues.values() if queue), key=lambda ticket: ticket.arrived)
+        return self._oldest.arrived
+
+    def _drop_settled(self) -> None:
+        """Let every queue begin with a waiting ticket."""
         for queue in self.queues.values():
             while queue and queue[0].state is not State.WAITING:
                 queue.popleft()
                 self.held -= 1
-        return [queue[0] for queue in self.queues.values() if queue]
 
     def pop(self, count: int) -> list[Ticket[WorkT, ResultT]]:
         """Take the most urgent tickets out."""
@@ -230,10 +245,12 @@ class BatchQueue(Generic[WorkT, ResultT]):
         """When :meth:`expire` or :meth:`take` has to be called again if nothing else happens; may be infinite."""
         while self._deadlines and self._deadlines[0][2].state is not State.WAITING:
             heapq.heappop(self._deadlines)
-        deadline = self._deadlines[0][0] if self._deadlines else math.inf
-        if not self.waiting or self.running >= self.limits.workers:
-            return deadline
-        return min(deadline, *(self._ready_at(lane) for _, lane in self._by_urgency()))
+        at = self._deadlines[0][0] if self._deadlines else math.inf
+        if self.waiting and self.running < self.limits.workers:
+            for lane in self._lanes.values():
+                if lane.waiting and (ready := self._ready_at(lane)) < at:
+                    at = ready
+        return at
 
     def retry_after(self) -> float:
         """Seconds in which what waits now will have been run, at the pace of the last batches; 0 before the first."""
@@ -250,7 +267,7 @@ class BatchQueue(Generic[WorkT, ResultT]):
         keyed = []
         for lane in self._lanes.values():
             if lane.waiting:
-                first = lane.heads()[0]
+                first = lane.first()
                 keyed.append(((-first.priority, first.arrived), lane))
         return sorted(keyed, key=lambda pair: pair[0])
 
@@ -258,7 +275,7 @@ class BatchQueue(Generic[WorkT, ResultT]):
         """When a free worker should start this lane's next batch."""
         if self.running == 0 or lane.waiting >= self.limits.max_batch:
             return -math.inf
-        return min(ticket.arrived for ticket in lane.heads()) + self.limits.max_wait_s
+        return lane.oldest() + self.limits.max_wait_s
 
     def _withdraw(self, ticket: Ticket[WorkT, ResultT], state: State) -> None:
         ticket.state = state

@@ -70,6 +70,20 @@ def test_while_busy_a_full_batch_does_not_wait() -> None:
     assert works(bench.take()) == [1, 2]
 
 
+def test_company_is_waited_for_from_the_arrival_of_the_oldest_that_still_waits() -> None:
+    bench = Bench(workers=2, max_wait_s=5)
+    bench.push(0)
+    bench.take()
+    oldest = bench.push(1)
+    bench.now += 2
+    bench.push(2, priority=9)
+    assert bench.queue.wake_at() == bench.now + 3
+    bench.queue.cancel(oldest)
+    assert bench.queue.wake_at() == bench.now + 5
+    bench.now += 5
+    assert works(bench.take()) == [2]
+
+
 def test_no_more_batches_than_workers_run() -> None:
     bench = Bench(workers=1, max_batch=1)
     bench.push(0)
