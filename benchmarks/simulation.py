@@ -1,7 +1,7 @@
 """How fast a fleet is simulated, how much memory it takes, and whether either grows with the fleet.
 
-    python -m benchmarks.simulation                    # minutes of the fleets' hour, reckoned up: two minutes
-    python -m benchmarks.simulation --full             # the whole hour: ten minutes
+    python -m benchmarks.simulation                    # minutes of the fleets' hour, reckoned up: 90 seconds
+    python -m benchmarks.simulation --full             # the whole hour: five minutes
     python -m benchmarks.simulation --quick
 
 Each device takes a picture every 10 s and has a controller of its own, the product's; links are LTE-M's, eight servers
@@ -53,7 +53,7 @@ JOBS = 2
 HOUR_S, TEN_MINUTES_S, MEMORY_MB = 60.0, 600.0, 4096.0
 HOURLY_FRAMES = 3600 / INTERVAL_S
 QUICK = [(20, 0.03), (40, 0.03), (80, 0.03)]
-USUAL = [(1_000, 0.5), (10_000, 0.1), (100_000, 0.1)]
+USUAL = [(1_000, 0.5), (10_000, 0.05), (100_000, 0.05)]
 FULL = [(1_000, 1.0), (10_000, 1.0), (100_000, 1.0)]
 """Devices and hours."""
 TURNS = 3

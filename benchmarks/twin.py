@@ -1,8 +1,8 @@
 """Whether the fleet simulator may be believed: real devices and a real server, beside the twin's replay of the same.
 
-    python -m benchmarks.twin                  # 6 runs of real devices, each thrice, beside their replays: 150 seconds
+    python -m benchmarks.twin                  # 6 runs of real devices, each thrice, beside their replays: 110 seconds
     python -m benchmarks.twin --quick          # 2 runs of seconds: that it works; times mean little
-    python -m benchmarks.twin --full           # three times as long: 6 minutes; --repeats 4 for more
+    python -m benchmarks.twin --full           # four times as long: 6 minutes; --repeats 4 for more
 
 A server, devices, each a process with the agent of the package, and between them real sockets through links that follow
 traces (simulations/fleet/stage.py). The twin is calibrated in the same run, on a link, with modes and at loads that
@@ -64,7 +64,7 @@ class Size(NamedTuple):
     """Of :func:`traffics`, the first so many."""
 
 
-USUAL = Size(seconds=4, calibrating_s=5, repeats=3, runs=6)
+USUAL = Size(seconds=3, calibrating_s=4, repeats=3, runs=6)
 FULL = Size(seconds=12, calibrating_s=12.5, repeats=3, runs=6)
 QUICK = Size(seconds=1, calibrating_s=2.5, repeats=1, runs=2)
 CALIBRATING_FPS, CALIBRATING_DEVICES = 12.8, 3
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.twin", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="smallest size: that it works; times mean little")
     parser.add_argument("--json", type=Path, metavar="PATH", help="merge the claims into this file (out/bench.json)")
-    parser.add_argument("--full", action="store_true", help="three times as long: six minutes")
+    parser.add_argument("--full", action="store_true", help="four times as long: six minutes")
     parser.add_argument("--repeats", type=int, help="how often everything is run, in turns")
     parser.add_argument("--out", type=Path, default=OUT, help=f"folder for records, calibration and report ({OUT})")
     own = parser.parse_args(arguments)
