@@ -6,10 +6,12 @@
     python -m benchmarks.federated --full --validation ...  # where settings were chosen: no test picture is looked at
 
 A seed is a split of the data: of the test pictures, of those that the first bundle is made of, and of what each device
-has. Pieces leave a JSON each in ``out/federated`` and are skipped when it is there, so that a study may be stopped and
-go on; what is done so far is committed as ``benchmarks/results/federated.json``. Every contest begins with the same
-bundle and trains on the devices in the same way; they differ in what travels, who takes part and how it is put
-together. Pictures of solar cells have 64x64 pixels in the study, so that three splits are hours of a core.
+has. Pieces leave a JSON each in ``out/federated`` and are skipped when that or the committed results
+(``benchmarks/results/federated.json``) have them, so that a study may be stopped and go on. Every contest of a split
+begins with the same bundle and trains on the devices in the same way; they differ in what travels, who takes part and
+how it is put together. Where that bundle is not here and turns out another when it is trained again, as it does on
+another processor, all contests of the split are run again. Pictures of solar cells have 64x64 pixels in the study, so
+that three splits are hours of a core.
 Accuracies are of the widest head on pictures that nobody learns from, the mean of the last three rounds.
 """
 
@@ -29,8 +31,8 @@ from rich.progress import Progress
 
 from benchmarks import claims
 from benchmarks.fleet.stated import Statement, whence
+from benchmarks.study.records import write_json
 from benchmarks.study.runner import run as run_pieces
-from benchmarks.study.study import write_json
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
@@ -73,12 +75,12 @@ def _full(own: argparse.Namespace, options: claims.Options) -> int:
     from benchmarks.fleet.contests import Study
     from benchmarks.fleet.ground import SOLAR_FLEET
 
-    study = Study(SOLAR_FLEET, OUT / "solar")
+    study = Study(SOLAR_FLEET, OUT / "solar", results(RESULTS))
     if own.validation:
         study = Study(replace(SOLAR_FLEET, validation_share=VALIDATION_SHARE), OUT / "solar-validation")
     seeds = [int(seed) for seed in own.seeds.split(",")]
     left = 0 if own.show else run(study, seeds, own.pieces.split(",") if own.pieces else [])
-    records = study.records()
+    records = study.records(sorted({*SEEDS, *seeds}))
     if not own.validation:
         write_json(RESULTS, {"about": "python -m benchmarks.federated --full", "pieces": records})
     claims.report("Federated rounds, the study", stated(records, study.terrain.where), options)
@@ -88,9 +90,12 @@ def _full(own: argparse.Namespace, options: claims.Options) -> int:
 def run(study: Study, seeds: Sequence[int], wanted: Sequence[str]) -> int:
     """Do what is not done, a split after the other; how many pieces are left."""
     console = Console()
-    pieces = [piece for seed in seeds for piece in study.pieces(seed) if not wanted or piece.name in wanted]
+    known = [piece for seed in seeds for piece in study.pieces(seed)]
+    pieces = [piece for piece in known if not wanted or piece.name in wanted]
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        return len(run_pieces(pieces, study, console, progress))
+        run_pieces(pieces, study, console, progress, known)
+        # A first bundle that was made for one of them may be another than the one that others were done with elsewhere.
+        return len(run_pieces(pieces, study, console, progress, known))
 
 
 def stated(records: Sequence[dict[str, Any]], where: str, made: str = "") -> list[Claim]:
@@ -105,10 +110,14 @@ def committed(path: Path) -> list[Claim]:
     """The claims of the results file; none where there is no such file."""
     from benchmarks.fleet.ground import SOLAR_FLEET
 
-    if not path.exists():
-        return []
-    records = json.loads(path.read_text(encoding="utf-8"))["pieces"]
-    return stated(records, SOLAR_FLEET.where, whence(records))
+    records = results(path)
+    return stated(records, SOLAR_FLEET.where, whence(records)) if records else []
+
+
+def results(path: Path) -> list[dict[str, Any]]:
+    """The records of a results file; none where there is no such file."""
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["pieces"] if path.exists() else []
+    return found
 
 
 # ---------------------------------------------------------------- now
@@ -123,7 +132,7 @@ def small_fleet() -> list[Claim]:
         study = Study(DIGITS_FLEET, Path(folder))
         left = run(study, [0], [START, PEER, OURS])
         assert not left, "pieces of the study do not run"
-        curves = {(each["piece"], 0): curve_of(each) for each in study.records() if each["piece"] != START}
+        curves = {(each["piece"], 0): curve_of(each) for each in study.records([0]) if each["piece"] != START}
     return Statement(curves, DIGITS_FLEET.where).savings()
 
 

@@ -42,9 +42,10 @@ from benchmarks.entropic_student import encoder_macs
 from benchmarks.study import image_codecs, local_exit, ours, runner, show
 from benchmarks.study.pieces import all_pieces, chosen
 from benchmarks.study.plan import CODECS, FULL, TINY
+from benchmarks.study.records import write_json
 from benchmarks.study.results import Results
 from benchmarks.study.stated import NAME, Statement
-from benchmarks.study.study import OURS, TEACHER, Study, write_json
+from benchmarks.study.study import OURS, TEACHER, Study
 from headwater.compression import allocator
 from headwater.compression.bundle import Bundle
 from headwater.compression.datasets import open_dataset, split

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +9,13 @@ from benchmarks.fleet.ground import Ground
 from benchmarks.fleet.ours import Troubles, rounds
 from benchmarks.fleet.peer import fedavg
 from benchmarks.fleet.pruned import pruned
-from benchmarks.study.runner import Piece
-from benchmarks.study.study import write_json
+from benchmarks.study.records import Records
+from benchmarks.study.runner import Piece, state
 from headwater.server.federation.pruning.sparse import SparseSettings
 from headwater.server.federation.settings import RoundSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from rich.progress import Progress
@@ -41,34 +40,29 @@ class Contest:
     """What becomes of the ground before it; with facts for the record."""
 
 
-class Study:
+class Study(Records):
     """All contests of one terrain, and the folder where they leave what they found."""
 
-    def __init__(self, terrain: Terrain, folder: Path) -> None:
-        """Nothing is read or written yet."""
-        self.terrain, self.folder = terrain, folder
-
-    def work(self, piece: Piece) -> Path:
-        """The folder that a piece works in."""
-        return self.folder / f"seed{piece.seed}" / piece.name
+    def __init__(self, terrain: Terrain, folder: Path, elsewhere: Sequence[dict[str, Any]] = ()) -> None:
+        """Nothing is read or written yet; ``elsewhere`` are records of pieces that were done on other machines."""
+        super().__init__(folder, elsewhere)
+        self.terrain = terrain
 
     def record(self, name: str, seed: int) -> dict[str, Any] | None:
-        """What a finished piece left."""
-        path = self.folder / f"seed{seed}" / f"{name}.json"
-        found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        return found
+        """What a finished piece left; elsewhere counts as long as no other first bundle of the split is here.
 
-    def has(self, name: str, seed: int) -> bool:
-        """Whether a finished piece is in the folder."""
-        return self.record(name, seed) is not None
+        The same recipe gives another bundle on another processor, and contests are compared from one and the same.
+        """
+        found, theirs = super().record(name, seed), self.elsewhere.get((START, seed))
+        if self.has(name, seed) or not self.has(START, seed):
+            return found
+        own = super().record(START, seed)
+        return found if own and theirs and own["result"] == theirs["result"] else None
 
-    def keep(self, record: dict[str, Any]) -> None:
-        """Write what a piece found."""
-        write_json(self.folder / f"seed{record['seed']}" / f"{record['piece']}.json", record)
-
-    def records(self) -> list[dict[str, Any]]:
-        """All that is done."""
-        return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("seed*/*.json"))]
+    def records(self, seeds: Sequence[int]) -> list[dict[str, Any]]:
+        """All that is done and current."""
+        pieces = [piece for seed in seeds for piece in self.pieces(seed) if state(piece, self) == "done"]
+        return [record for piece in pieces if (record := self.record(piece.name, piece.seed)) is not None]
 
     def ground(self, seed: int) -> Ground:
         """The data and the first bundle of a split."""

@@ -1,14 +1,12 @@
-"""What all pieces share: the plan, the folder, the images of a split, and what is done so far."""
+"""What all pieces share: the plan, the images of a split, and what other pieces made."""
 
 from __future__ import annotations
 
-import json
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from benchmarks.study.records import Records
 from headwater.compression.bundle import Bundle
 from headwater.compression.learning.tail import channels_last
 from headwater.server.training.lite import Lite0
@@ -16,51 +14,25 @@ from headwater.server.training.pipeline import Prepared, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from benchmarks.study.plan import Plan
-    from benchmarks.study.runner import Piece
     from headwater.compression.learning.samples import Samples
 
 OURS, TEACHER = "ours", "teacher"
 
 
-class Study:
+class Study(Records):
     """A plan and the folder where its pieces leave their results."""
 
     def __init__(self, plan: Plan, folder: Path, threads: int = 1, elsewhere: Sequence[dict[str, Any]] = ()) -> None:
         """Nothing is read or written yet; ``elsewhere`` are records of pieces that were done on other machines."""
-        self.plan, self.folder, self.threads = plan, folder, threads
-        self.elsewhere = {(record["piece"], record["seed"]): record for record in elsewhere}
+        super().__init__(folder, elsewhere)
+        self.plan, self.threads = plan, threads
         self._prepared: dict[tuple[int, tuple[str, ...]], Prepared] = {}
-
-    # ------------------------------------------------------------ what is done
-
-    def work(self, piece: Piece) -> Path:
-        """The folder of a piece's checkpoints."""
-        return self.folder / f"seed{piece.seed}" / piece.name
-
-    def record(self, name: str, seed: int) -> dict[str, Any] | None:
-        """What a finished piece left, here or elsewhere; None where it is not finished."""
-        path = self._path(name, seed)
-        if not path.exists():
-            return self.elsewhere.get((name, seed))
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return record
-
-    def has(self, name: str, seed: int) -> bool:
-        """Whether a finished piece is in the folder, with what others build on."""
-        return self._path(name, seed).exists()
-
-    def keep(self, record: dict[str, Any]) -> None:
-        """Write a finished piece's record, in one step."""
-        path = self._path(record["piece"], record["seed"])
-        write_json(path, record)
-
-    def _path(self, name: str, seed: int) -> Path:
-        return self.folder / f"seed{seed}" / f"{name}.json"
 
     # ------------------------------------------------------------ what pieces work with
 
@@ -91,12 +63,3 @@ def labels_of(samples: Samples, prepared: Prepared) -> NDArray[np.int64]:
     """Labels of the first task, int64 [N]."""
     labels: NDArray[np.int64] = samples.labels[prepared.tasks[0].name].numpy()
     return labels
-
-
-def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - anything that JSON holds
-    """Replace a file in one step, so that a kill leaves the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:
-        json.dump(value, file, separators=(",", ":"), allow_nan=False)
-        file.write("\n")
-    Path(file.name).replace(path)

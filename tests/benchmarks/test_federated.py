@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from benchmarks.fleet.contests import HOSTILE, OURS, PARTS, PEER, PRUNED, SPARSE
 from benchmarks.fleet.curve import Curve
 from benchmarks.fleet.ground import SOLAR_FLEET
 from benchmarks.fleet.stated import Statement
+from benchmarks.study.runner import key_of
 
 PEERS = Curve([0.5, 0.6, 0.7, 0.8, 0.8, 0.8], [0, 1, 2, 3, 4, 5000], [0, 1, 2, 3, 4, 6000])
 OWN = Curve([0.5, 0.79, 0.8, 0.8, 0.8, 0.7], [0, 10, 20, 30, 40, 50], [0, 100, 200, 300, 400, 500])
@@ -66,14 +68,38 @@ def test_a_study_has_a_piece_for_every_claim_and_those_that_are_done_are_stated(
     names = [piece.name for piece in study.pieces(1)]
     hostile, sparse = (f"hostile-{kind}" for kind in HOSTILE), (f"{SPARSE}-without-{part}" for part in PARTS)
     assert names == [START, PEER, OURS, WEAK, *hostile, SPARSE, PRUNED, *sparse]
-    made = {"seed": 1, "commit": "1234567890", "date": "2026-01-02"}
-    study.keep({"piece": START, "result": {"bundle": "00"}, **made})
-    study.keep({"piece": PEER, "result": asdict(PEERS), **made})
-    study.keep({"piece": OURS, "result": {**asdict(OWN), "facts": {}}, **made})
-    (tmp_path / "results.json").write_text(json.dumps({"pieces": study.records()}), encoding="utf-8")
+    for piece, result in {START: {"bundle": "00"}, PEER: asdict(PEERS), OURS: {**asdict(OWN), "facts": {}}}.items():
+        study.keep(record_of(study, piece, result))
+    records = study.records([1, 2])
+    (tmp_path / "results.json").write_text(json.dumps({"pieces": records}), encoding="utf-8")
     up, *_ = committed(tmp_path / "results.json")
-    assert up.value == stated(study.records(), SOLAR_FLEET.where)[0].value == pytest.approx(5000 / 30, rel=1e-3)
+    assert up.value == stated(records, SOLAR_FLEET.where)[0].value == pytest.approx(5000 / 30, rel=1e-3)
     assert "study of 2026-01-02, commit 1234567890" in up.peer
+
+
+def test_contests_of_another_machine_count_until_another_first_bundle_is_here(tmp_path: Path) -> None:
+    there = Study(SOLAR_FLEET, tmp_path / "there")
+    for piece, result in {START: {"bundle": "00"}, PEER: asdict(PEERS)}.items():
+        there.keep(record_of(there, piece, result))
+    here = Study(SOLAR_FLEET, tmp_path / "here", there.records([1]))
+    assert [record["piece"] for record in here.records([1])] == [START, PEER]
+    here.keep(record_of(here, START, {"bundle": "00"}))
+    assert [record["piece"] for record in here.records([1])] == [START, PEER]
+    here.keep(record_of(here, START, {"bundle": "01"}))
+    assert [record["piece"] for record in here.records([1])] == [START]
+
+
+def test_what_was_done_with_other_settings_is_not_stated(tmp_path: Path) -> None:
+    study = Study(SOLAR_FLEET, tmp_path)
+    for piece, result in {START: {"bundle": "00"}, PEER: asdict(PEERS)}.items():
+        study.keep(record_of(study, piece, result))
+    assert [record["piece"] for record in Study(replace(SOLAR_FLEET, rate=0.5), tmp_path).records([1])] == [START]
+
+
+def record_of(study: Study, name: str, result: dict[str, Any]) -> dict[str, Any]:
+    piece = next(piece for piece in study.pieces(1) if piece.name == name)
+    made = {"seed": 1, "commit": "1234567890", "date": "2026-01-02"}
+    return {"piece": name, "result": result, "key": key_of(piece, study), **made}
 
 
 def test_without_results_nothing_is_stated(tmp_path: Path) -> None:
