@@ -2,7 +2,7 @@
 
 What training needs above the idle process, in bytes, for P bytes of weights, T of which are trained:
 
-    weights      2 P            the network, and what its arrays were; and FIXED
+    weights      2 P + C        the network, what its arrays were, the C bytes that code as they came; and FIXED
     gradients    T
     optimiser    T x its states
     activations  images at once x what autograd keeps of one, counted in a pass of this very network, x SLACK
@@ -60,7 +60,8 @@ def needs(network: SplitNetwork, spec: InputSpec, plan: Plan) -> Needs:
     trained, sent = layout.size * _FLOAT, layout.at(plan.width).size * _FLOAT
     at_once = min(plan.at_once or plan.batch, plan.batch)
     activations = int(SLACK * at_once * _kept(network, spec, plan))
-    return Needs(2 * every, trained, STATES[plan.optimizer] * trained, activations, UPDATE * sent)
+    coding = sum(p.numel() for part in (network.head, network.gains, network.prior) for p in part.parameters()) * _FLOAT
+    return Needs(2 * every + coding, trained, STATES[plan.optimizer] * trained, activations, UPDATE * sent)
 
 
 def fitting(network: SplitNetwork, spec: InputSpec, plan: Plan, memory_bytes: int) -> Plan:

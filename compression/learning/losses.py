@@ -13,6 +13,9 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+STEEP = 0.1
+"""Growth of a batch's frames from which on each further bit has its full price."""
+
 
 def distillation(logits: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:
     """Divergence of softened answers [B, K] from those wanted, mean over the batch (Hinton et al., 2015)."""
@@ -24,6 +27,18 @@ def distillation(logits: torch.Tensor, wanted: torch.Tensor, temperature: float)
 def relative_error(features: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Squared error of each sample as a share of the wanted features' variance over the batch: [B]."""
     return (features - wanted).square().mean(dim=(1, 2, 3)) / wanted.var().clamp_min(1e-6)
+
+
+def price_of_growth(before: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
+    """What frames cost more than before, of each one's price [B] then and now; frames that shrink cost nothing.
+
+    The first bytes more are nearly free: a batch's price rises with the square of its growth, up to :data:`STEEP`, and
+    from there on with the growth itself.
+    """
+    whole = before.mean()
+    growth = functional.relu(now.mean() - whole)
+    knee = STEEP * whole
+    return torch.where(growth < knee, growth.square() / (2 * knee).clamp_min(1e-12), growth - knee / 2)
 
 
 def label_shift(labels: torch.Tensor, classes: int, usual: Sequence[int]) -> torch.Tensor:

@@ -134,6 +134,11 @@ class SplitNetwork(nn.Module):
         features = self.decoder(self.gains.unscale(scaled.round(), mode), mode)
         return [tail(features) for tail in self.typed_tails()]
 
+    def beside(self) -> SplitNetwork:
+        """What codes, copied, as it is now: head, gains and prior; decoder and tails are those of this network."""
+        front = copy.deepcopy((self.head, self.gains, self.prior))
+        return SplitNetwork(Parts(*front, self.decoder, list(self.typed_tails()), None, self.group_ends, self.tasks))
+
     def frozen(self) -> SplitNetwork:
         """A copy that computes the same when it is not training, its norms without statistics."""
         parts = Parts(

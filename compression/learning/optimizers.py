@@ -81,8 +81,9 @@ def descend(parameter: torch.nn.Parameter, gradient: torch.Tensor, lr: float) ->
 
 
 def scaled(parameter: torch.nn.Parameter, gradient: torch.Tensor, lr: float) -> None:
-    """A step is ``lr`` times the array's own size."""
-    parameter.sub_(gradient, alpha=lr * max(_size(parameter), FLOOR) / max(_size(gradient), 1e-12))
+    """A step is ``lr`` times the array's own size, whatever the gradient's; where that is nothing, there is none."""
+    if size := _size(gradient):
+        parameter.sub_(gradient, alpha=lr * max(_size(parameter), FLOOR) / max(size, 1e-12))
 
 
 class Adam:

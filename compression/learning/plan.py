@@ -36,7 +36,7 @@ class Plan:
     optimizer: Name = "scaled"
     seed: int = 0
     distil: float = 1.0
-    """Weight of the answers of the network as it came (for the widest) and of the widest (for the narrower ones)."""
+    """Weight of the answers of wider widths, and of latents as they came where the head is trained alone."""
     gather: str = ""
     """How to tell what channels matter (:data:`headwater.compression.learning.importance.METHODS`); empty: not."""
     seconds: float = 0.0

@@ -3,19 +3,24 @@
 Every step runs the widest width that the device trains and, in turn, one of the narrower ones, each image at a random
 gain and some of its frames cut:
 
-    widest      task + distil * (its answers, as it came) + bytes + exit
-    narrower    task + distil * (the widest's answers, now) + bytes + exit
+    widest      task + more bytes + exit
+    narrower    task + distil * (the widest's answers, now) + more bytes + exit
 
 so that narrow widths, which few devices would train well by themselves, learn from wide ones on every device (DepthFL:
-Kim et al., ICLR 2023; in-place distillation: Yu and Huang, ICCV 2019), and the widest does not run after the few images
-that are here (federated distillation from the global model: FedGKD, Yao et al., 2021). The answers of the network as it
-came are computed once, on the images as they are: no second copy of it is kept.
+Kim et al., ICLR 2023; in-place distillation: Yu and Huang, ICCV 2019), and so does the exit from the tail. The widest
+learns the answers of the network as it came for tasks that the device has no labels of, lest they be forgotten. For the
+others it does not: what was said of whole images, learnt where noise, coarse gains and cuts leave less to go by, makes
+all devices less and less sure, and on skewed ones that is all that their average learns.
+
+Bytes have their price only where frames take more of them than they did as the network came. To send less is what every
+device's gradient says in every step, while what tells classes apart differs from one device to the next: with a price
+on each byte their average would send less and less and know less and less, round by round.
 
 Where the tail does not fit, the *head* is trained alone, by a loss at the cut: the exit is the auxiliary classifier
 (CSE-FSL: Mu and Shen, 2023), and latents are held to those of the head as it came, since the tail has to go on reading
 them:
 
-    each width   task at the exit + distil * (exit's answers + latents, as they came) + bytes
+    each width   task at the exit + distil * latents, as they came + more bytes
 
 The label's share is taken out of the task loss (:func:`headwater.compression.learning.losses.label_shift`).
 
@@ -24,11 +29,10 @@ Legend: B batch, C latent channels, H height, W width, K classes, N images.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +44,7 @@ from headwater.compression.errors import LearningError
 from headwater.compression.learning.arrays import arrays_of
 from headwater.compression.learning.importance import collecting
 from headwater.compression.learning.layout import layout_of
-from headwater.compression.learning.losses import distillation, label_shift, relative_error
+from headwater.compression.learning.losses import distillation, label_shift, price_of_growth, relative_error
 from headwater.compression.learning.meter import Meter
 from headwater.compression.learning.optimizers import make
 from headwater.compression.learning.plan import Plan, Trained
@@ -51,7 +55,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from headwater.compression.encoder import Head
     from headwater.compression.learning.network import SplitNetwork
     from headwater.compression.learning.samples import Samples
     from headwater.compression.learning.sparse import Sparsity
@@ -81,11 +84,11 @@ def train(
 
     Args:
         network: frozen, with the arrays of the version that the update will be relative to.
-        samples: the device's images and labels; of tasks without labels here only distillation is learnt.
+        samples: the device's images and labels.
         plan: what to do.
         terms: of the bundle.
         sparsity: of this network, in a sparse round.
-        teacher: whose answers the widest learns, in place of the network's own as it came.
+        teacher: whose answers the widest learns, to every image and task.
         came: the network's arrays as they are, where the caller has them: it saves a copy.
 
     Raises:
@@ -97,7 +100,7 @@ def train(
         meter = stack.enter_context(Meter())
         stack.enter_context(_training(network, layout))
         before = came or arrays_of(network)
-        lesson = _Lesson(network, samples, plan, terms, _answers(teacher or network, samples, plan))
+        lesson = _Lesson(network, samples, plan, terms, _answers(network, teacher, samples, plan))
         collected = stack.enter_context(collecting(network, plan.gather)) if plan.gather else None
         if sparsity is not None:
             stack.enter_context(sparsity.installed())
@@ -184,17 +187,17 @@ class _Batch:
     pixels: torch.Tensor
     """Augmented, float32 [B, C_in, H_in, W_in]."""
     labels: Mapping[str, torch.Tensor]
-    wanted: Sequence[torch.Tensor]
-    """Answers to learn, [B, K] of each task; where the head is trained alone, of the exit."""
+    wanted: Mapping[str, torch.Tensor]
+    """Answers to learn, [B, K] of some tasks."""
 
 
 class _Lesson:
     """The loss of every step."""
 
     def __init__(
-        self, network: SplitNetwork, samples: Samples, plan: Plan, terms: Terms, answers: Sequence[torch.Tensor]
+        self, network: SplitNetwork, samples: Samples, plan: Plan, terms: Terms, answers: Mapping[str, torch.Tensor]
     ) -> None:
-        """Take the answers that the widest learns, [N, K] of each task, or the exit's."""
+        """Take the answers that the widest learns, [N, K] of some tasks."""
         self.network, self.samples, self.plan, self.terms = network, samples, plan, terms
         self.generator = torch.Generator().manual_seed(plan.seed)
         self.noise = torch.Generator().manual_seed(plan.seed)
@@ -204,8 +207,8 @@ class _Lesson:
             task: label_shift(labels, _classes(network, task), terms.train_labels.get(task, ()))
             for task, labels in samples.labels.items()
         }
-        self.head: Head | None = copy.deepcopy(network.head) if plan.part == "head" else None
-        """As it came, where latents are held to it."""
+        self.came = network.beside()
+        """What codes, as it came."""
         self.answers = answers
 
     def gradients(self, indices: torch.Tensor, step: int) -> dict[str, float]:
@@ -215,7 +218,7 @@ class _Lesson:
         at_once = self.plan.at_once or len(indices)
         for some, part in zip(pixels.split(at_once), indices.split(at_once), strict=True):
             labels = {task: labels[part] for task, labels in self.samples.labels.items()}
-            batch = _Batch(some, labels, [answer[part] for answer in self.answers])
+            batch = _Batch(some, labels, {task: answers[part] for task, answers in self.answers.items()})
             for name, value in self._widths(batch, step, len(part) / len(indices)).items():
                 figures[name] = figures.get(name, 0.0) + value
         return figures
@@ -225,33 +228,40 @@ class _Lesson:
         answers, figures = self._backward(batch, self.plan.width, share)
         if self.narrower:
             narrow = self.narrower[step % len(self.narrower)]
-            self._backward(_Batch(batch.pixels, batch.labels, answers), narrow, share)
+            self._backward(replace(batch, wanted=answers), narrow, share)
         return figures
 
-    def _backward(self, batch: _Batch, width: float, share: float) -> tuple[list[torch.Tensor], dict[str, float]]:
+    def _backward(self, batch: _Batch, width: float, share: float) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
         outputs, loss, figures = self._loss(batch, width)
         if not torch.isfinite(loss):
             raise LearningError(f"the loss became {loss.item()} at width {width:g}; train with a lower rate")
         (loss * share).backward()
-        return [output.detach() for output in outputs], {name: value * share for name, value in figures.items()}
+        return self._said(outputs), {name: value * share for name, value in figures.items()}
+
+    def _said(self, outputs: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Answers as others may learn them, by task."""
+        return {task: output.detach() for task, output in zip(self.network.tasks, outputs, strict=False)}
 
     def _loss(self, batch: _Batch, width: float) -> tuple[list[torch.Tensor], torch.Tensor, dict[str, float]]:
         """Answers, loss and figures of some images at a width."""
         network, B = self.network, len(batch.pixels)
         mode = network.sample_modes(width, B, self.generator)
         groups = network.sample_groups(B, self.terms.drop_groups, self.generator)
+        with torch.no_grad():
+            before = self.came.code(batch.pixels, width, mode, groups, self.noise.clone_state())
         coded = network.code(batch.pixels, width, mode, groups, self.noise)
-        loss = (self.prices[mode] * coded.bits).mean()
+        loss = price_of_growth(self.prices[mode] * before.bits, self.prices[mode] * coded.bits)
         figures = {"bytes": coded.bits.mean().item() / 8}
-        if self.head is not None:
+        if self.plan.part == "head":
             outputs = [network.exit(coded.latent, width)] if network.exit is not None else []
             with torch.no_grad():
-                came = self.head(normalise(batch.pixels), width)
+                came = self.came.head(normalise(batch.pixels), width)
             loss = loss + self.plan.distil * relative_error(coded.latent, came).mean()
         else:
             features = network.decoder(coded.latent, mode)
             outputs = [tail(features) for tail in network.typed_tails()]
-            loss = loss + self._exit_loss(coded.latent, batch, width)
+            learnt = replace(batch, wanted={**self._said(outputs), **batch.wanted})
+            loss = loss + self._exit_loss(coded.latent, learnt, width)
         task, distill = self._answers_loss(outputs, batch)
         loss = loss + self.terms.task_weight * task + self.plan.distil * distill
         return outputs, loss, figures | {"task": task.item(), "loss": loss.item()}
@@ -265,10 +275,11 @@ class _Lesson:
     def _answers_loss(self, outputs: Sequence[torch.Tensor], batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-entropy and distillation of the first tasks' logits [B, K]."""
         task, distill = torch.zeros(()), torch.zeros(())
-        for name, logits, wanted in zip(self.network.tasks, outputs, batch.wanted, strict=False):
+        for name, logits in zip(self.network.tasks, outputs, strict=False):
             if name in batch.labels:
                 task = task + functional.cross_entropy(logits + self.shift[name], batch.labels[name])
-            distill = distill + distillation(logits, wanted, self.terms.distill_temperature)
+            if name in batch.wanted:
+                distill = distill + distillation(logits, batch.wanted[name], self.terms.distill_temperature)
         return task, distill
 
 
@@ -277,16 +288,27 @@ def _classes(network: SplitNetwork, task: str) -> int:
 
 
 @torch.no_grad()
-def _answers(network: SplitNetwork, samples: Samples, plan: Plan) -> list[torch.Tensor]:
-    """What is said of every image at the widest width and the finest gain: [N, K] of each task, or of the exit."""
+def _answers(
+    network: SplitNetwork, teacher: SplitNetwork | None, samples: Samples, plan: Plan
+) -> dict[str, torch.Tensor]:
+    """What is said of every image at the widest width and the finest gain, [N, K] of each task to be learnt so.
+
+    That is every task of a teacher; of the network itself as it came, those without labels here.
+    """
+    tasks = network.tasks[:1] if plan.part == "head" else network.tasks
+    names = [task for task in tasks if teacher is not None or task not in samples.labels]
+    if not names:
+        return {}
+    asked = teacher or network
     parts: list[list[torch.Tensor]] = []
     for images in samples.images.split(ANSWERED_AT_ONCE):
         if plan.part == "head":
-            assert network.exit is not None
-            parts.append([network.exit(network.head(normalise(images), plan.width), plan.width)])
+            assert asked.exit is not None
+            parts.append([asked.exit(asked.head(normalise(images), plan.width), plan.width)])
         else:
-            parts.append(network(images, plan.width, -1))
-    return [torch.cat(answers) for answers in zip(*parts, strict=True)]
+            parts.append(asked(images, plan.width, -1))
+    answers = dict(zip(tasks, (torch.cat(each) for each in zip(*parts, strict=True)), strict=True))
+    return {task: answers[task] for task in names}
 
 
 @torch.no_grad()

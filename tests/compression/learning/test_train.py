@@ -32,9 +32,9 @@ def accuracy(network: SplitNetwork, width: float = 1.0) -> float:
     return evaluate(network, learnable.held_out(), width, -1)["accuracy"]
 
 
-def trained(plan: Plan, samples: Samples) -> tuple[SplitNetwork, Trained]:
+def trained(plan: Plan, samples: Samples, terms: Terms = TERMS) -> tuple[SplitNetwork, Trained]:
     network = learnable.network()
-    return network, train(network, samples, plan, TERMS)
+    return network, train(network, samples, plan, terms)
 
 
 def few(count: int = 320) -> Samples:
@@ -57,6 +57,15 @@ def test_every_width_gets_better_and_frames_stay_as_small(before: SplitNetwork) 
     assert accuracy(untouched) == accuracy(before)
     assert not any(delta.any() for delta in same.delta.values())
     assert found.metrics["bytes"] < 1.1 * same.metrics["bytes"]
+
+
+def test_bytes_have_a_price_only_where_frames_grow() -> None:
+    nothing_else = replace(TERMS, task_weight=0.0, exit_weight=0.0, rate_weights=(1.0,) * len(TERMS.rate_weights))
+    _, found = trained(replace(PLAN, distil=0.0), few(64), nothing_else)
+    assert not any(delta.any() for delta in found.delta.values())
+    free = replace(TERMS, rate_weights=())
+    plan = replace(PLAN, epochs=4.0)
+    assert trained(plan, few(64))[1].metrics["bytes"] < trained(plan, few(64), free)[1].metrics["bytes"]
 
 
 @pytest.mark.parametrize("optimizer", NAMES)
