@@ -98,6 +98,8 @@ class Study(Records):
             seed=seed,
             epochs=terrain.epochs,
             rate=terrain.rate,
+            decay=terrain.decay,
+            batch=terrain.batch,
             optimizer=terrain.optimizer,
             distil=terrain.distil,
             up=terrain.up.to_json(),

@@ -50,11 +50,15 @@ class Terrain:
     epochs: float = 1.0
     """Of a device over its pictures in a round."""
     rate: float = 0.0001
-    """Step size on the devices."""
+    """Step size on the devices, in the first round."""
+    decay: float = 1.0
+    """Of the step size, from one round to the next."""
+    batch: int = 16
+    """Pictures in a step."""
     optimizer: Name = "scaled"
     """Of the devices, ours and the peer's."""
     distil: float = 0.5
-    """Weight of what a device's network learns from the one that came, and its narrow widths from the widest."""
+    """Weight of what narrow widths learn from the widest on a device."""
     up: Scheme = _UP
     """How our devices code updates."""
     down: Scheme = _DOWN
@@ -103,10 +107,22 @@ _SMALL = replace(
     test_share=0.4,
 )
 """Small pictures, so that three splits of all contests are hours of a core, not days."""
-SOLAR_FLEET = Terrain("solar", _SMALL, "cell_type", devices=16, rounds=12, optimizer="adam", servers_share=0.04)
-"""Of 4 % of the labels the server alone makes little of, so that rounds have something to learn. In trials on one
-validation ground Adam's steps brought a point every other round, where `scaled` ones at 3e-4 lost after three rounds
-what the first had brought; with a tenth of the labels at the start, everybody was where they ended after one round."""
+SOLAR_FLEET = Terrain(
+    "solar",
+    _SMALL,
+    "cell_type",
+    devices=16,
+    rounds=12,
+    optimizer="sgd",
+    rate=0.003,
+    decay=0.95,
+    batch=4,
+    servers_share=0.04,
+)
+"""Of 4 % of the labels the server alone makes little of, so that rounds have something to learn. On one validation
+ground plain averaging of these steps went from 68 to 77 % in eight rounds and did not turn back. Steps of a set length
+(`scaled`, `adam`) make as much of a device that has nothing to teach, as one with a single class, as of any other
+(docs/federated.md)."""
 _SHORTER = replace(
     DIGITS,
     widths=(0.25, 1.0),

@@ -44,7 +44,7 @@ def learn(message: Message, context: Context) -> Message:
     plan = Plan(
         epochs=float(told["epochs"]),
         batch=int(told["batch"]),
-        rate=float(told["rate"]),
+        rate=float(told["rate"]) * float(told["decay"]) ** (int(told["server-round"]) - 1),
         optimizer=name_of(str(told["optimizer"])),
         distil=float(told["distil"]),
         seed=int(told["seed"]) * 1_000_003 + int(told["server-round"]),
@@ -61,7 +61,7 @@ def fedavg(ground: Ground, settings: RoundSettings) -> Curve:
     grid, start = InProcessGrid(app, nodes), start_of(str(ground.bundle_path))
     watch = Watch(grid, ground)
     strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=len(nodes), min_available_nodes=len(nodes))
-    told = {key: getattr(settings, key) for key in ("epochs", "batch", "rate", "optimizer", "distil", "seed")}
+    told = {key: getattr(settings, key) for key in ("epochs", "batch", "rate", "decay", "optimizer", "distil", "seed")}
 
     def measure(_: int, arrays: ArrayRecord) -> MetricRecord:
         return MetricRecord(watch.measure({name: array.numpy() for name, array in arrays.items()}))

@@ -32,7 +32,7 @@ def round_record(settings: RoundSettings, number: int, base: str, line: str, com
             "epochs": float(settings.epochs),
             "batch": settings.batch,
             "optimizer": settings.optimizer,
-            "rate": float(settings.rate),
+            "rate": settings.rate * settings.decay ** (number - 1),
             "seed": (settings.seed * 1_000_003 + number) % (1 << 31),
             "base": base,
             "line": line,

@@ -49,7 +49,8 @@ def federate(
     epochs: Annotated[float | None, typer.Option(help="Passes over a device's images in a round.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="Of the devices: scaled, sgd, or adam, in more memory.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Step size on the device.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Step size on the device, in the first round.")] = None,
+    decay: Annotated[float | None, typer.Option(help="What it is multiplied by after each round.")] = None,
     distil: Annotated[float | None, typer.Option(help="Weight of what narrow widths learn from wider ones.")] = None,
     sparse: Annotated[
         float | None,

@@ -54,7 +54,10 @@ class RoundSettings:
     """How steps follow from gradients on the device: scaled and sgd keep nothing beside what is trained, adam twice as
     much as that; a device on which it does not fit trains a narrower width."""
     rate: float = 1e-4
-    """Step size on the device."""
+    """Step size on the device, in the first round."""
+    decay: float = 1.0
+    """What the step size is multiplied by after each round: devices that do not see the same agree in the end only if
+    their steps become small (Li et al., "On the convergence of FedAvg on non-IID data", ICLR 2020)."""
     distil: float = 1.0
     """Weight of what narrow widths learn from the wider ones on the device."""
     server_rate: float = 1.0
@@ -101,6 +104,7 @@ class RoundSettings:
         between("width", self.width, 0.01, 1)
         between("epochs", self.epochs, 0.001, 1000)
         between("longest", self.longest, 1, 1_000_000)
+        between("decay", self.decay, 0.001, 1)
         between("sparse", self.sparse, 0, 1)
         if self.sparse and self.asynchronous:
             raise SettingsError(
