@@ -3,7 +3,7 @@
 import torch
 
 from headwater.compression.learning.augmentation import Augmentation
-from headwater.compression.learning.samples import Samples, augment, paste
+from headwater.compression.learning.samples import PIXEL_MEAN, PIXEL_STD, Samples, augment, normalise, paste
 
 STILL = Augmentation(flip_horizontal=False, shift=0, scale=0, rotate_degrees=0, brightness=0)
 
@@ -49,3 +49,11 @@ def test_pasting_leaves_whole_images_alone_and_takes_the_rest_from_the_next() ->
             assert bool((pasted[index] == own).all())
     changed = (pasted != images).flatten(1).any(dim=1)
     assert int(changed.sum()) >= int((~whole).sum()) - 1, "a rectangle may be too small to hit a pixel, but rarely"
+
+
+def test_grey_pixels_are_channels_last_for_what_comes_after() -> None:
+    grey = torch.randint(0, 256, (2, 1, 8, 8), dtype=torch.uint8)
+    pixels = normalise(grey)
+    assert torch.equal(pixels, (grey.float() - PIXEL_MEAN) / PIXEL_STD)
+    features = torch.nn.functional.conv2d(pixels, torch.ones(16, 1, 3, 3))
+    assert features.is_contiguous(memory_format=torch.channels_last)
