@@ -62,11 +62,17 @@ async def enroll(identities: Identities, servers: Sequence[str], text: str, name
         The identity, on the disk.
 
     Raises:
-        IdentityError: the token is none, the server is not the one that made it, or it refuses the token or the name.
+        IdentityError: the token is none, an address is that of the enrolment, the server is not the one that made the
+            token, or it refuses the token or the name.
         LinkError: the server cannot be reached.
     """
     token = Token.read(text)
     addresses = tuple(map(with_port, servers))
+    if own := [each for each in addresses if each.endswith(f":{token.port}")]:
+        raise IdentityError(
+            f"at {own[0]} devices enrol, which the token says by itself; give the address that frames will go to: the "
+            f"server says it when it starts, as grpc=, and port {DEFAULT_PORT} is the usual one"
+        )
     place = _Place(addresses[0].rpartition(":")[0].removeprefix("[").removesuffix("]"), token.port)
     authority = await _authority(place, token.pin)
     key = make_key()

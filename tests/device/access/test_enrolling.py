@@ -47,6 +47,16 @@ async def test_an_enrolled_device_is_let_in(tmp_path: Path, identities: Identiti
         assert [spec.name for spec in specs] == [task.name for task in tiny.TASKS]
 
 
+async def test_the_address_of_the_enrolment_is_not_the_server_s(tmp_path: Path, identities: Identities) -> None:
+    async with edge(tls=True, state=tmp_path) as running:
+        token, wrong = token_of(running), running.addresses.enrol
+        assert wrong is not None
+        with pytest.raises(IdentityError, match="give the address that frames will go to"):
+            await enroll(identities, [wrong], token.text(), "pole-7")
+        assert identities.all() == []
+        await enroll(identities, [running.addresses.grpc], token.text(), "pole-7")
+
+
 async def test_a_server_with_a_new_authority_is_enrolled_at_again_by_its_old_address(
     tmp_path: Path, identities: Identities
 ) -> None:
