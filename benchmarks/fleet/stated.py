@@ -49,7 +49,7 @@ class Statement:
         ]
 
     def savings(self) -> list[Claim]:
-        """How many times fewer bytes ours need for the peer's accuracy."""
+        """How many times fewer bytes ours need for the peer's accuracy; 0 where on some split they never have it."""
         seeds = self._seeds("ours", "peer")
         enough = f"to be half a point behind the peer's end, {self.where}, {len(seeds)} splits"
         peer = f"{FLOWER}; {self._ends(seeds)}{self.whence}"
@@ -66,7 +66,8 @@ class Statement:
             return "not run"
         start = fmean(self.curves["peer", seed].accuracy[0] for seed in seeds)
         peer, own = (fmean(self.curves[name, seed].final for seed in seeds) for name in ("peer", "ours"))
-        return f"{start:.1%} at the start, {peer:.1%} it, {own:.1%} ours"
+        never = ", ".join(str(seed) for seed in seeds if None in self._there(seed))
+        return f"{start:.1%} at the start, {peer:.1%} it, {own:.1%} ours{never and f', never there on split {never}'}"
 
     def _seeds(self, *names: str) -> list[int]:
         """The splits that have all of these contests."""
@@ -76,17 +77,22 @@ class Statement:
     def _saving(self, seeds: Sequence[int], way: str) -> float | None:
         """How many times fewer bytes ours had sent when they were there than the peer when it was, over all splits.
 
-        None where ours never were.
+        0 where ours never were; None where nothing was run.
         """
         spent, by_peer = 0, 0
         for seed in seeds:
-            peer, own = self.curves["peer", seed], self.curves["ours", seed]
-            wanted = peer.final - 0.5 * POINT
-            end, peers_end = own.reaches(wanted), peer.reaches(wanted)
+            end, peers_end = self._there(seed)
             if end is None or peers_end is None:
-                return None
+                return 0.0
+            peer, own = self.curves["peer", seed], self.curves["ours", seed]
             spent, by_peer = spent + getattr(own, way)[end], by_peer + getattr(peer, way)[peers_end]
         return float(by_peer / max(spent, 1)) if seeds else None
+
+    def _there(self, seed: int) -> tuple[int | None, int | None]:
+        """The rounds in which ours and the peer are half a point behind its end; None for never."""
+        peer, own = self.curves["peer", seed], self.curves["ours", seed]
+        wanted = peer.final - 0.5 * POINT
+        return own.reaches(wanted), peer.reaches(wanted)
 
     def _behind(self, what: str, name: str, against: str, peer: str, target: float) -> Claim:
         """Points that a contest ends behind another, the mean over the splits that both have."""

@@ -56,11 +56,12 @@ def test_points_behind_are_of_the_ends() -> None:
     assert sign.value == pytest.approx(100 * (OWN.final - 0.78), abs=0.01)
 
 
-def test_where_ours_never_gets_there_nothing_is_claimed() -> None:
+def test_where_ours_never_gets_there_the_claim_is_missed() -> None:
     never = Curve([0.5] * 6, [0, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1])
-    up, down = statement(peer=PEERS, ours=never).savings()
-    assert up.value is None
-    assert down.value is None
+    for claim in statement(peer=PEERS, ours=never).savings():
+        assert (claim.value, claim.holds) == (0.0, False)
+        assert "never there on split 0" in claim.peer
+    assert [claim.holds for claim in statement(peer=PEERS).savings()] == [None, None]
 
 
 def test_a_study_has_a_piece_for_every_claim_and_those_that_are_done_are_stated(tmp_path: Path) -> None:
