@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 START, PEER, OURS, WEAK, SPARSE, PRUNED = "start", "peer", "ours", "weak", "sparse", "pruned"
 HOSTILE = ("sign", "noise", "label", "scaled")
-SPARSELY = SparseSettings(density=0.5, keep=0.3, every=3, until=8)
+SPARSELY = SparseSettings(density=0.5, keep=0.3, every=5, until=14)
 PARTS = {"extrusion": replace(SPARSELY, extrude=0.0), "activation-pruning": replace(SPARSELY, keep=1.0)}
 """Sparse rounds with one of FedMef's two parts switched off."""
 
@@ -102,6 +102,7 @@ class Study(Records):
             batch=terrain.batch,
             optimizer=terrain.optimizer,
             distil=terrain.distil,
+            logit_adjustment=terrain.logit_adjustment,
             up=terrain.up.to_json(),
             down=terrain.down.to_json(),
         )

@@ -47,6 +47,7 @@ def learn(message: Message, context: Context) -> Message:
         rate=float(told["rate"]) * float(told["decay"]) ** (int(told["server-round"]) - 1),
         optimizer=name_of(str(told["optimizer"])),
         distil=float(told["distil"]),
+        logit_adjustment=float(told["logit_adjustment"]),
         seed=int(told["seed"]) * 1_000_003 + int(told["server-round"]),
     )
     trained = train(network, local_data(start.bundle.manifest, config).train, plan, Terms.of(start.bundle.manifest))
@@ -61,7 +62,8 @@ def fedavg(ground: Ground, settings: RoundSettings) -> Curve:
     grid, start = InProcessGrid(app, nodes), start_of(str(ground.bundle_path))
     watch = Watch(grid, ground)
     strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=len(nodes), min_available_nodes=len(nodes))
-    told = {key: getattr(settings, key) for key in ("epochs", "batch", "rate", "decay", "optimizer", "distil", "seed")}
+    keys = ("epochs", "batch", "rate", "decay", "optimizer", "distil", "logit_adjustment", "seed")
+    told = {key: getattr(settings, key) for key in keys}
 
     def measure(_: int, arrays: ArrayRecord) -> MetricRecord:
         return MetricRecord(watch.measure({name: array.numpy() for name, array in arrays.items()}))

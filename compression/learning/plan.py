@@ -37,6 +37,8 @@ class Plan:
     seed: int = 0
     distil: float = 1.0
     """Weight of the answers of wider widths, and of latents as they came where the head is trained alone."""
+    logit_adjustment: float = 1.0
+    """How much of the skew of the labels here is taken out of the loss (:func:`.losses.label_shift`); 1: all of it."""
     gather: str = ""
     """How to tell what channels matter (:data:`headwater.compression.learning.importance.METHODS`); empty: not."""
     seconds: float = 0.0
@@ -44,7 +46,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Raise :class:`LearningError` for what cannot be trained."""
-        real = {"epochs": self.epochs, "rate": self.rate, "distil": self.distil, "seconds": self.seconds}
+        names = ("epochs", "rate", "distil", "logit_adjustment", "seconds")
+        real = {name: getattr(self, name) for name in names}
         if bad := [f"{name} = {value}" for name, value in real.items() if not (math.isfinite(value) and value >= 0)]:
             raise LearningError(f"of a plan {', '.join(bad)} has to be a number of at least 0")
         if self.epochs == 0 or self.batch < 1 or self.at_once < 0:

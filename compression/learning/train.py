@@ -22,7 +22,8 @@ them:
 
     each width   task at the exit + distil * latents, as they came + more bytes
 
-The label's share is taken out of the task loss (:func:`headwater.compression.learning.losses.label_shift`).
+As far as the plan says, the labels' shares are taken out of the task loss
+(:func:`headwater.compression.learning.losses.label_shift`).
 
 Legend: B batch, C latent channels, H height, W width, K classes, N images.
 """
@@ -204,7 +205,7 @@ class _Lesson:
         self.narrower = [width for width in network.widths if width < plan.width]
         self.prices = torch.tensor(terms.rate_weights or (0.0,) * network.steps).repeat(len(network.widths))
         self.shift = {
-            task: label_shift(labels, _classes(network, task), terms.train_labels.get(task, ()))
+            task: plan.logit_adjustment * label_shift(labels, _classes(network, task), terms.train_labels.get(task, ()))
             for task, labels in samples.labels.items()
         }
         self.came = network.beside()

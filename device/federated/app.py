@@ -144,6 +144,7 @@ def _plan(round_: ConfigRecord, network: SplitNetwork, config: Mapping[str, Any]
         rate=_field(round_, "rate", float),
         seed=_field(round_, "seed", int),
         distil=_field(round_, "distil", float),
+        logit_adjustment=_field(round_, "logit-adjustment", float),
         gather=_field(round_, "gather", str),
         seconds=float(config.get("seconds", 0.0)),
     )

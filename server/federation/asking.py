@@ -38,6 +38,7 @@ def round_record(settings: RoundSettings, number: int, base: str, line: str, com
             "line": line,
             "scheme": settings.up,
             "distil": float(settings.distil),
+            "logit-adjustment": float(settings.logit_adjustment),
             "sparse": "",
             "gather": "",
         }

@@ -52,6 +52,9 @@ def federate(
     rate: Annotated[float | None, typer.Option(help="Step size on the device, in the first round.")] = None,
     decay: Annotated[float | None, typer.Option(help="What it is multiplied by after each round.")] = None,
     distil: Annotated[float | None, typer.Option(help="Weight of what narrow widths learn from wider ones.")] = None,
+    logit_adjustment: Annotated[
+        float | None, typer.Option(help="How much of the skew of a device's labels is taken out of its loss.")
+    ] = None,
     sparse: Annotated[
         float | None,
         typer.Option(metavar="DENSITY", help="Keep this share of the weights active: less memory, fewer bytes."),

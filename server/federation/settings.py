@@ -60,6 +60,9 @@ class RoundSettings:
     their steps become small (Li et al., "On the convergence of FedAvg on non-IID data", ICLR 2020)."""
     distil: float = 1.0
     """Weight of what narrow widths learn from the wider ones on the device."""
+    logit_adjustment: float = 1.0
+    """How much of the skew of a device's labels is taken out of its loss. 1, all of it, keeps a device that sees mostly
+    one class from teaching just that in many steps; at 0 rounds of few steps learn as if all images were together."""
     server_rate: float = 1.0
     """How far the network goes towards the aggregate."""
 
@@ -105,6 +108,7 @@ class RoundSettings:
         between("epochs", self.epochs, 0.001, 1000)
         between("longest", self.longest, 1, 1_000_000)
         between("decay", self.decay, 0.001, 1)
+        between("logit_adjustment", self.logit_adjustment, 0, 1)
         between("sparse", self.sparse, 0, 1)
         if self.sparse and self.asynchronous:
             raise SettingsError(

@@ -63,6 +63,9 @@ def learning(
     rate: Annotated[float | None, typer.Option(help="Step size on the device, in the first round.")] = None,
     decay: Annotated[float | None, typer.Option(help="What it is multiplied by after each round.")] = None,
     distil: Annotated[float | None, typer.Option(help="Weight of what narrow widths learn from wider ones.")] = None,
+    logit_adjustment: Annotated[
+        float | None, typer.Option(help="How much of the skew of a device's labels is taken out of its loss.")
+    ] = None,
     server_rate: Annotated[float | None, typer.Option(help="How far to go towards the aggregate.")] = None,
     up: Annotated[str | None, typer.Option(metavar="JSON", help="How devices code their updates.")] = None,
     down: Annotated[str | None, typer.Option(metavar="JSON", help="How versions are coded for devices.")] = None,

@@ -186,6 +186,21 @@ def test_shares_of_labels_are_taken_out_of_the_loss() -> None:
     assert same.abs().max() < 1e-6
 
 
+def test_a_device_of_one_class_teaches_that_class_only_without_logit_adjustment(before: SplitNetwork) -> None:
+    samples = few()
+    mine = samples.labels[learnable.TASK.name] == 0
+    share = Samples(samples.images[mine], {learnable.TASK.name: samples.labels[learnable.TASK.name][mine]})
+    images = learnable.held_out().images
+
+    @torch.no_grad()
+    def says(network: SplitNetwork) -> float:
+        return float((network(images, 1.0, -1)[0].argmax(dim=1) == 0).float().mean())
+
+    adjusted, plain = (says(trained(replace(PLAN, epochs=8.0, logit_adjustment=a), share)[0]) for a in (1.0, 0.0))
+    assert plain > 2 * says(before)
+    assert adjusted < plain
+
+
 def test_a_sparse_round_leaves_zeros_where_there_is_no_weight() -> None:
     network = learnable.network()
     plan = SparsePlan(density=0.4, keep=0.5, due=0.1, extrude=0.2, grow=True)

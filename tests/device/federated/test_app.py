@@ -42,8 +42,8 @@ def context(bundle: Path, **config: object) -> Context:
 def asked(base: str, **changes: object) -> dict[str, Any]:
     return {
         "round": 1, "width": 1.0, "part": "all", "epochs": 0.5, "batch": 8, "rate": 3e-3, "seed": 5, "base": base,
-        "scheme": Scheme().to_json(), "distil": 1.0, "optimizer": "scaled", "sparse": "", "gather": "", "line": "",
-        **changes,
+        "scheme": Scheme().to_json(), "distil": 1.0, "logit-adjustment": 1.0,
+        "optimizer": "scaled", "sparse": "", "gather": "", "line": "", **changes,
     }  # fmt: skip
 
 

@@ -21,3 +21,9 @@ def test_steps_get_smaller_by_decay() -> None:
     assert rates == [0.4, 0.2, 0.05]
     with pytest.raises(SettingsError, match="decay"):
         RoundSettings(decay=1.5)
+
+
+def test_devices_are_told_how_much_of_their_labels_skew_to_leave_out() -> None:
+    assert round_record(RoundSettings(logit_adjustment=0.25), 1, "", "", Dense())["logit-adjustment"] == 0.25
+    with pytest.raises(SettingsError, match="logit_adjustment"):
+        RoundSettings(logit_adjustment=1.5)
