@@ -80,7 +80,7 @@ class Study(Records):
     def contests(self, seed: int) -> dict[str, Contest]:
         """By name, in the order of the runs."""
         plain = self.settings(seed)
-        robust = replace(plain, aggregator=self.terrain.robust)
+        robust = replace(plain, aggregator=self.terrain.robust, longest=self.terrain.longest)
         return {
             OURS: Contest(plain),
             WEAK: Contest(plain, Troubles(weak=True)),

@@ -64,8 +64,11 @@ class Terrain:
     """How our devices code updates."""
     down: Scheme = _DOWN
     """How our server codes versions."""
-    robust: Robust = "flag"
-    """What aggregates where devices are hostile."""
+    robust: Robust = "mean"
+    """What aggregates where devices are hostile, of what is believed."""
+    longest: float = 3.0
+    """There, how many times longer than the median an update is refused. Honest ones had at most twice its length on
+    validation ground; at 10, the usual bound, two of three updates of noise were believed."""
     servers_share: float = 0.2
     """Of the pictures to learn from, those that the first bundle is trained on."""
     validation_share: float = 0.0
