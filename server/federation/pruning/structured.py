@@ -1,7 +1,8 @@
 """Structured pruning from end to end: fade, remove, learn on, build.
 
     rounds with soft masks (devices, or the server's own images)  ->  knapsack on measured times  ->  surgery
-        ->  training on the server's images, taught by the network as it was  ->  bundle (server/rollout/build.py)
+        ->  layers solved anew, then training, on the server's images, against the network as it was
+        ->  bundle (server/rollout/build.py)
 
 Fading may happen on a live fleet (fleet.py), as rounds with
 :class:`~headwater.server.federation.pruning.soft_masks.SoftMasks` for a companion; what follows needs the server alone,
@@ -18,6 +19,7 @@ from headwater.compression.errors import LearningError
 from headwater.compression.learning.arrays import arrays_of, load
 from headwater.compression.learning.plan import Plan
 from headwater.compression.learning.reading import network_of
+from headwater.compression.learning.reconstruction import reconstruct
 from headwater.compression.learning.surgery import removed, units_of
 from headwater.compression.learning.terms import Terms
 from headwater.compression.learning.train import train
@@ -154,5 +156,6 @@ class Pruning:
         return carve(network_of(self.bundle), arrays_of(fading), masks, spec)
 
     def tune(self, carved: Carved, epochs: int, say: Callable[[str], None]) -> None:
-        """Learn on from the network as it was."""
+        """Make good what surgery has taken, then learn on from the network as it was."""
+        reconstruct(carved.network, self.network, self.samples.images)
         tune(carved.network, self.network, self.samples, self.plan, self.terms, epochs, say)
