@@ -13,10 +13,9 @@ up is not what came down (bytes that the server has already do not travel), and 
 Beside that: a third device, which does not train, sends frames, by turns while rounds go on and while none do. All of
 its frames have to be answered, and its p95 is compared: with the server as it is started, whose limit keeps devices
 that train from taking all that there is, and with the one above, where such rounds follow each other as fast as they
-can. Devices are machines of their own, so here the first core is
-the server's machine: the serving process, and the rounds at the priority that `headwater server federate` has. The
-other cores are the devices': those that train have what the third one, which in life has its own, leaves of them. On a
-machine with one core all share it.
+can. Devices are machines of their own, so here the first core is the server's machine: the serving process, and the
+rounds at the priority that `headwater server federate` has. The other cores are the devices': those that train have
+what the third one, which in life has its own, leaves of them. On a machine with one core all share it.
 """
 
 from __future__ import annotations

@@ -151,8 +151,7 @@ def _draw_line(layer: ConvNorm | nn.Linear, width: float, weight: torch.Tensor, 
     middle, wanted = given.mean(dim=0), pair.wanted.mean(dim=0)
     scale = torch.ones_like(middle)
     if isinstance(layer, ConvNorm):
-        norm = layer.norms[norm_key(width if width in layer.widths else 1.0)]
-        assert isinstance(norm, Affine)
+        norm = _norm(layer, width)
         if norm.scale is not None:
             spread, together = _about_mean(given).square().mean(dim=0), (_about_mean(given) * pair.wanted).mean(dim=0)
             known = spread > _LEAST * spread.mean()
@@ -165,11 +164,15 @@ def _draw_line(layer: ConvNorm | nn.Linear, width: float, weight: torch.Tensor, 
 
 def _scale(layer: ConvNorm | nn.Linear, width: float) -> torch.Tensor | None:
     """Of a width's norm, [O]; None where there is none."""
-    if isinstance(layer, nn.Linear):
-        return None
-    norm = layer.norms[norm_key(width if width in layer.widths else 1.0)]
+    scale = None if isinstance(layer, nn.Linear) else _norm(layer, width).scale
+    return None if scale is None else scale.double()
+
+
+def _norm(layer: ConvNorm, width: float) -> Affine:
+    """Of a layer at a width of the network; a tail's have one for all."""
+    norm = layer.norms[norm_key(width if width in layer.widths else layer.widths[-1])]
     assert isinstance(norm, Affine)
-    return None if norm.scale is None else norm.scale.double()
+    return norm
 
 
 def _away_from_0(scale: torch.Tensor) -> torch.Tensor:
