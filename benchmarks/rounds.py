@@ -13,9 +13,9 @@ up is not what came down (bytes that the server has already do not travel), and 
 Beside that: a third device, which does not train, sends frames, by turns while rounds go on and while none do. All of
 its frames have to be answered, and its p95 is compared: with the server as it is started, whose limit keeps devices
 that train from taking all that there is, and with the one above, where such rounds follow each other as fast as they
-can. Devices are machines of their own, so here the first core is the server's machine: the serving process, and the
-rounds at the priority that `headwater server federate` has. The other cores are the devices': those that train have
-what the third one, which in life has its own, leaves of them. On a machine with one core all share it.
+can. Devices are machines of their own, and here there are two cores: the third device has one to itself, as it has in
+life; the server, the rounds, at the priority that `headwater server federate` has, and the devices that train, which
+take what these leave, share the other. On a machine with one core all share it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ BUNDLE = Path("simulations/bundles/solar")
 NODES, FLOATS = 2, 1_000_000
 TARGET_S = 0.15
 NO_LIMIT = ("--max-device-bytes-per-s", "0")
-FPS, QUIET_S, ROUNDS_A_TURN = 20, 3.0, 10
+FPS, QUIET_S, ROUNDS_A_TURN = 50, 4.0, 10
 WITHIN_S = 180.0
 ROOT = Path(__file__).parents[1]
 _HEADWATER = (sys.executable, "-m", "headwater.compression.cli")
@@ -141,12 +141,11 @@ def headwater_rounds(there: There, floats: int, rounds: int, turns: int) -> tupl
 
 @contextmanager
 def _apart(server: int, agents: Sequence[int]) -> Iterator[set[int]]:
-    """The server and this process on the first core, the devices on the others, which are given."""
+    """The server, this process and the devices that train on the first core; the others are given."""
     every = sorted(os.sched_getaffinity(0))
     first, rest = {every[0]}, set(every[1:]) or {every[0]}
-    for process, cores in ((os.getpid(), first), (server, first), *((agent, rest) for agent in agents)):
-        for task in _tasks(process):
-            os.sched_setaffinity(task, cores)
+    for task in (task for process in (os.getpid(), server, *agents) for task in _tasks(process)):
+        os.sched_setaffinity(task, first)
     for task in (task for agent in agents for task in _tasks(agent)):
         os.sched_setscheduler(task, os.SCHED_IDLE, os.sched_param(0))
     give_way()

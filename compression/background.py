@@ -16,7 +16,7 @@ from functools import partial
 NICE = 5
 """Of such a thread: it gets a third of what others get where both want the processor, no less, for it may hold the
 interpreter's lock."""
-PROCESS_NICE = 10
+PROCESS_NICE = 19
 """Of a process of such work, which has no lock that others wait for."""
 
 
@@ -26,9 +26,9 @@ def give_way(nice: int = PROCESS_NICE) -> None:
         os.nice(nice)
 
 
-def background(name: str, *, threads: int = 1) -> ThreadPoolExecutor:
-    """One thread that gives way.
+def background(name: str, *, at_once: int = 1, threads: int = 1) -> ThreadPoolExecutor:
+    """Threads that give way, for so many things at once.
 
     Not where it makes sessions of several ``threads``: these are started by it, would be as nice, and answer frames.
     """
-    return ThreadPoolExecutor(1, name, initializer=partial(give_way, NICE if threads == 1 else 0))
+    return ThreadPoolExecutor(at_once, name, initializer=partial(give_way, NICE if threads == 1 else 0))

@@ -14,12 +14,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import grpc
 
@@ -27,6 +27,7 @@ from headwater.compression.errors import NoRoomError, StorageError, TransferErro
 from headwater.compression.transfer import MOST_BYTES, Incoming, Outgoing, Pace
 from headwater.protos import edge_pb2 as pb
 from headwater.protos.nodes import node_id
+from headwater.server.mail.disk import ended
 
 if TYPE_CHECKING:
     from headwater.server.mail.disk import Disk
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from headwater.server.mail.records import Offered
     from headwater.server.metrics import Metrics
 
-T = TypeVar("T")
 Way = Literal["down", "up"]
 Context: TypeAlias = "grpc.aio.ServicerContext[pb.TransferMessage, pb.TransferMessage]"
 
@@ -179,7 +179,7 @@ class Exchange:
             longest_s = await self._gaps.line(transfer.offer.node)
             size = min(pace.chunk_bytes(longest_s), self._gaps.most_bytes)
             async with self._gaps.turn():
-                data, sha256 = await _to_the_end(partial(outgoing.chunk, have, size))
+                data, sha256 = await self._disk.to_the_end(partial(outgoing.chunk, have, size))
                 written_s = self._loop.time()
                 await transfer.context.write(_chunk(have, data, sha256))
                 self._metrics.count_transferred("down", len(data))
@@ -228,20 +228,19 @@ class Exchange:
     async def _receive_blob(self, transfer: _Transfer) -> None:
         async with self._incoming(transfer) as incoming:
             await self._receive_chunks(transfer.context, incoming)
-            await _to_the_end(partial(incoming.finish, self._mailbox.blobs.folder))
+            await self._disk.to_the_end(partial(incoming.finish, self._mailbox.blobs.folder))
 
     @asynccontextmanager
     async def _incoming(self, transfer: _Transfer) -> AsyncIterator[Incoming]:
         """Open the files, and close them whatever happens while they are being opened."""
         folder = self._mailbox.folder / "incoming" / f"{transfer.offer.node:016x}"
         opening = transfer.opening
-        opened = asyncio.ensure_future(
-            asyncio.to_thread(self._open_incoming, folder, opening.content_sha256, opening.content_bytes)
-        )
+        work = partial(self._open_incoming, folder, opening.content_sha256, opening.content_bytes)
+        opened = self._disk.beside(work)
         try:
             yield await asyncio.shield(opened)
         finally:
-            await _ended(opened)
+            await ended(opened)
             if opened.exception() is None:
                 opened.result().close()
 
@@ -273,7 +272,7 @@ class Exchange:
         if message.WhichOneof("kind") != "chunk":
             raise Closed(pb.STATUS_INVALID_FRAME, f"a chunk was due, not {message.WhichOneof('kind')}")
         data = message.chunk.data  # each look at the field makes a copy
-        await _to_the_end(partial(incoming.take, message.chunk.offset, data, message.chunk.sha256))
+        await self._disk.to_the_end(partial(incoming.take, message.chunk.offset, data, message.chunk.sha256))
         self._metrics.count_transferred("up", len(data))
 
 
@@ -286,21 +285,6 @@ def _check_reply(offer: Offered, opening: pb.TransferOpen) -> None:
             f"a reply of {opening.content_bytes} bytes with an envelope of {len(opening.envelope)}; "
             f"at most {MOST_REPLY_BYTES} and {MOST_ENVELOPE_BYTES} are taken"
         )
-
-
-async def _to_the_end(work: Callable[[], T]) -> T:
-    """Work in a thread, and do not leave before it is done: it has files open that are closed next."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(running)
-    finally:
-        await _ended(running)
-
-
-async def _ended(running: asyncio.Future[Any]) -> None:
-    while not running.done():
-        with contextlib.suppress(asyncio.CancelledError):  # once more: this is on its way out already
-            await asyncio.wait([running])
 
 
 async def _read(context: Context) -> pb.TransferMessage:

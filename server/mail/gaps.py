@@ -34,8 +34,10 @@ REST_S = 0.05
 """So long a chunk waits for a moment without a batch of anybody's."""
 HOLD_S = 0.02
 """How long one chunk may keep others from being sent: one that takes longer is on its line, not in this process."""
-BUSY_BYTES = 1 << 17
-"""Of a chunk where anybody's frames came lately: half a millisecond of a core at either end."""
+BUSY_BYTES = 1 << 15
+"""Of a chunk where anybody's frames came lately: a frame that comes while one is on its way waits for a few tenths of a
+millisecond. With four times as much, one answer in twenty took a quarter longer beside rounds; these take twice their
+time so, but only as long as there are frames."""
 
 
 class Frames(Protocol):
