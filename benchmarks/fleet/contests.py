@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.fleet.ground import Ground
 from benchmarks.fleet.ours import Troubles, rounds
-from benchmarks.fleet.peer import fedavg
+from benchmarks.fleet.peer import OF_A_STEP, fedavg
 from benchmarks.fleet.pruned import pruned
 from benchmarks.study.records import Records
 from benchmarks.study.runner import Piece, state
@@ -73,7 +73,8 @@ class Study(Records):
     def pieces(self, seed: int) -> list[Piece]:
         """The first bundle, the peer, ours, and what may be wrong with a fleet."""
         plain = self.settings(seed)
-        peer = self._piece(PEER, seed, _plainly(plain), lambda ground, _: asdict(fedavg(ground, plain)))
+        theirs = {key: getattr(plain, key) for key in ("rounds", *OF_A_STEP)}
+        peer = self._piece(PEER, seed, theirs, lambda ground, _: asdict(fedavg(ground, plain)))
         start = Piece(START, seed, self.terrain.of_start(), self._start(seed), (), 10)
         return [start, peer, *(self._contest(name, seed, each) for name, each in self.contests(seed).items())]
 
@@ -120,7 +121,7 @@ class Study(Records):
             begun, facts = contest.first(ground, folder)
             return {**asdict(rounds(begun, contest.settings, contest.troubles, folder / "rounds")), "facts": facts}
 
-        settled = {**_plainly(contest.settings), "troubles": repr(contest.troubles)}
+        settled = {**asdict(contest.settings), "troubles": repr(contest.troubles)}
         return self._piece(name, seed, settled, work)
 
     def _piece(
@@ -137,7 +138,3 @@ def curve_of(record: dict[str, Any]) -> Curve:
     from benchmarks.fleet.curve import Curve
 
     return Curve(**{name: record["result"][name] for name in ("accuracy", "up", "down")})
-
-
-def _plainly(settings: RoundSettings) -> dict[str, Any]:
-    return asdict(settings)

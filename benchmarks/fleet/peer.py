@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 logging.getLogger("flwr").setLevel(logging.ERROR)  # its own words of every round
 app = ClientApp()
+OF_A_STEP = ("epochs", "batch", "rate", "decay", "optimizer", "distil", "logit_adjustment", "seed")
+"""Settings of ours that the peer has too."""
 
 
 @app.train()
@@ -62,8 +64,7 @@ def fedavg(ground: Ground, settings: RoundSettings) -> Curve:
     grid, start = InProcessGrid(app, nodes), start_of(str(ground.bundle_path))
     watch = Watch(grid, ground)
     strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=len(nodes), min_available_nodes=len(nodes))
-    keys = ("epochs", "batch", "rate", "decay", "optimizer", "distil", "logit_adjustment", "seed")
-    told = {key: getattr(settings, key) for key in keys}
+    told = {key: getattr(settings, key) for key in OF_A_STEP}
 
     def measure(_: int, arrays: ArrayRecord) -> MetricRecord:
         return MetricRecord(watch.measure({name: array.numpy() for name, array in arrays.items()}))

@@ -60,6 +60,7 @@ def federate(
         typer.Option(metavar="DENSITY", help="Keep this share of the weights active: less memory, fewer bytes."),
     ] = None,
     server_rate: Annotated[float | None, typer.Option(help="How far to go towards the aggregate.")] = None,
+    average: Annotated[int | None, typer.Option(help="Versions that the result is a running mean of.")] = None,
     up: Annotated[
         str | None,
         typer.Option(metavar="JSON", help='How devices code, such as \'{"values": "factors", "keep": 0.05}\'.'),

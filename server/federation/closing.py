@@ -3,6 +3,7 @@
     replies --checks--> contributions --aggregator--> change
     arrays + rest + change --companion--> wanted;  wanted - arrays --encode--> bytes, decoded
     next arrays = arrays + decoded   (what devices will hold too);   next rest = wanted - next arrays
+    next mean   = mean + (wanted - mean) / versions that it is over
 
 It is a function of what the journal and the last version hold, and of nothing else: done again after a kill, it gives
 the same bytes.
@@ -66,6 +67,7 @@ class Rules:
     part: str = "all"
     longest: float = 10.0
     server_rate: float = 1.0
+    average: int = 1
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,16 @@ def close(number: int, held: Held, contributions: Sequence[Contribution], rules:
     rest = {name: wanted[name] - array for name, array in arrays.items()}
     version = version_of(arrays)
     step = Step(version, coded.data, ending.note)
-    return Next(Held(version, arrays, rest), step, _summary(contributions, len(coded.data) + len(ending.note)))
+    mean = masked(_mean(number, held.mean, wanted, rules.average), masks)
+    return Next(Held(version, arrays, rest, mean), step, _summary(contributions, len(coded.data) + len(ending.note)))
+
+
+def _mean(number: int, mean: Arrays, wanted: Arrays, over: int) -> Arrays:
+    """The running mean over the last versions, of all while there are fewer; none where it would be the last itself."""
+    if over == 1:
+        return {}
+    share = np.float32(1 / min(number, over))
+    return {name: (1 - share) * mean.get(name, array) + share * array for name, array in wanted.items()}
 
 
 def evaluated(tasks: Sequence[Task]) -> tuple[dict[str, float], list[Verdict]]:

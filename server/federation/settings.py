@@ -65,6 +65,10 @@ class RoundSettings:
     one class from teaching just that in many steps; at 0 rounds of few steps learn as if all images were together."""
     server_rate: float = 1.0
     """How far the network goes towards the aggregate."""
+    average: int = 1
+    """Over how many versions the result is a running mean: what is measured and published, while devices go on from the
+    last one. Single versions of rounds of few steps differ in what the last devices saw; their mean does not (Polyak
+    and Juditsky, "Acceleration of stochastic approximation by averaging", 1992). 1 for the last version itself."""
 
     sparse: float = 0.0
     """Share of the weights of convolutions and linear layers that stay active, in sparse rounds; 0 for dense ones."""
@@ -108,6 +112,7 @@ class RoundSettings:
         between("epochs", self.epochs, 0.001, 1000)
         between("longest", self.longest, 1, 1_000_000)
         between("decay", self.decay, 0.001, 1)
+        between("average", self.average, 1, 1_000_000)
         between("logit_adjustment", self.logit_adjustment, 0, 1)
         between("sparse", self.sparse, 0, 1)
         if self.sparse and self.asynchronous:

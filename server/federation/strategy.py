@@ -151,7 +151,7 @@ class FleetStrategy(Strategy):
             if number >= before:
                 self.around.ended(number)
         self.journal.end(self.run.number, "done")
-        result.arrays = to_record(self.held(self.journal.last(self.run.number)).exact())
+        result.arrays = to_record(self.held(self.journal.last(self.run.number)).result())
         return result
 
     def _round(
@@ -295,9 +295,8 @@ class FleetStrategy(Strategy):
     def rules(self, number: int) -> closing.Rules:
         """How this round's replies become a version."""
         s = self.settings
-        return closing.Rules(
-            self.outline, self._aggregator(number), s.scheme_down, s.width, s.part, s.longest, s.server_rate
-        )
+        how = self._aggregator(number)
+        return closing.Rules(self.outline, how, s.scheme_down, s.width, s.part, s.longest, s.server_rate, s.average)
 
     def _aggregator(self, number: int) -> Aggregator:
         if self.settings.noise:
@@ -352,7 +351,7 @@ class FleetStrategy(Strategy):
         round_ = self.journal.round(self.run.number, number)
         assert round_ is not None
         if self.around.measure is not None and "measured" not in round_.facts:
-            found = dict(self.around.measure(self.held(number).exact()))
+            found = dict(self.around.measure(self.held(number).result()))
             self.journal.measured(self.run.number, number, {"measured": found})
 
     def summary(self) -> None:

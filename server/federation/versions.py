@@ -4,6 +4,7 @@
     STATE/federation/versions/RUN-ROUND.safetensors after a round; round 0 is what the run began from
         "arrays/NAME"   what devices hold that are up to date, to the last bit
         "rest/NAME"     what updates down have left over so far
+        "mean/NAME"     the running mean of versions, where the result is one
 
 `rest` is what the server learnt and its updates have not told devices yet (error feedback: Karimireddy et al., 2019,
 arXiv:1901.09847; both ways: Tang et al., "DoubleSqueeze", 2019, arXiv:1905.05957). A bundle is built from the sum: it
@@ -42,6 +43,11 @@ class Held:
     version: str
     arrays: Arrays = field(repr=False)
     rest: Arrays = field(repr=False)
+    mean: Arrays = field(default_factory=dict, repr=False)
+
+    def result(self) -> dict[str, NDArray[np.float32]]:
+        """What is measured and published: the running mean, where there is one, or what was learnt last."""
+        return dict(self.mean) if self.mean else self.exact()
 
     def exact(self) -> dict[str, NDArray[np.float32]]:
         """What was learnt, whether devices were told or not."""
@@ -54,7 +60,7 @@ class Learnt:
 
     version: str
     arrays: dict[str, NDArray[np.float32]] = field(repr=False)
-    """All of what was learnt: of this a bundle is built."""
+    """The result of what was learnt: of this a bundle is built."""
     bundle_id: bytes
     """Of the bundle that the rounds began from."""
     run: int
@@ -75,7 +81,8 @@ class Versions:
         """Write what a round ended with; a file that is there is whole, whenever the process is killed."""
         content = save(
             {f"arrays/{name}": np.ascontiguousarray(array) for name, array in held.arrays.items()}
-            | {f"rest/{name}": np.ascontiguousarray(array) for name, array in held.rest.items()},
+            | {f"rest/{name}": np.ascontiguousarray(array) for name, array in held.rest.items()}
+            | {f"mean/{name}": np.ascontiguousarray(array) for name, array in held.mean.items()},
             {"version": held.version},
         )
         path = self._path(run, number)
@@ -98,7 +105,7 @@ class Versions:
                 f"what round {number} of run {run} ended with cannot be read from {path} ({error}); begin anew from "
                 "the bundle with --anew"
             ) from error
-        return Held(version, _under("arrays/", stored), _under("rest/", stored))
+        return Held(version, *(_under(part, stored) for part in ("arrays/", "rest/", "mean/")))
 
     def keep(self, run: int, numbers: Iterable[int]) -> None:
         """Of a run remove all rounds but these."""
@@ -131,4 +138,4 @@ def latest(state: Path) -> Learnt:
     if found is None:
         raise LearningError(f"no round in {state} has come to its end yet")
     version, bundle, run, number, status = found
-    return Learnt(version, Versions(state / FOLDER).load(run, number).exact(), bundle, run, number, status == "done")
+    return Learnt(version, Versions(state / FOLDER).load(run, number).result(), bundle, run, number, status == "done")

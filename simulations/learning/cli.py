@@ -67,6 +67,7 @@ def learning(
         float | None, typer.Option(help="How much of the skew of a device's labels is taken out of its loss.")
     ] = None,
     server_rate: Annotated[float | None, typer.Option(help="How far to go towards the aggregate.")] = None,
+    average: Annotated[int | None, typer.Option(help="Versions that the result is a running mean of.")] = None,
     up: Annotated[str | None, typer.Option(metavar="JSON", help="How devices code their updates.")] = None,
     down: Annotated[str | None, typer.Option(metavar="JSON", help="How versions are coded for devices.")] = None,
     aggregator: Annotated[str | None, typer.Option(help="mean, trimmed, median, krum or flag.")] = None,

@@ -17,6 +17,7 @@ TOLD = RoundSettings(
     rate=0.1,
     least=3,
     deadline_s=600,
+    average=2,
     up=toy.scheme(values="ternary", keep=0.3),
     down=toy.scheme(values="int8", keep=0.5),
 )

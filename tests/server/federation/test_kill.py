@@ -79,7 +79,7 @@ def _run_until(state: Path, step: str | None) -> str:
 
 @pytest.mark.slow
 def test_killed_in_every_phase_the_rounds_end_with_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None:
-    told = {field: getattr(TOLD, field) for field in ("rounds", "rate", "least", "up", "down")}
+    told = {field: getattr(TOLD, field) for field in ("rounds", "rate", "least", "average", "up", "down")}
     quiet = fleets.run(fleets.strategy(tmp_path / "quiet", fleets.settings(**told)), fleets.grid(WIDTHS))
     state = tmp_path / "state"
     devices = Devices(state)

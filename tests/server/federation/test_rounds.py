@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flwr.app import ConfigRecord
 
     from headwater.server.federation.averaging import Arrays, Contribution
+    from headwater.server.federation.settings import RoundSettings
 
 SMALL = {"up": toy.scheme(values="ternary", keep=0.3), "down": toy.scheme(values="int8", keep=0.5)}
 
@@ -66,6 +67,25 @@ def test_coded_updates_learn_too_and_nothing_they_leave_out_is_lost(tmp_path: Pa
     assert any(rest.any() for rest in held.rest.values())
     assert fleets.bytes_of(held.exact()) == fleets.bytes_of(arrays)
     assert version_of(held.arrays) == held.version
+
+
+def test_the_result_is_a_running_mean_and_devices_go_on_from_the_last_version(tmp_path: Path) -> None:
+    alone = [fleets.run(fleets.strategy(tmp_path / f"to-{n}", _told(n, 1)), fleets.grid()) for n in (1, 2, 3, 4)]
+    measured: list[Arrays] = []
+    rounds = fleets.strategy(tmp_path / "mean", _told(4, 3), measure=lambda arrays: measured.append(arrays) or {})
+    result = fleets.run(rounds, fleets.grid())
+    held = Versions(tmp_path / "mean").load(1, 4)
+    assert fleets.bytes_of(held.exact()) == fleets.bytes_of(alone[-1])
+    assert fleets.bytes_of(result) == fleets.bytes_of(measured[-1]) == fleets.bytes_of(held.result())
+    for name in result:
+        one, two, three, four = (arrays[name] for arrays in alone)
+        wanted = (one + two + three) / 3 * 2 / 3 + four / 3
+        np.testing.assert_allclose(result[name], wanted, rtol=1e-4, atol=1e-6)
+        assert not np.allclose(result[name], four, rtol=1e-4, atol=1e-6)
+
+
+def _told(rounds: int, average: int) -> RoundSettings:
+    return fleets.settings(rounds=rounds, average=average, **SMALL)
 
 
 def test_devices_hold_what_the_server_thinks_they_hold(tmp_path: Path) -> None:
