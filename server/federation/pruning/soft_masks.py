@@ -103,7 +103,7 @@ class Allotment:
         self._curves = {name: Curve(tuple(channels), tuple(ms)) for name, (channels, ms) in state["curves"].items()}
         self._set(Times(dict(map(tuple, state["times"]["heads"])), tuple(state["times"]["tails"])))
 
-    def tightened(self, factors: Mapping[str, float]) -> Allotment:
+    def scaled(self, factors: Mapping[str, float]) -> Allotment:
         """The same with the time of each part, ``head`` or ``tails.N``, multiplied by a factor."""
         made = object.__new__(Allotment)
         made.__dict__ = {**self.__dict__, "_limits": {k: v * factors.get(k, 1.0) for k, v in self._limits.items()}}

@@ -118,7 +118,7 @@ def test_channels_fade_by_what_devices_say_and_are_removed(bundle: Path, tmp_pat
     arrays = Versions(tmp_path / FOLDER).load(1, 3).exact()
     kept = {name: np.arange(8) for name in made[0].scores}
     made[0].allotment.kept = lambda _: kept  # type: ignore[method-assign]
-    made[0].allotment.tightened = lambda _: made[0].allotment  # type: ignore[method-assign]
+    made[0].allotment.scaled = lambda _: made[0].allotment  # type: ignore[method-assign]
     made[0].settings = StructuredSettings(1.0, 1.0, method, 3)
     carved = carve(network, arrays, made[0], learnable.bundle().manifest.input)
     assert all(unit.channels == 8 for unit in units_of(carved.network).values())

@@ -83,6 +83,21 @@ def test_where_the_whole_takes_longer_than_its_layers_fewer_channels_stay(monkey
 
 
 @pytest.mark.usefixtures("clockless")
+def test_where_the_whole_takes_less_than_its_layers_more_channels_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    def quicker(networks: Sequence[SplitNetwork], _: InputSpec) -> list[Times]:
+        before, after = (_times(each) for each in networks)
+        return [before, Times({w: 0.6 * ms for w, ms in after.heads.items()}, after.tails)]
+
+    images = _images()
+    settings = StructuredSettings(0.5, 1.0, "activations", 1)
+    usual = structured.Pruning(test_build.parent(), images.train, settings).here(lambda _: None)
+    monkeypatch.setattr(structured, "beside", quicker)
+    found = structured.Pruning(test_build.parent(), images.train, settings).here(lambda _: None)
+    assert found.head <= 0.5
+    assert sum(after for _, after in found.channels.values()) > sum(after for _, after in usual.channels.values())
+
+
+@pytest.mark.usefixtures("clockless")
 def test_what_cannot_be_made_that_quick_is_an_error() -> None:
     pruning = structured.Pruning(test_build.parent(), _images().train, StructuredSettings(0.01, 1.0, "gradients", 1))
     with pytest.raises(LearningError, match="ask for a longer time"):
