@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +42,12 @@ from headwater.compression.learning.terms import Terms
 from headwater.compression.learning.train import train
 from headwater.compression.updates import Scheme, encode
 from headwater.device.federated.holding import start_of
+from headwater.server.federation.asking import round_record
+from headwater.server.federation.companion import Dense
 from headwater.server.federation.pruning.latency import beside
 from headwater.server.federation.pruning.soft_masks import StructuredSettings
 from headwater.server.federation.pruning.structured import carve, soft_masks
+from headwater.server.federation.settings import RoundSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,13 +124,8 @@ def round_of(path: Path, how: Mapping[str, float], batch: int) -> tuple[dict[str
     coded = encode(change, start.layout, Scheme("int8", 0.1), base=bytes.fromhex(start.version), mask=masks)
     new = {name: array + coded.decoded[name] for name, array in arrays.items()}
     version = version_of(new if masks is None else masking.apply(new, masks))
-    asked = {
-        **asdict(Plan(rate=1e-4, batch=batch)),
-        "base": version,
-        "scheme": Scheme("ternary", 0.05).to_json(),
-        "round": 1,
-        "line": "",
-    }
+    told = RoundSettings(rate=1e-4, batch=batch, up=Scheme("ternary", 0.05).to_json())
+    asked = round_record(told, 1, version, "", Dense())
     sparse = SparsePlan(**how, grow=True).to_json() if how else ""
     return {**asked, "sparse": sparse}, {"versions": [version], "updates": [coded.data], "notes": [note]}
 
