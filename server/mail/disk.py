@@ -1,4 +1,4 @@
-"""Work on the mailbox for the event loop, in threads that give way to frames.
+"""Work on the mailbox for the event loop, in threads; those for contents give way to frames.
 
 What changes its records is done one thing after the other; to read, hash and write the contents of a transfer waits for
 nothing but its own turn.
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from headwater.compression.background import background
@@ -28,7 +29,7 @@ class Disk:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._records = background("mailbox")
+        self._records = ThreadPoolExecutor(1, thread_name_prefix="mailbox")
         self._files = background("contents", at_once=FILES_AT_ONCE)
         self._complaint = ""
 
