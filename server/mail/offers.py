@@ -49,6 +49,8 @@ class Line:
         self.outbox = outbox
         self.told: set[int] = set()
         """Numbers of the offers that it was told of and that are open, as far as is known."""
+        self.refused: set[int] = set()
+        """Of those that it refused, the ones of which that is not on disk yet: a look from before still finds them."""
         self.pending = 0
         subjects: tuple[Subject, ...] = ("message", "bundle") if FEDERATED in hello.capabilities else ("bundle",)
         self.subjects = subjects
@@ -105,8 +107,13 @@ class Offers:
             self._note(line, partial(self._mailbox.accepted, reply.offer, line.node))
         else:
             line.told.discard(reply.offer)
+            line.refused.add(reply.offer)
             self._metrics.count_offer("refused")
-            self._note(line, partial(self._mailbox.refused, reply.offer, line.node, reply.reason[:1000]))
+            self._note(
+                line,
+                partial(self._mailbox.refused, reply.offer, line.node, reply.reason[:1000]),
+                lambda: line.refused.discard(reply.offer),
+            )
             self.refresh([line.node])
 
     def noticed(self, line: Line, notice: pb.BundleNotice) -> None:
@@ -137,22 +144,24 @@ class Offers:
         ]
 
     def _tell(self, line: Line, offers: list[Offered]) -> None:
-        new = [one for one in offers if one.number not in line.told]
-        line.told = {one.number for one in offers}
+        there = [one for one in offers if one.number not in line.refused]
+        new = [one for one in there if one.number not in line.told]
+        line.told = {one.number for one in there}
         now_ms = int(time.time() * 1e3)
         for one in new:
             self._metrics.count_offer("made")
             line.outbox.put(pb.ServerMessage(offer=_offer(one, now_ms)))
 
-    def _note(self, line: Line, work: Callable[[], None]) -> None:
+    def _note(self, line: Line, work: Callable[[], None], then: Callable[[], None] = lambda: None) -> None:
         if line.pending >= MOST_PENDING:
             raise Refusal(pb.STATUS_BUSY, f"{MOST_PENDING} words about offers and bundles are not on disk yet")
         line.pending += 1
-        self._disk.then(work, partial(self._noted, line))
+        self._disk.then(work, partial(self._noted, line, then))
 
     @staticmethod
-    def _noted(line: Line, _: Any) -> None:  # noqa: ANN401 - nothing comes of it
+    def _noted(line: Line, then: Callable[[], None], _: Any) -> None:  # noqa: ANN401 - nothing comes of it
         line.pending -= 1
+        then()
 
 
 def _offer(one: Offered, now_ms: int) -> pb.Offer:
