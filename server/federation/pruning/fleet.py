@@ -29,7 +29,9 @@ def over(pruning: Pruning, state: Path, config: Path | None, say: Callable[[str]
         made.append(soft_masks(network, spec, pruning.settings))
         return made[0]
 
-    settings = resolve(RoundSettings, {"rounds": pruning.settings.rounds, "sparse": 0.0}, file=config).value
+    # what is carved is the last version, as its arrays hold the factors that the masks end with: a mean holds others
+    told = {"rounds": pruning.settings.rounds, "sparse": 0.0, "average": 1}
+    settings = resolve(RoundSettings, told, file=config).value
     rounds = rounds_of(pruning.bundle, state, settings, companion=companion, around=Surroundings(at=say))
     learnt = federate(rounds, state)
     return carve(network_of(pruning.bundle), learnt.arrays, made[0], spec)

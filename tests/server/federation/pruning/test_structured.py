@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -67,34 +67,41 @@ def test_a_bundle_gets_smaller_and_is_whole() -> None:
     assert all(np.isfinite(bench.run(mode).logits[test_build.TASK.name]).all() for mode in new.manifest.modes)
 
 
+def _carved_where(
+    whole: Callable[[float], float], target: float, monkeypatch: pytest.MonkeyPatch
+) -> tuple[structured.Carved, int, int]:
+    """Where a smaller network's head takes ``whole`` of what its layers take: it, its channels, and those usually."""
+
+    def changed(networks: Sequence[SplitNetwork], _: InputSpec) -> list[Times]:
+        before, after = (_times(each) for each in networks)
+        return [before, Times({width: whole(ms) for width, ms in after.heads.items()}, after.tails)]
+
+    images, settings = _images(), StructuredSettings(target, 1.0, "activations", 1)
+    usual = structured.Pruning(test_build.parent(), images.train, settings).here(lambda _: None)
+    monkeypatch.setattr(structured, "beside", changed)
+    found = structured.Pruning(test_build.parent(), images.train, settings).here(lambda _: None)
+    return found, *(sum(after for _, after in each.channels.values()) for each in (found, usual))
+
+
 @pytest.mark.usefixtures("clockless")
 def test_where_the_whole_takes_longer_than_its_layers_fewer_channels_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slower(networks: Sequence[SplitNetwork], _: InputSpec) -> list[Times]:
-        before, after = (_times(each) for each in networks)
-        return [before, Times({w: 0.05 + ms for w, ms in after.heads.items()}, after.tails)]
-
-    images = _images()
-    settings = StructuredSettings(0.6, 1.0, "activations", 1)
-    usual = structured.Pruning(test_build.parent(), images.train, settings).here(lambda _: None)
-    monkeypatch.setattr(structured, "beside", slower)
-    found = structured.Pruning(test_build.parent(), images.train, settings).here(lambda _: None)
+    found, channels, usually = _carved_where(lambda ms: 0.05 + ms, 0.6, monkeypatch)
     assert found.head <= 0.6
-    assert sum(after for _, after in found.channels.values()) < sum(after for _, after in usual.channels.values())
+    assert channels < usually
 
 
 @pytest.mark.usefixtures("clockless")
 def test_where_the_whole_takes_less_than_its_layers_more_channels_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    def quicker(networks: Sequence[SplitNetwork], _: InputSpec) -> list[Times]:
-        before, after = (_times(each) for each in networks)
-        return [before, Times({w: 0.6 * ms for w, ms in after.heads.items()}, after.tails)]
-
-    images = _images()
-    settings = StructuredSettings(0.5, 1.0, "activations", 1)
-    usual = structured.Pruning(test_build.parent(), images.train, settings).here(lambda _: None)
-    monkeypatch.setattr(structured, "beside", quicker)
-    found = structured.Pruning(test_build.parent(), images.train, settings).here(lambda _: None)
+    found, channels, usually = _carved_where(lambda ms: 0.6 * ms, 0.5, monkeypatch)
     assert found.head <= 0.5
-    assert sum(after for _, after in found.channels.values()) > sum(after for _, after in usual.channels.values())
+    assert channels > usually
+
+
+@pytest.mark.usefixtures("clockless")
+def test_what_is_quick_enough_but_never_by_the_margin_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = _times(network_of(test_build.parent())).heads[1.0]
+    found, _, _ = _carved_where(lambda ms: max(ms, 0.99 * 0.6 * whole), 0.6, monkeypatch)
+    assert structured.MARGIN * 0.6 < found.head <= 0.6
 
 
 @pytest.mark.usefixtures("clockless")
