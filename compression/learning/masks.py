@@ -89,8 +89,12 @@ def share_due(time: float, fall: float = FALL) -> float:
 
 
 def due(weights: NDArray[np.float32], mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
-    """The active weights of least magnitude, a share of all active ones: what the next adjustment drops."""
-    count = int(share * int(mask.sum()))
+    """The active weights of least magnitude, a share of all active ones: what the next adjustment drops.
+
+    No more than there are inactive ones to grow in their place: of a layer that is dense nothing is due.
+    """
+    active = int(mask.sum())
+    count = min(int(share * active), mask.size - active)
     return largest(np.where(mask, -np.abs(weights), np.float32(-np.inf)), count)
 
 

@@ -103,6 +103,16 @@ class SparsePlan:
                 f"of a sparse plan due = {self.due} has to be in 0..1 and extrude = {self.extrude} >= 0"
             )
 
+    def coded(self, arrays: masking.Arrays, masks: masking.Masks) -> dict[str, NDArray[np.bool_]]:
+        """What an update codes of a version with these arrays and masks: nothing of what goes when the round ends.
+
+        Extrusion changes those weights more than learning does all others, and in ways that have no strong components:
+        coded, it would take the place of what was learnt, and what did not fit would come back in later rounds.
+        """
+        if not self.grow:
+            return dict(masks)
+        return {name: mask & ~masking.due(arrays[name], mask, self.due) for name, mask in masks.items()}
+
     def to_json(self) -> str:
         """One line."""
         return json.dumps(asdict(self), sort_keys=True)

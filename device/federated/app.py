@@ -109,7 +109,8 @@ def train_message(message: Message, context: Context) -> Message:
         sparse = SparsePlan.from_json(text) if text else None
         masks = None if sparse is None else device.holding.known_masks(sparse)
         plan, trained, layout = _trained(device, round_, sparse, masks)
-        update = _encoded(device, layout, plan, trained, Scheme.from_json(_field(round_, "scheme", str)), masks)
+        coded = None if sparse is None or masks is None else sparse.coded(device.holding.arrays, masks)
+        update = _encoded(device, layout, plan, trained, Scheme.from_json(_field(round_, "scheme", str)), coded)
         device.holding.count(trained.metrics)
     nonce = _nonce(message, context)
     up = ConfigRecord({"base": base, "width": plan.width, "part": plan.part, "update": update, "nonce": nonce})
@@ -153,13 +154,15 @@ def _plan(round_: ConfigRecord, network: SplitNetwork, config: Mapping[str, Any]
 def _encoded(
     device: Device, layout: Layout, plan: Plan, trained: Trained, scheme: Scheme, masks: Masks | None
 ) -> bytes:
-    """The update's bytes; what they leave out stays here for the next one (error feedback)."""
+    """The update's bytes; what they leave out within the masks stays here for the next one (error feedback)."""
     delta = trained.delta
     device.holding.pay(delta, layout, plan.width)
     cut = None if masks is None else cut_masks(layout, masks, plan.width)
     coded = encode(delta, layout.at(plan.width), scheme, base=bytes.fromhex(device.holding.version), mask=cut)
     for name, change in delta.items():
         np.subtract(change, coded.decoded[name], out=change)
+        if cut is not None and name in cut:
+            change[~cut[name]] = 0
     device.holding.owe(delta, layout, plan.width)
     return coded.data
 

@@ -55,7 +55,7 @@ class Asked:
     width: float = 1.0
     part: str = "all"
     masks: Mapping[str, NDArray[np.bool_]] | None = None
-    """Of the version that it starts from."""
+    """Outside these its update codes nothing."""
 
 
 def read(reply: Message, asked: Asked, outline: Outline, seen: Callable[[str], bool]) -> tuple[Contribution, str]:

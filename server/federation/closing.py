@@ -130,7 +130,7 @@ def close(number: int, held: Held, contributions: Sequence[Contribution], rules:
     change = rules.aggregate(contributions, rules.outline.layout.shapes)
     rate = np.float32(rules.server_rate)
     exact = {name: array + rate * change[name] for name, array in held.exact().items()}
-    ending = companion.end(number, contributions, exact)
+    ending = companion.end(number, contributions, masked(exact, companion.coded(number, held.arrays)))
     masks = companion.masks()
     wanted = masked(ending.arrays, masks)
     delta = {name: wanted[name] - held.arrays[name] for name in wanted}

@@ -40,7 +40,10 @@ class Companion(Protocol):
         """Change what is asked of the devices in round `number` (the "round" record: sparse, gather, ...)."""
 
     def masks(self) -> Mapping[str, NDArray[np.bool_]] | None:
-        """The masks of the version that is held now; updates code nothing outside them. None for a dense network."""
+        """The masks of the version that is held now: it is 0 outside them. None for a dense network."""
+
+    def coded(self, number: int, held: Arrays) -> Mapping[str, NDArray[np.bool_]] | None:
+        """What devices' updates of round `number` code, from a version with these arrays; the round leaves no more."""
 
     def end(self, number: int, contributions: Sequence[Contribution], arrays: Arrays) -> Ending:
         """See what was gathered (`contribution.gathered`), change the aggregated arrays; masks() is new after it.
@@ -66,6 +69,11 @@ class Dense:
 
     def masks(self) -> Mapping[str, NDArray[Any]] | None:
         """There are none."""
+        return None
+
+    def coded(self, number: int, held: Arrays) -> Mapping[str, NDArray[Any]] | None:
+        """None: all of it."""
+        del number, held
         return None
 
     def end(self, number: int, contributions: Sequence[Contribution], arrays: Arrays) -> Ending:

@@ -267,7 +267,8 @@ class FleetStrategy(Strategy):
         run = self.run.number
         rules = self.rules(number)
         tasks = [task for task in self.journal.tasks(run, number) if task.state == "answered"]
-        judged = closing.judge(tasks, rules, self.journal.seen, self.companion.masks())
+        coded = self.companion.coded(number, self.held(number - 1).arrays)
+        judged = closing.judge(tasks, rules, self.journal.seen, coded)
         judged = closing.without_outliers(judged, rules.longest, self.usual_length(number))
         self.write(number, judged, rules)
 

@@ -149,6 +149,11 @@ class SoftMasks:
         """None: weights are all there."""
         return None
 
+    def coded(self, number: int, held: Arrays) -> Mapping[str, NDArray[Any]] | None:
+        """None: all of them."""
+        del number, held
+        return None
+
     def end(self, number: int, contributions: Sequence[Contribution], arrays: Arrays) -> Ending:
         """Learn what devices say, and let channels fade or come back."""
         del number

@@ -1,7 +1,8 @@
 """Dynamic sparse rounds: the server's part of FedMef (Huang et al., CVPR 2024).
 
 A companion of the rounds. It tells devices how sparse they train, and every few rounds, until some round, it adjusts
-the masks: the weights that extrusion has emptied go, and those come whose gradient is largest over all devices.
+the masks: the weights that extrusion has emptied go, and those come whose gradient is largest over all devices. Which
+weights go is known when the round begins, so that its updates say nothing of them.
 
     round               1 .. every-1      every             ...   until          ...
     devices             train sparse      + extrude, and          the same       train sparse
@@ -100,6 +101,10 @@ class Sparse:
     def masks(self) -> Mapping[str, NDArray[np.bool_]]:
         """The masks of now."""
         return self._masks
+
+    def coded(self, number: int, held: Arrays) -> Mapping[str, NDArray[np.bool_]]:
+        """The masks, in a round that adjusts them without what is due to go."""
+        return self._settings.plan(number).coded(held, self._masks)
 
     def end(self, number: int, contributions: Sequence[Contribution], arrays: Arrays) -> Ending:
         """Adjust the masks if this round does."""

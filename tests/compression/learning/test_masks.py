@@ -89,6 +89,13 @@ def test_due_is_what_the_adjustment_drops() -> None:
             assert after[name].sum() == mask.sum()
 
 
+def test_of_a_dense_layer_nothing_is_due_and_of_a_nearly_dense_one_no_more_than_can_grow() -> None:
+    weights = np.arange(1, 11, dtype=np.float32)
+    assert not masking.due(weights, np.ones(10, np.bool_), 0.5).any()
+    nearly = weights != 10
+    assert np.flatnonzero(masking.due(weights, nearly, 0.5)).tolist() == [0]
+
+
 def test_where_nothing_can_grow_nothing_is_dropped() -> None:
     weights = arrays()
     masks = masking.first(weights, SHAPES, 0.4)

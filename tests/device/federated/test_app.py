@@ -200,13 +200,18 @@ def test_a_device_steps_as_it_is_asked_to(bundle: Path, start: dict[str, np.ndar
     assert "'adagrad'; want one of" in say(context(bundle), "train", unknown).error.reason
 
 
-def test_a_sparse_round_codes_nothing_outside_its_masks(bundle: Path, start: dict[str, np.ndarray]) -> None:
-    plan = SparsePlan(density=0.5, due=0.1, grow=True)
-    masks = masking.first(start, maskable(learnable.network()), 0.5)
-    reply = say(context(bundle), "train", asked(version_of(start), sparse=plan.to_json()))
-    update = decode(bytes(up(reply)["update"]), layout(), mask=cut_masks(layout(), masks, 1.0))  # type: ignore[arg-type]
-    assert all(not update.arrays[name][~mask].any() for name, mask in masks.items())
+def test_a_sparse_round_codes_nothing_outside_its_masks_nor_of_what_is_due(
+    bundle: Path, start: dict[str, np.ndarray]
+) -> None:
+    plan = SparsePlan(density=0.5, extrude=0.5, due=0.1, grow=True)
+    masks, here = masking.first(start, maskable(learnable.network()), 0.5), context(bundle)
+    reply = say(here, "train", asked(version_of(start), sparse=plan.to_json()))
+    coded = plan.coded(start, masks)
+    assert 0 < sum(mask.sum() for mask in coded.values()) < sum(mask.sum() for mask in masks.values())
+    update = decode(bytes(up(reply)["update"]), layout(), mask=cut_masks(layout(), coded, 1.0))  # type: ignore[arg-type]
+    assert all(not update.arrays[name][~mask].any() for name, mask in coded.items())
     assert reply.content.array_records["gathered"]
+    assert "owed" not in here.state, "what the round leaves nothing of is not owed later"
 
 
 def test_a_dense_round_after_sparse_ones_trains_all_and_then_the_masks_are_gone(

@@ -142,6 +142,10 @@ class _Counting:
     def masks(self) -> None:
         return None
 
+    def coded(self, number: int, held: Arrays) -> None:
+        assert number == self.count + 1
+        assert "head.w" in held
+
     def end(self, number: int, contributions: Sequence[Contribution], arrays: Arrays) -> Ending:
         del number
         self.count += 1

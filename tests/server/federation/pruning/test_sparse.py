@@ -65,6 +65,19 @@ def test_masks_change_in_the_rounds_that_adjust_and_devices_are_told() -> None:
         held = masking.apply(ending.arrays, server.masks())
 
 
+def test_updates_code_all_masks_but_in_a_round_that_adjusts_nothing_of_what_goes() -> None:
+    server, held = begun(SETTINGS, arrays()), arrays()
+    masks = dict(server.masks())
+    assert all(np.array_equal(server.coded(1, held)[name], mask) for name, mask in masks.items())
+    coded = server.coded(2, held)
+    for name, mask in masks.items():
+        assert (coded[name] <= mask).all()
+        assert mask.all() or coded[name].sum() < mask.sum()
+    changed = {name: array + 0.1 for name, array in held.items()}  # as if all but what is due had learnt
+    server.end(2, [device(masks, 1), device(masks, 2)], masking.apply(changed, coded))
+    assert not any(server.masks()[name][mask & ~coded[name]].any() for name, mask in masks.items())
+
+
 def test_a_first_round_that_adjusts_tells_both_in_one_note() -> None:
     server = begun(SparseSettings(density=0.4, every=1, until=4), arrays())
     ending = server.end(1, [device(server.masks(), 1)], arrays())
