@@ -53,7 +53,7 @@ from headwater.device.tasks import check, known, lacking
 from headwater.protos import edge_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -154,6 +154,7 @@ class Agent:
                 self._answering.on_busy = self.learner.frames
                 await stack.enter_async_context(self.learner)
             self.link = await stack.enter_async_context(link)
+            stack.callback(self._report)  # what was done since the last one, before the link says goodbye
             self._reporter.use(loaded.bundle_id)
             if self._swapping is not None:
                 self._swapping.begin(loaded)
@@ -337,20 +338,20 @@ class Agent:
     async def _report_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(self.settings.report_s)
-            self.link.control(pb.DeviceMessage(report=self._reporter.report()))
+            self._report()
             if self._swapping is not None:
                 self._swapping.remind()
+
+    def _report(self) -> None:
+        self.link.control(pb.DeviceMessage(report=self._reporter.report()))
 
     # ------------------------------------------------------------ bundles
 
     def _make_swapping(self, link: Link) -> Swapping | None:
         if self._store is None:
             return None
-
-        def fetch(offer: pb.Offer, folder: Path) -> Awaitable[Path]:
-            return self._courier.download(offer, folder)
-
-        return Swapping(self._store, self.settings, self._given, fetch, self._use, link.control)
+        download = self._courier.download
+        return Swapping(self._store, self.settings, self._given, download, self._use, link.control)
 
     def _use(self, loaded: Loaded) -> None:
         """From the next picture on, use this bundle."""

@@ -194,7 +194,7 @@ class Link:
         self._wake.set()
 
     def control(self, message: pb.DeviceMessage) -> None:
-        """Write a message that is no frame, before the next frame; without a connection it is dropped."""
+        """Write a message that is no frame, before the next frame or goodbye; without a connection it is dropped."""
         if self.connected.is_set():
             self._control.append(message)
             self._wake.set()
@@ -324,7 +324,7 @@ class Link:
     async def _write_all(self, call: Call) -> None:
         heartbeat_s = (self.welcome.heartbeat_ms or DEFAULT_HEARTBEAT_MS) / 1e3
         due_s = time.monotonic() + heartbeat_s
-        while not (self._closing or self._moving):
+        while self._control or not (self._closing or self._moving):
             self._wake.clear()
             now_s = time.monotonic()
             message = self._next_message(now_s)

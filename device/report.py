@@ -1,4 +1,4 @@
-"""What the agent tells the server about itself now and then: a few dozen bytes, every half minute."""
+"""What the agent tells the server about itself: a few dozen bytes, every half minute and as it leaves."""
 
 from __future__ import annotations
 

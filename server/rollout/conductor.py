@@ -106,12 +106,13 @@ class Conductor:
         self._task = asyncio.create_task(self._run(), name="headwater-rollout")
 
     async def stop(self) -> None:
-        """End the turn that is being taken, and close."""
+        """End the turn that is being taken, note what devices reported since, and close."""
         if self._task is None:
             return
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
+        await self._attempt(self._take_reports)
         self._loop.remove_reader(self._bell.fileno())
         await asyncio.to_thread(self._thread.shutdown)
         self._bell.close()
@@ -160,24 +161,26 @@ class Conductor:
                 continue
 
     async def _take_turn(self) -> None:
+        if await self._attempt(self.turn):
+            self._look()
+
+    async def _attempt(self, work: Callable[[], T]) -> T | None:
         try:
-            if await self._in_thread(self.turn):
-                self._look()
+            done = await self._in_thread(work)
         except (HeadwaterError, OSError) as error:
             if str(error) != self._complaint:  # it is tried again and again
                 self._complaint = str(error)
                 _log.error("the roll-out has to wait", extra={"error": str(error)})
-        else:
-            self._complaint = ""
+            return None
+        self._complaint = ""
+        return done
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._thread, work)
 
     def turn(self) -> bool:
         """Look at everything once; True if devices are to be told of something."""
-        while self._reports:
-            report = self._reports.popleft()
-            self._versions.take_report(report.device, report.session, report.uses)
+        self._take_reports()
         devices = [device for device in self._mailbox.devices() if CAPABILITY in device.capabilities]
         self._take_notices({device.node: device.name for device in devices})
         told = False
@@ -185,6 +188,11 @@ class Conductor:
             if (release := self._advance(name)) is not None and not self._ended(release):
                 told |= self._offer_all(release, [device for device in devices if self._runs(device, name)])
         return told
+
+    def _take_reports(self) -> None:
+        while self._reports:
+            report = self._reports.popleft()
+            self._versions.take_report(report.device, report.session, report.uses)
 
     def _advance(self, name: str) -> Released | None:
         """Widen the release in force or go back from it; the one that is in force then, served."""

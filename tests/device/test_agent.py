@@ -302,6 +302,17 @@ async def test_reports_now_and_then(tiny_bundle: Bundle) -> None:
     assert 0 < use.confidence <= 1
 
 
+async def test_who_leaves_says_what_was_done_since_the_last_report(tiny_bundle: Bundle) -> None:
+    edge = FakeEdge(answer=answer)
+    async with serving(edge):
+        async with Agent(tiny_bundle, address(edge), DeviceSettings(width=1.0, report_s=3600)) as agent:
+            await agent.infer(tiny.image(0)[0])
+        await edge.until(lambda: any(message.HasField("goodbye") for message in edge.others))
+    *_, last, goodbye = edge.others
+    assert goodbye.HasField("goodbye")
+    assert [use.answered for use in last.report.bundles] == [1]
+
+
 @pytest.mark.parametrize("score", ["softmax", "energy"])
 async def test_confident_pictures_are_answered_here_and_only_the_others_are_sent(
     tiny_bundle: Bundle, tmp_path: Path, score: ExitScore

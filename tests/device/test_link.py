@@ -6,7 +6,7 @@ import logging
 import random
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import grpc
@@ -336,6 +336,19 @@ async def test_other_messages_go_between_parts() -> None:
         reader.edge.reads.set()
         assert (await send).answer.status == pb.STATUS_OK
         assert reader.edge.others[0].report.mode == 3
+
+
+@pytest.mark.parametrize("leave", [Link.reconnect, Link._close], ids=["moving", "closing"])
+async def test_what_is_left_to_write_is_written_before_a_goodbye(leave: Callable[[Link], object]) -> None:
+    edge = FakeEdge()
+    async with linked(edge) as link:
+        for mode in range(3):
+            link.control(pb.DeviceMessage(report=pb.Report(mode=mode)))
+        if isinstance(leaving := leave(link), Awaitable):
+            await leaving
+        await edge.until(lambda: any(message.HasField("goodbye") for message in edge.others))
+    assert [message.report.mode for message in edge.others[:3]] == [0, 1, 2]
+    assert edge.others[3].HasField("goodbye")
 
 
 async def test_a_wall_clock_that_jumps_moves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

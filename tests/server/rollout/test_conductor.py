@@ -145,6 +145,17 @@ async def test_a_server_started_again_serves_what_is_in_force_from_the_first_mom
         assert (await agent.infer(tiny.image(2)[0])).status == "ok"
 
 
+async def test_what_a_device_reports_as_it_leaves_outlives_a_server_that_stops_then(tmp_path: Path) -> None:
+    async with fleet(tmp_path) as there:
+        there.release(1)
+        agent = await there.join("a", report_s=3600)
+        await settle(lambda: there.using(1) == ["a"])
+        for seed in range(3):
+            await agent.infer(tiny.image(seed)[0])
+    with Versions(there.state) as versions:
+        assert versions.figures(version(1).id).answered == 3
+
+
 async def test_what_happens_is_counted(tmp_path: Path) -> None:
     def value(what: str, **labels: str) -> float | None:
         return there.running.server.metrics.registry.get_sample_value(f"headwater_{what}", labels)
