@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -18,3 +18,8 @@ class Augmentation:
     rotate_degrees: float = 4.0
     brightness: float = 0.1
     """Largest change of brightness and of contrast, as a share."""
+
+    @property
+    def mirroring(self) -> Augmentation:
+        """The same with mirroring alone: pictures keep their place, size and light."""
+        return replace(self, shift=0.0, scale=0.0, rotate_degrees=0.0, brightness=0.0)

@@ -20,7 +20,7 @@ from torch import nn
 from headwater.compression.bundle import Bundle, to_safetensors
 from headwater.compression.errors import BundleError, DataError, SettingsError
 from headwater.compression.learning.reading import read_tail
-from headwater.compression.learning.samples import augment, normalise, paste
+from headwater.compression.learning.samples import augment, normalise
 from headwater.compression.learning.tail import Tail, channels_last
 from headwater.server.training import pipeline, stages
 from headwater.server.training.build import Built, golden, measured
@@ -51,7 +51,7 @@ START_IMAGES = 256
 FREE = frozenset(
     {
         *("teacher_epochs", "task_epochs", "batch", "teacher_rate", "tune_rate", "picture_rate", "weight_decay"),
-        *("task_weight", "distill_weight", "distill_temperature", "feature_weight", "drop_groups", "mix"),
+        *("task_weight", "distill_weight", "distill_temperature", "feature_weight", "drop_groups"),
         *("label_smoothing", "class_weights", "augmentation"),
     }
 )
@@ -161,13 +161,17 @@ def _train_tail(
 
 
 def _tail_stage(task: Task, tail: Tail, teacher: Lite0, codec: FrozenCodec, prepared: Prepared, run: Run) -> Stage:
-    """The tail learns the task and the teacher's answers, as in the last stage of training."""
+    """The tail learns the task and the teacher's answers, as in the last stage of training, but from whole pictures.
+
+    They are mirrored at most. The shortest frames hold what their first task needs and little else; what they hold of
+    another is lost on a tail that also sees the frames of pictures that were moved, brightened or pasted together.
+    """
     recipe, train, generator = run.recipe, prepared.train, run.generator
     weights = _class_weights(prepared, recipe)
 
     def step(indices: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-        images, whole = paste(augment(train.images[indices], recipe.augmentation, generator), recipe.mix, generator)
-        pixels = _pixels(images)
+        pixels = _pixels(augment(train.images[indices], recipe.augmentation.mirroring, generator))
+        whole = torch.ones(len(indices), dtype=torch.bool)
         with torch.no_grad():
             wanted = stages.intermediates(teacher, normalise(pixels))
         output = tail.intermediate(codec.random_features(pixels, generator))

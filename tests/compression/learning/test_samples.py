@@ -23,7 +23,7 @@ def test_no_augmentation_leaves_the_pixels() -> None:
 
 def test_flips_mirror_some_images_and_leave_the_others() -> None:
     images = torch.randint(0, 256, (64, 1, 16, 16), dtype=torch.uint8)
-    how = Augmentation(flip_horizontal=True, shift=0, scale=0, rotate_degrees=0, brightness=0)
+    how = Augmentation(shift=0.2, brightness=0.5).mirroring
     flipped = augment(images, how, torch.Generator().manual_seed(0)).round()
     same = (flipped == images).flatten(1).all(1)
     mirrored = (flipped == images.flip(3)).flatten(1).all(1)

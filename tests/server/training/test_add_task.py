@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.progress import Progress
 from typer.testing import CliRunner
@@ -17,11 +18,13 @@ from typer.testing import CliRunner
 from headwater.compression.bundle import Bundle
 from headwater.compression.datasets import Dataset
 from headwater.compression.errors import BundleError, DataError, HeadwaterError, SettingsError
+from headwater.compression.learning.augmentation import Augmentation
 from headwater.compression.manifest import Task
 from headwater.server.registry import Registry
 from headwater.server.training import add_task as adding
 from headwater.server.training import pipeline
 from headwater.server.training.cli import app
+from headwater.server.training.frozen import FrozenCodec
 from headwater.server.training.measure import Bench
 from headwater.server.training.metrics import score
 from tests.server.training.textures import LIGHT, RECIPE, TEXTURE, textures
@@ -105,6 +108,29 @@ def test_a_server_answers_both_with_it(old: Bundle, added: tuple[Path, str]) -> 
         assert [task.name for task in served.tasks] == ["texture", "light"]
 
 
+def test_a_tail_learns_from_frames_of_pictures_that_are_mirrored_at_most(
+    old: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much a teacher's are moved and brightened: what a short frame holds of a task does not outlive that."""
+    seen: list[torch.Tensor] = []
+    coded = FrozenCodec.random_features
+
+    def noting(codec: FrozenCodec, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        seen.append(images)
+        return coded(codec, images, generator)
+
+    monkeypatch.setattr(FrozenCodec, "random_features", noting)
+    strong = Augmentation(flip_vertical=True, shift=0.3, scale=0.3, rotate_degrees=30.0, brightness=0.5)
+    recipe = dataclasses.replace(adding.recipe_of(old), teacher_epochs=1, task_epochs=1, augmentation=strong)
+    prepared = adding.prepare(textures(), old, "light")
+    with Progress(disable=True) as progress:
+        adding.add_task(prepared, old, recipe, tmp_path / "work", progress)
+    given = prepared.train.images
+    views = {view.numpy().tobytes() for dims in ([], [2], [3], [2, 3]) for view in given.flip(dims)}
+    assert {image.numpy().tobytes() for images in seen for image in images} <= views
+    assert len(seen) > 2
+
+
 def test_a_picture_is_added_to_what_was_added_and_a_finished_run_is_not_run_again(
     old: Bundle, added: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -173,6 +199,7 @@ def test_a_task_that_cannot_be_added_is_refused(old: Bundle, tiny_bundle: Bundle
         (["--add-task", "light", "--bundle", "OLD", "--side", "64"], "side is 64, but the bundle was trained with 32"),
         (["--add-task", "light", "--bundle", "OLD", "--seed", "1"], "seed is 1, but"),
         (["--add-task", "light", "--bundle", "OLD", "--set", "cut=5"], "cut is 5, but"),
+        (["--add-task", "light", "--bundle", "OLD", "--set", "mix=0.9"], "mix is 0.9, but"),
     ],
 )
 def test_settings_that_are_the_head_s_are_refused(words: list[str], message: str, old: Bundle, tmp_path: Path) -> None:
