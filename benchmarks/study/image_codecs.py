@@ -57,12 +57,12 @@ _ONE_QUALITY = re.compile(r"tuned-(\w+)-(\d+)-q(\d+)")
 
 
 def pieces(plan: Plan) -> list[Piece]:
-    """A piece a codec for the untouched teacher, one a codec and size for tuned ones; on all splits."""
+    """A piece a codec for the untouched teacher, on all splits; one a codec and size for tuned ones."""
     untouched = [_untouched(plan, seed, codec) for seed in plan.seeds for codec in CODECS]
     tuned = [
         _tuned(plan, seed, codec, side, plan.qualities[codec])
         for seed in plan.seeds
-        for codec in CODECS
+        for codec in plan.tuned_codecs(seed)
         for side in plan.tuned_sides(codec)
     ]
     return untouched + tuned

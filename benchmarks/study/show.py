@@ -32,9 +32,10 @@ def plot(results: Results) -> str:
     seeds = results.seeds
     chart = Chart("bytes a picture, headers of ours included", "accuracy", log_x=True, percent_y=True)
     _line(chart, "ours, one bundle", hull(results.modes(seeds)))
-    untouched, tuned = results.seeds_of("codec-"), results.seeds_of("tuned-")
+    untouched = results.seeds_of("codec-")
     _line(chart, f"codecs, teacher untouched{_on(untouched, seeds)}", hull(results.rows("codec-", untouched)))
     for codec in CODECS:
+        tuned = results.seeds_of(f"tuned-{codec.lower()}-")
         rows = _of(results.rows("tuned-", tuned), codec)
         _line(chart, f"{codec}, teacher tuned{_on(tuned, seeds)}", hull(rows))
     entropic = results.seeds_of("entropic-")
@@ -99,8 +100,8 @@ def _rows(results: Results) -> Iterator[tuple[str, Series, int | None]]:
 def _codec_rows(results: Results, point: int) -> Iterator[tuple[str, Series, int | None]]:
     """Each codec at our point's accuracy."""
     for prefix, reader in (("codec-", "teacher untouched"), ("tuned-", "teacher tuned")):
-        done = results.seeds_of(prefix)
         for codec in CODECS:
+            done = results.seeds_of(prefix + codec.lower())
             if rows := _of(results.rows(prefix, done), codec):
                 ours = results.modes(done)[point]
                 reached = cheapest([*rows, results.nothing(done)], ours.accuracy)

@@ -83,7 +83,7 @@ def test_codecs_are_taken_at_our_accuracy_between_their_settings() -> None:
     assert claim.value == pytest.approx(1200 / 40)
     assert claim.holds
     assert "50% WebP a" in claim.peer
-    assert "no rows of JPEG, AVIF" in claim.peer
+    assert "not on all of these splits: JPEG, AVIF" in claim.peer
 
 
 def test_a_peer_that_never_gets_there_gives_a_lower_bound() -> None:
@@ -101,12 +101,17 @@ def test_the_best_tuned_codec_is_told_when_all_of_the_plan_are_done() -> None:
     assert "tuned-webp-64" not in claim.peer
 
 
-def test_a_split_that_is_half_done_is_left_out_of_a_peer() -> None:
-    done = [rows("tuned-webp-64", 0, ("WebP a", 400, 0.90)), rows("tuned-webp-96", 0, ("WebP b", 200, 0.90))]
-    half = rows("tuned-webp-64", 1, ("WebP a", 400, 0.90))
-    claim = stated(ours(0), ours(1), *done, half)["bytes of the best image codec with a teacher tuned for it over ours"]
-    assert claim.value == pytest.approx(0.36 / 0.40 * 200 / 40), "a mix of sending nothing and WebP b"
-    assert "one split" in claim.peer
+def test_tuned_codecs_are_compared_on_the_splits_that_have_all_that_the_plan_wants_there() -> None:
+    plan = replace(FULL, tuned_scales={"JPEG": (), "WebP": (0.5,), "AVIF": (1.0, 0.5)})
+    first = [rows("tuned-webp-64", 0, ("WebP a", 400, 0.90)), rows("tuned-avif-128", 0, ("AVIF b", 700, 0.90))]
+    first += [rows("tuned-avif-64", 0, ("AVIF a", 200, 0.90))]
+    second = [rows("tuned-avif-128", 1, ("AVIF b", 700, 0.90)), rows("tuned-avif-64", 1, ("AVIF a", 300, 0.90))]
+    half = rows("tuned-avif-64", 2, ("AVIF a", 900, 0.90))
+    results = Results((ours(0), ours(1), ours(2), *first, *second, half))
+    (claim,) = (claim for claim in Statement(results, "test", plan=plan).all() if "tuned for it" in claim.claim)
+    assert claim.value == pytest.approx(0.36 / 0.40 * 250 / 40), "a mix of sending nothing and AVIF a, on two splits"
+    assert "not on all of these splits: JPEG, WebP" in claim.peer
+    assert "by split" in claim.peer
 
 
 def test_within_a_point_does_not_hold_where_no_mode_is() -> None:
