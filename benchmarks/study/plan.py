@@ -47,8 +47,7 @@ class Plan:
     )
     """Sides that a teacher is tuned for. JPEG takes more bytes than WebP for the same picture at every size."""
     tuned_everywhere: tuple[Name, ...] = ("AVIF",)
-    """Codecs that it is tuned for on all splits of the headline; the others, which took half as many bytes again at our
-    accuracy, on the narrow ones."""
+    """Codecs that it is tuned for on all splits of the headline, the best on the first; the others on narrow ones."""
     tuned_epochs: int = 6
     tuned_rate: float = 2e-4
     betas: tuple[float, ...] = (0.32, 0.08, 1.28)
