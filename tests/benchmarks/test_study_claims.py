@@ -101,6 +101,15 @@ def test_the_best_tuned_codec_is_told_when_all_of_the_plan_are_done() -> None:
     assert "tuned-webp-64" not in claim.peer
 
 
+def test_a_split_that_is_half_done_is_left_out_of_a_peer() -> None:
+    done = [rows("codec-webp", 0, ("WebP a", 400, 0.90)), rows("codec-avif", 0, ("AVIF b", 200, 0.90))]
+    half = rows("codec-webp", 1, ("WebP a", 400, 0.90))
+    claims = stated(ours(0), ours(1), *done, half)
+    claim = claims["bytes of the best image codec read by the untouched teacher over ours"]
+    assert claim.value == pytest.approx(0.36 / 0.40 * 200 / 40), "a mix of sending nothing and AVIF b"
+    assert "one split" in claim.peer
+
+
 def test_tuned_codecs_are_compared_on_the_splits_that_have_all_that_the_plan_wants_there() -> None:
     plan = replace(FULL, tuned_scales={"JPEG": (), "WebP": (0.5,), "AVIF": (1.0, 0.5)})
     first = [rows("tuned-webp-64", 0, ("WebP a", 400, 0.90)), rows("tuned-avif-128", 0, ("AVIF b", 700, 0.90))]
