@@ -53,7 +53,7 @@ from headwater.device.tasks import check, known, lacking
 from headwater.protos import edge_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -350,8 +350,11 @@ class Agent:
     def _make_swapping(self, link: Link) -> Swapping | None:
         if self._store is None:
             return None
-        download = self._courier.download
-        return Swapping(self._store, self.settings, self._given, download, self._use, link.control)
+
+        def fetch(offer: pb.Offer, folder: Path) -> Awaitable[Path]:
+            return self._courier.download(offer, folder)
+
+        return Swapping(self._store, self.settings, self._given, fetch, self._use, link.control)
 
     def _use(self, loaded: Loaded) -> None:
         """From the next picture on, use this bundle."""

@@ -29,6 +29,7 @@ def _without_the_user_s_settings(tmp_path_factory: pytest.TempPathFactory) -> It
         for name in [name for name in os.environ if name.startswith("HEADWATER_")]:
             patch.delenv(name)
         patch.setenv("HEADWATER_CONFIG", str(empty))
+        patch.setenv("XDG_STATE_HOME", str(empty.with_name("state")))  # an enrolled user's agents speak TLS
         yield
 
 
