@@ -1,6 +1,7 @@
 """``headwater simulate report``, ``compare`` and ``size``: what to make of simulated fleets."""
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,13 +39,14 @@ def report(
     from headwater.simulations.fleet import report as reports
     from headwater.simulations.fleet.compare import gather
 
-    (outcome,) = gather(what, 1, _runner(bundle, jobs))
+    run = _runner(bundle, jobs)
+    (outcome,) = gather(what, 1, run)
     tried = None
     if advice:
         from headwater.simulations.fleet.advice import advise
         from headwater.simulations.fleet.engine import bundle_of
 
-        tried = advise(outcome, bundle_of(with_bundle(outcome.scenario, bundle)), _runner(bundle, jobs))
+        tried = advise(outcome, bundle_of(with_bundle(outcome.scenario, bundle)), run)
     reports.write(outcome, out, tried)
     typer.echo(f"report: {out}")
     if png is not None:
@@ -66,7 +68,8 @@ def compare(
 
     from headwater.simulations.fleet import compare as comparing
 
-    left, right = (comparing.gather(what, seeds, _runner(bundle, jobs)) for what in (a, b))
+    run = _runner(bundle, jobs)
+    left, right = (comparing.gather(what, seeds, run) for what in (a, b))
     lines = comparing.lines(left, right)
     if as_json:
         typer.echo(json.dumps(comparing.as_plain(left, right, lines), indent=1))
@@ -135,6 +138,22 @@ def with_bundle(scenario: "Scenario", bundle: Path | None) -> "Scenario":
 
 
 def _runner(bundle: Path | None, jobs: int) -> Callable[["Scenario"], "Outcome"]:
+    """Runs scenarios; what their agents' exits say alike, one after the other, is said once."""
     from headwater.simulations.fleet.engine import run
 
-    return lambda scenario: run(with_bundle(scenario, bundle), jobs=jobs)
+    said, exits = set[str](), logging.getLogger("headwater.device.exit")
+
+    def new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        first = text not in said
+        said.add(text)
+        return first
+
+    def one(scenario: "Scenario") -> "Outcome":
+        exits.addFilter(new)
+        try:
+            return run(with_bundle(scenario, bundle), jobs=jobs)
+        finally:
+            exits.removeFilter(new)
+
+    return one

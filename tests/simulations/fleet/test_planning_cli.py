@@ -50,6 +50,17 @@ def test_all_take_another_bundle(scenario: str, tmp_path: Path) -> None:
     assert json.loads(invoke("size", scenario, "--accuracy", "0", "--board", "pi-4", "--json", *mine))
 
 
+def test_what_the_exit_of_every_trial_says_is_said_once(
+    scenario: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Path(scenario)
+    path.write_text(path.read_text().replace("deadline_ms = 400", "deadline_ms = 400, max_drop = 0.001"))
+    for words in (("report", scenario, "--out", str(tmp_path / "r.html")), ("compare", scenario, scenario)):
+        caplog.clear()
+        invoke(*words)
+        assert [record.getMessage()[:31] for record in caplog.records] == ["the local exit answers no frame"]
+
+
 def test_report_of_an_outcome(tmp_path: Path) -> None:
     (tmp_path / "o.json").write_bytes(simulated().to_json())
     invoke("report", str(tmp_path / "o.json"), "--out", str(tmp_path / "r.html"), "--no-advice")
