@@ -19,7 +19,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
-INPUTS := pyproject.toml constraints.txt requirements-demo.txt $(wildcard compression/*.[ch] device/*.[ch] simulations/fleet/*.[ch])
+INPUTS := pyproject.toml constraints.txt requirements-demo.txt $(wildcard compression/*.[ch] device/control/*.[ch] simulations/fleet/*.[ch])
 SUPPLY := build/supply
 FOLDERS := protos compression device server simulations
 PROTOC := $(BIN)/python -m grpc_tools.protoc --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc

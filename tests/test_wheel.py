@@ -80,6 +80,14 @@ print(rans.__file__)
     assert where.is_relative_to(python.parents[1])
 
 
+def test_a_clone_in_the_folder_where_python_starts_hides_nothing(python: Path, tmp_path: Path) -> None:
+    """As after `git clone` and `pip install ./headwater`, from where a program of one's own is."""
+    (tmp_path / "headwater" / "compression").mkdir(parents=True)
+    (tmp_path / "headwater" / "compression" / "__init__.py").touch()
+    said = run(python, "-c", "import headwater.compression as here; print(here.__file__)", cwd=tmp_path)
+    assert Path(said.strip()).is_relative_to(python.parents[1])
+
+
 def test_the_installed_command_runs(python: Path) -> None:
     headwater = python.with_name("headwater")
     output = run(headwater, "--help", cwd=python.parent)
