@@ -59,7 +59,13 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"headwater"}
-    for needed in ("compression/py.typed", "protos/edge.proto", "protos/edge_pb2.pyi", "server/training/__init__.py"):
+    for needed in (
+        "py.typed",
+        "compression/py.typed",
+        "protos/edge.proto",
+        "protos/edge_pb2.pyi",
+        "server/training/__init__.py",
+    ):
         assert f"headwater/{needed}" in names
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
 
